@@ -1,0 +1,96 @@
+"""Fine-tuning jobs: what a user asks for, what it becomes, and which states may follow which."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Final, Literal
+
+from engine.contract.spec import LoraOptions
+
+Auto = Literal["auto"]
+
+
+class JobStatus(StrEnum):
+    VALIDATING_FILES = "validating_files"
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+TERMINAL: Final = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED})
+
+MAY_FOLLOW: Final[Mapping[JobStatus, frozenset[JobStatus]]] = {
+    JobStatus.VALIDATING_FILES: frozenset({JobStatus.QUEUED, JobStatus.FAILED, JobStatus.CANCELLED}),
+    JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.FAILED, JobStatus.CANCELLED}),
+    JobStatus.RUNNING: frozenset(
+        {JobStatus.QUEUED, JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED}
+    ),
+    JobStatus.SUCCEEDED: frozenset(),
+    JobStatus.FAILED: frozenset(),
+    JobStatus.CANCELLED: frozenset(),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameters:
+    """As asked, then as resolved: "auto" is replaced once the training file has been counted."""
+
+    n_epochs: int | Auto = "auto"
+    batch_size: int | Auto = "auto"
+    learning_rate_multiplier: float | Auto = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupervisedMethod:
+    hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
+
+
+Method = SupervisedMethod
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewJob:
+    """A create request after its form has been checked. `lora` is our extension, through `extra_body`."""
+
+    model: str
+    training_file: str
+    validation_file: str | None = None
+    method: Method = field(default_factory=SupervisedMethod)
+    lora: LoraOptions = field(default_factory=LoraOptions)
+    suffix: str | None = None
+    seed: int | None = None
+    metadata: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobError:
+    code: str
+    message: str
+    param: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    id: str
+    project_id: str
+    organization_id: str
+    created_at: datetime
+    model: str
+    training_file: str
+    validation_file: str | None
+    method: Method
+    lora: LoraOptions
+    suffix: str | None
+    seed: int
+    metadata: Mapping[str, str] | None
+    status: JobStatus
+    attempt: int = 0
+    fine_tuned_model: str | None = None
+    result_files: tuple[str, ...] = ()
+    trained_tokens: int | None = None
+    estimated_finish: datetime | None = None
+    finished_at: datetime | None = None
+    error: JobError | None = None

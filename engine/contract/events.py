@@ -1,0 +1,89 @@
+"""What a run reports while it trains. Order and numbering belong to the sender, storage to the control plane."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepMetrics:
+    """Losses are mean nats per token with loss; accuracies are shares of those tokens, 0 to 1."""
+
+    step: int
+    total_steps: int
+    train_loss: float
+    train_mean_token_accuracy: float
+    valid_loss: float | None = None
+    valid_mean_token_accuracy: float | None = None
+    full_valid_loss: float | None = None
+    full_valid_mean_token_accuracy: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointFile:
+    """`sha256` is lower-case hex; `name` is a plain file name."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """`logprobs[i]` is ln p(token_ids[i + 1] | token_ids[: i + 1]) under the adapter, as the trainer saw it."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPrepared:
+    train_examples: int
+    validation_examples: int
+    tokens_per_epoch: int
+    total_steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepDone:
+    metrics: StepMetrics
+    trained_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointReady:
+    step: int
+    files: tuple[CheckpointFile, ...]
+    metrics: StepMetrics
+    final: bool
+    probe: Probe | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFinished:
+    trained_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFailed:
+    """The run's own fault: not tried again. `param` is `training_file`, `validation_file` or empty."""
+
+    code: str
+    message: str
+    param: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInterrupted:
+    """The engine's fault: another attempt may succeed."""
+
+    reason: str
+
+
+TrainEvent = RunPrepared | StepDone | CheckpointReady | RunFinished | RunFailed | RunInterrupted
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumberedEvent:
+    """`sequence` counts 1, 2, 3, ... within one attempt, so that a repeated report is stored once."""
+
+    sequence: int
+    event: TrainEvent
