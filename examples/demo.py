@@ -98,7 +98,7 @@ def train(client: OpenAI) -> FineTuningJob:
         seed=7,
         method={
             "type": "supervised",
-            "supervised": {"hyperparameters": {"n_epochs": 6, "batch_size": 5}},
+            "supervised": {"hyperparameters": {"n_epochs": 4, "batch_size": 5}},
         },
     )
     console.print(f"\nJob [bold]{job.id}[/] trains {BASE_MODEL} on {path.name}.")
