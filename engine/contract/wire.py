@@ -1,0 +1,190 @@
+"""The contract's dataclasses to protobuf and back. The only place, beside the edges, that knows protobuf."""
+
+from typing import assert_never
+
+from engine.contract import events, spec
+from tuningfork_pb.v1 import engine_pb2 as pb
+
+
+def spec_to_pb(run: spec.RunSpec) -> pb.RunSpec:
+    method, lora = run.method, run.lora
+    return pb.RunSpec(
+        job_id=run.job_id,
+        attempt=run.attempt,
+        base_model=run.base_model,
+        method=pb.Method(
+            supervised=pb.Supervised(
+                n_epochs=method.n_epochs,
+                batch_size=method.batch_size,
+                learning_rate_multiplier=method.learning_rate_multiplier,
+            )
+        ),
+        lora=pb.LoraOptions(
+            rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, target_modules=lora.target_modules
+        ),
+        seed=run.seed,
+        training_file=run.training_file,
+        validation_file=run.validation_file,
+    )
+
+
+def spec_from_pb(message: pb.RunSpec) -> spec.RunSpec:
+    """Raises ValueError for a method this release does not know."""
+    if message.method.WhichOneof("kind") != "supervised":
+        raise ValueError("this engine knows no such method; upgrade it")
+    method, lora = message.method.supervised, message.lora
+    return spec.RunSpec(
+        job_id=message.job_id,
+        attempt=message.attempt,
+        base_model=message.base_model,
+        method=spec.Supervised(
+            n_epochs=method.n_epochs,
+            batch_size=method.batch_size,
+            learning_rate_multiplier=method.learning_rate_multiplier,
+        ),
+        lora=spec.LoraOptions(
+            rank=lora.rank,
+            alpha=lora.alpha,
+            dropout=lora.dropout,
+            target_modules=tuple(lora.target_modules),
+        ),
+        seed=message.seed,
+        training_file=message.training_file,
+        validation_file=message.validation_file if message.HasField("validation_file") else None,
+    )
+
+
+def ref_to_pb(run: spec.RunRef) -> pb.RunRef:
+    return pb.RunRef(job_id=run.job_id, attempt=run.attempt)
+
+
+def ref_from_pb(message: pb.RunRef) -> spec.RunRef:
+    return spec.RunRef(job_id=message.job_id, attempt=message.attempt)
+
+
+_OPTIONAL_METRICS = (
+    "valid_loss",
+    "valid_mean_token_accuracy",
+    "full_valid_loss",
+    "full_valid_mean_token_accuracy",
+)
+
+
+def metrics_to_pb(metrics: events.StepMetrics) -> pb.StepMetrics:
+    message = pb.StepMetrics(
+        step=metrics.step,
+        total_steps=metrics.total_steps,
+        train_loss=metrics.train_loss,
+        train_mean_token_accuracy=metrics.train_mean_token_accuracy,
+    )
+    for name in _OPTIONAL_METRICS:
+        if (value := getattr(metrics, name)) is not None:
+            setattr(message, name, value)
+    return message
+
+
+def metrics_from_pb(message: pb.StepMetrics) -> events.StepMetrics:
+    optional = {name: getattr(message, name) for name in _OPTIONAL_METRICS if message.HasField(name)}
+    return events.StepMetrics(
+        step=message.step,
+        total_steps=message.total_steps,
+        train_loss=message.train_loss,
+        train_mean_token_accuracy=message.train_mean_token_accuracy,
+        **optional,
+    )
+
+
+def file_to_pb(file: events.CheckpointFile) -> pb.CheckpointFile:
+    return pb.CheckpointFile(name=file.name, size_bytes=file.size_bytes, sha256=file.sha256)
+
+
+def file_from_pb(message: pb.CheckpointFile) -> events.CheckpointFile:
+    return events.CheckpointFile(name=message.name, size_bytes=message.size_bytes, sha256=message.sha256)
+
+
+def event_to_pb(numbered: events.NumberedEvent) -> pb.TrainEvent:
+    message = pb.TrainEvent(sequence=numbered.sequence)
+    match numbered.event:
+        case events.RunPrepared() as e:
+            message.prepared.CopyFrom(
+                pb.RunPrepared(
+                    train_examples=e.train_examples,
+                    validation_examples=e.validation_examples,
+                    tokens_per_epoch=e.tokens_per_epoch,
+                    total_steps=e.total_steps,
+                )
+            )
+        case events.StepDone() as e:
+            step = pb.StepDone(metrics=metrics_to_pb(e.metrics), trained_tokens=e.trained_tokens)
+            message.step_done.CopyFrom(step)
+        case events.CheckpointReady() as e:
+            message.checkpoint_ready.CopyFrom(_checkpoint_to_pb(e))
+        case events.RunFinished() as e:
+            message.finished.CopyFrom(pb.RunFinished(trained_tokens=e.trained_tokens))
+        case events.RunFailed() as e:
+            message.failed.CopyFrom(pb.RunFailed(code=e.code, message=e.message, param=e.param))
+        case events.RunInterrupted() as e:
+            message.interrupted.CopyFrom(pb.RunInterrupted(reason=e.reason))
+        case _:
+            assert_never(numbered.event)
+    return message
+
+
+def _checkpoint_to_pb(event: events.CheckpointReady) -> pb.CheckpointReady:
+    message = pb.CheckpointReady(
+        step=event.step,
+        files=[file_to_pb(file) for file in event.files],
+        metrics=metrics_to_pb(event.metrics),
+        final=event.final,
+    )
+    if event.probe is not None:
+        message.probe.CopyFrom(pb.Probe(token_ids=event.probe.token_ids, logprobs=event.probe.logprobs))
+    return message
+
+
+def event_from_pb(message: pb.TrainEvent) -> events.NumberedEvent:
+    """Raises ValueError for an event this release does not know."""
+    return events.NumberedEvent(sequence=message.sequence, event=_kind_from_pb(message))
+
+
+def _kind_from_pb(message: pb.TrainEvent) -> events.TrainEvent:
+    match message.WhichOneof("kind"):
+        case "prepared":
+            prepared = message.prepared
+            return events.RunPrepared(
+                train_examples=prepared.train_examples,
+                validation_examples=prepared.validation_examples,
+                tokens_per_epoch=prepared.tokens_per_epoch,
+                total_steps=prepared.total_steps,
+            )
+        case "step_done":
+            done = message.step_done
+            return events.StepDone(
+                metrics=metrics_from_pb(done.metrics), trained_tokens=done.trained_tokens
+            )
+        case "checkpoint_ready":
+            return _checkpoint_from_pb(message.checkpoint_ready)
+        case "finished":
+            return events.RunFinished(trained_tokens=message.finished.trained_tokens)
+        case "failed":
+            failed = message.failed
+            return events.RunFailed(code=failed.code, message=failed.message, param=failed.param)
+        case "interrupted":
+            return events.RunInterrupted(reason=message.interrupted.reason)
+        case kind:
+            raise ValueError(f"unknown training event {kind!r}")
+
+
+def _checkpoint_from_pb(message: pb.CheckpointReady) -> events.CheckpointReady:
+    probe = None
+    if message.HasField("probe"):
+        probe = events.Probe(
+            token_ids=tuple(message.probe.token_ids), logprobs=tuple(message.probe.logprobs)
+        )
+    return events.CheckpointReady(
+        step=message.step,
+        files=tuple(file_from_pb(file) for file in message.files),
+        metrics=metrics_from_pb(message.metrics),
+        final=message.final,
+        probe=probe,
+    )
