@@ -10,7 +10,7 @@ MAX_FRAME_BYTES = 16 * 1024 * 1024
 
 
 def encode(message: Message) -> bytes:
-    payload = message.SerializeToString()
+    payload: bytes = message.SerializeToString()
     return HEADER.pack(len(payload)) + payload
 
 

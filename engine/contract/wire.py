@@ -159,9 +159,7 @@ def _kind_from_pb(message: pb.TrainEvent) -> events.TrainEvent:
             )
         case "step_done":
             done = message.step_done
-            return events.StepDone(
-                metrics=metrics_from_pb(done.metrics), trained_tokens=done.trained_tokens
-            )
+            return events.StepDone(metrics=metrics_from_pb(done.metrics), trained_tokens=done.trained_tokens)
         case "checkpoint_ready":
             return _checkpoint_from_pb(message.checkpoint_ready)
         case "finished":
@@ -178,9 +176,7 @@ def _kind_from_pb(message: pb.TrainEvent) -> events.TrainEvent:
 def _checkpoint_from_pb(message: pb.CheckpointReady) -> events.CheckpointReady:
     probe = None
     if message.HasField("probe"):
-        probe = events.Probe(
-            token_ids=tuple(message.probe.token_ids), logprobs=tuple(message.probe.logprobs)
-        )
+        probe = events.Probe(token_ids=tuple(message.probe.token_ids), logprobs=tuple(message.probe.logprobs))
     return events.CheckpointReady(
         step=message.step,
         files=tuple(file_from_pb(file) for file in message.files),

