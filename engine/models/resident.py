@@ -1,0 +1,70 @@
+"""The resident base model: loaded once from a local folder, frozen, on the device this machine has."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResidentModel:
+    name: str
+    causal_lm: Any  # a transformers ...ForCausalLM: its `model` gives hidden states, its `lm_head` logits
+    tokenizer: PreTrainedTokenizerBase
+    device: torch.device
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.causal_lm.config.hidden_size)
+
+    @property
+    def model_type(self) -> str:
+        return str(self.causal_lm.config.model_type)
+
+    @property
+    def end_of_turn(self) -> frozenset[int]:
+        """The tokens at which generation stops: the template's end of turn is one of them."""
+        ids = self.causal_lm.generation_config.eos_token_id
+        ids = ids if isinstance(ids, list) else [ids]
+        return frozenset(int(i) for i in [*ids, self.tokenizer.eos_token_id] if i is not None)
+
+    @property
+    def linear_modules(self) -> frozenset[str]:
+        layers = self.causal_lm.model.layers
+        return frozenset(
+            name.rsplit(".", 1)[-1] for name, module in layers.named_modules() if isinstance(module, nn.Linear)
+        )
+
+
+def load(folder: Path, *, name: str) -> ResidentModel:
+    """float32 on a CPU (bfloat16 is emulated and slower on most), bfloat16 on CUDA.
+
+    Raises OSError or ValueError when the folder holds no usable model.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if not tokenizer.chat_template:
+        raise ValueError(f"{name} has no chat template, so chat data cannot be trained on")
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, use_safetensors=True, local_files_only=True
+    )
+    model.requires_grad_(False)
+    return ResidentModel(name=name, causal_lm=model.to(device), tokenizer=tokenizer, device=device)
+
+
+def logits_of_rows(
+    causal_lm: Any, *, token_ids_BT: torch.Tensor, rows_R: torch.Tensor
+) -> torch.Tensor:
+    """Logits (R, V) at the flat positions `rows_R` of a right-padded batch (B, T).
+
+    No attention mask: under causal attention nothing before the padding ever sees it. The head runs on the wanted
+    rows alone, which for short answers is most of its cost saved.
+    """
+    hidden_BTD = causal_lm.model(input_ids=token_ids_BT, use_cache=False).last_hidden_state
+    hidden_RD = hidden_BTD.reshape(-1, hidden_BTD.shape[-1])[rows_R]
+    logits: torch.Tensor = causal_lm.lm_head(hidden_RD)
+    return logits
