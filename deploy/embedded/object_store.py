@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,9 @@ class ObjectStore:
         children.stop(self.process, first=signal.SIGKILL, grace_seconds=5)
 
 
-def start(folder: Path, *, access_key: str, secret_key: str, log: Path) -> ObjectStore:
+def start(
+    folder: Path, *, access_key: str, secret_key: str, log: Path, env: Mapping[str, str]
+) -> ObjectStore:
     """Raises SystemExit with the reason when the server cannot run here."""
     data = folder / "data"
     data.mkdir(parents=True, exist_ok=True)
@@ -43,7 +46,7 @@ def start(folder: Path, *, access_key: str, secret_key: str, log: Path) -> Objec
         *(f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"),
         *("-master.volumeSizeLimitMB=256", "-master.telemetry=false", "-master.peers=none"),
     ]
-    process = children.start(command, log=log, env=os.environ)
+    process = children.start(command, log=log, env=env)
     children.wait_until(partial(answers, port), seconds=60, what="SeaweedFS", process=process, log=log)
     return ObjectStore(endpoint=f"127.0.0.1:{port}", process=process)
 

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,10 +29,10 @@ class Postgres:
         children.stop(self.process, first=signal.SIGINT, grace_seconds=8)
 
 
-def start(folder: Path, *, password: str, log: Path) -> Postgres:
+def start(folder: Path, *, password: str, log: Path, env: Mapping[str, str]) -> Postgres:
     """Raises SystemExit with the reason when Postgres cannot run here."""
     binaries = find_binaries()
-    env = os.environ | {"LC_ALL": "C", "TZ": "UTC"}
+    env = {**env, "LC_ALL": "C", "TZ": "UTC"}
     data = folder / "data"
     if not (data / "PG_VERSION").exists():
         initialise(binaries, data, password=password, env=env)
@@ -64,7 +65,7 @@ def unprivileged() -> tuple[str, ...]:
     return AS_NOBODY_SPECIAL if os.geteuid() == 0 else ()
 
 
-def initialise(binaries: Path, data: Path, *, password: str, env: dict[str, str]) -> None:
+def initialise(binaries: Path, data: Path, *, password: str, env: Mapping[str, str]) -> None:
     data.parent.mkdir(parents=True, exist_ok=True)
     secret = data.parent / "password"
     secret.touch(mode=0o600)

@@ -25,7 +25,7 @@ def micro_batches(batch: Sequence[int], *, lengths: Sequence[int], token_budget:
     An example longer than the budget is alone.
     """
     groups: list[list[int]] = []
-    for index in sorted(batch, key=lambda i: (lengths[i], i), reverse=True):
+    for index in sorted(batch, key=lambda i: (-lengths[i], i)):
         if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= token_budget:
             groups[-1].append(index)
         else:

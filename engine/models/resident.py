@@ -35,7 +35,9 @@ class ResidentModel:
     def linear_modules(self) -> frozenset[str]:
         layers = self.causal_lm.model.layers
         return frozenset(
-            name.rsplit(".", 1)[-1] for name, module in layers.named_modules() if isinstance(module, nn.Linear)
+            name.rsplit(".", 1)[-1]
+            for name, module in layers.named_modules()
+            if isinstance(module, nn.Linear)
         )
 
 
@@ -56,9 +58,7 @@ def load(folder: Path, *, name: str) -> ResidentModel:
     return ResidentModel(name=name, causal_lm=model.to(device), tokenizer=tokenizer, device=device)
 
 
-def logits_of_rows(
-    causal_lm: Any, *, token_ids_BT: torch.Tensor, rows_R: torch.Tensor
-) -> torch.Tensor:
+def logits_of_rows(causal_lm: Any, *, token_ids_BT: torch.Tensor, rows_R: torch.Tensor) -> torch.Tensor:
     """Logits (R, V) at the flat positions `rows_R` of a right-padded batch (B, T).
 
     No attention mask: under causal attention nothing before the padding ever sees it. The head runs on the wanted

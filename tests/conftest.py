@@ -1,0 +1,7 @@
+"""Fixtures that every test may ask for."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+pytest_plugins = ["tests.support.tiny_model"]

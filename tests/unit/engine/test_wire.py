@@ -1,0 +1,93 @@
+"""Whatever the contract can say survives the wire."""
+
+import io
+from typing import get_args
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.contract import events, pipe, spec, wire
+from tuningfork_pb.v1 import engine_pb2 as pb
+
+small = st.integers(0, 2**31)
+floats = st.floats(allow_nan=False, allow_infinity=False)
+floats32 = st.floats(allow_nan=False, allow_infinity=False, width=32)
+text = st.text(st.characters(codec="utf-8"))
+lora = st.builds(
+    spec.LoraOptions,
+    rank=small,
+    alpha=floats,
+    dropout=floats,
+    target_modules=st.lists(text).map(tuple),
+)
+method = st.builds(spec.Supervised, n_epochs=small, batch_size=small, learning_rate_multiplier=floats)
+runs = st.builds(
+    spec.RunSpec,
+    job_id=text,
+    attempt=small,
+    base_model=text,
+    method=method,
+    lora=lora,
+    seed=small,
+    training_file=text,
+    validation_file=st.none() | text,
+)
+metrics = st.builds(
+    events.StepMetrics,
+    step=small,
+    total_steps=small,
+    train_loss=floats,
+    train_mean_token_accuracy=floats,
+    valid_loss=st.none() | floats,
+    valid_mean_token_accuracy=st.none() | floats,
+    full_valid_loss=st.none() | floats,
+    full_valid_mean_token_accuracy=st.none() | floats,
+)
+files = st.builds(events.CheckpointFile, name=text, size_bytes=small, sha256=text)
+probes = st.builds(events.Probe, token_ids=st.lists(small).map(tuple), logprobs=st.lists(floats32).map(tuple))
+kinds = {
+    events.RunPrepared: st.builds(
+        events.RunPrepared,
+        train_examples=small,
+        validation_examples=small,
+        tokens_per_epoch=small,
+        total_steps=small,
+    ),
+    events.StepDone: st.builds(events.StepDone, metrics=metrics, trained_tokens=small),
+    events.CheckpointReady: st.builds(
+        events.CheckpointReady,
+        step=small,
+        files=st.lists(files).map(tuple),
+        metrics=metrics,
+        final=st.booleans(),
+        probe=st.none() | probes,
+    ),
+    events.RunFinished: st.builds(events.RunFinished, trained_tokens=small),
+    events.RunFailed: st.builds(events.RunFailed, code=text, message=text, param=text),
+    events.RunInterrupted: st.builds(events.RunInterrupted, reason=text),
+}
+
+
+def test_every_event_is_tried() -> None:
+    assert set(kinds) == set(get_args(events.TrainEvent))
+
+
+@given(runs)
+def test_a_run_survives(run: spec.RunSpec) -> None:
+    assert wire.spec_from_pb(pb.RunSpec.FromString(wire.spec_to_pb(run).SerializeToString())) == run
+
+
+@given(st.builds(events.NumberedEvent, sequence=small, event=st.one_of(*kinds.values())))
+def test_an_event_survives(event: events.NumberedEvent) -> None:
+    message = wire.event_to_pb(event)
+    assert wire.event_from_pb(pb.TrainEvent.FromString(message.SerializeToString())) == event
+
+
+@given(st.lists(text))
+def test_frames_come_out_as_they_went_in(reasons: list[str]) -> None:
+    stream = io.BytesIO()
+    for reason in reasons:
+        pipe.write(stream, pb.RunInterrupted(reason=reason))
+    stream.seek(0)
+    read = [pb.RunInterrupted.FromString(payload).reason for payload in iter(lambda: pipe.read(stream), None)]
+    assert read == reasons
