@@ -1,0 +1,54 @@
+"""`python -m engine.trainer`: loads the base model once, says so, and trains what the worker sends.
+
+Frames leave by the descriptor that was standard output; standard output itself becomes standard error, so that a
+library's print cannot stand between two frames.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from engine.contract import pipe
+from engine.contract.spec import RunSpec
+from engine.models.resident import ResidentModel, load
+from engine.trainer import process, run
+from tuningfork_pb.v1 import engine_pb2 as pb
+
+
+def main() -> None:
+    options = parse()
+    reports = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s trainer %(levelname)s %(message)s")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    base = load(options.model_path, name=options.base_model)
+    ready = pb.TrainerReady(base_model=base.name, device=str(base.device))
+    pipe.write(reports, pb.TrainerReport(ready=ready))
+    start = partial(start_run, base=base, max_tokens=options.max_example_tokens)
+    process.serve(start=start, commands_from=sys.stdin.buffer, reports_to=reports)
+
+
+def start_run(spec: RunSpec, folder: Path, *, base: ResidentModel, max_tokens: int) -> process.Events:
+    return run.train(spec, folder=folder, base=base, max_tokens=max_tokens)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--base-model", required=True, help="the name that runs ask for")
+    parser.add_argument(
+        "--model-path", required=True, type=Path, help="folder with config, weights, tokenizer"
+    )
+    parser.add_argument("--max-example-tokens", type=int, default=2048)
+    parser.add_argument("--threads", type=int, default=0, help="0: as many as torch chooses")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

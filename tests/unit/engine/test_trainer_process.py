@@ -1,0 +1,83 @@
+"""The trainer as a real process over its real pipe."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from engine.contract import pipe, wire
+from engine.contract.spec import LoraOptions, RunSpec, Supervised
+from tests.unit.engine.test_run import ROWS, spec
+from tuningfork_pb.v1 import engine_pb2 as pb
+
+
+class TrainerProcess:
+    def __init__(self, model: Path) -> None:
+        command = [sys.executable, "-m", "engine.trainer", "--base-model", "tiny", "--model-path", str(model)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.base_model = self.receive().ready.base_model
+
+    def start(self, run: RunSpec, folder: Path, *, text: str | None = None) -> None:
+        folder.mkdir()
+        (folder / "train.jsonl").write_text(text or "".join(json.dumps(row) + "\n" for row in ROWS))
+        self.send(pb.TrainerCommand(start=pb.StartRun(spec=wire.spec_to_pb(run), folder=str(folder))))
+
+    def send(self, command: pb.TrainerCommand) -> None:
+        assert self.process.stdin is not None
+        pipe.write(self.process.stdin, command)  # type: ignore[arg-type]
+
+    def receive(self) -> pb.TrainerReport:
+        assert self.process.stdout is not None
+        payload = pipe.read(self.process.stdout)  # type: ignore[arg-type]
+        assert payload is not None, "the trainer ended"
+        return pb.TrainerReport.FromString(payload)
+
+    def until_end(self) -> list[str]:
+        """The kinds of a run's events up to its last, whose sequence numbers must count from 1."""
+        kinds: list[str] = []
+        while not kinds or kinds[-1] not in {"finished", "failed"}:
+            event = self.receive().event.event
+            kinds.append(str(event.WhichOneof("kind")))
+            assert event.sequence == len(kinds)
+            self.last = event
+        return kinds
+
+
+@pytest.fixture
+def trainer(tiny_model: Path) -> Iterator[TrainerProcess]:
+    trainer = TrainerProcess(tiny_model)
+    yield trainer
+    assert trainer.process.stdin is not None
+    trainer.process.stdin.close()
+    assert trainer.process.wait(timeout=20) == 0, "the trainer ends when its worker goes"
+
+
+def test_bad_runs_fail_alone_and_good_ones_finish(trainer: TrainerProcess, tmp_path: Path) -> None:
+    assert trainer.base_model == "tiny"
+    long = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b" * 3000}]}
+    trainer.start(spec(), tmp_path / "a", text=json.dumps(ROWS[0]) + "\n" + json.dumps(long) + "\n")
+    assert trainer.until_end() == ["failed"]
+    assert trainer.last.failed.code == "invalid_file_format"
+    assert "Example 2 has 30" in trainer.last.failed.message
+    wild = Supervised(n_epochs=50, batch_size=1, learning_rate_multiplier=1e30)
+    trainer.start(spec(method=wild), tmp_path / "b")
+    assert trainer.until_end()[-1] == "failed"
+    assert trainer.last.failed.code == "training_diverged"
+    trainer.start(replace(spec(), lora=LoraOptions(rank=2, alpha=4)), tmp_path / "c")
+    step = ["step_done"] * 3 + ["checkpoint_ready"]
+    assert trainer.until_end() == ["prepared", *step, *step, "finished"]
+
+
+def test_a_stopped_run_says_no_more(trainer: TrainerProcess, tmp_path: Path) -> None:
+    endless = Supervised(n_epochs=50, batch_size=1, learning_rate_multiplier=1.0)
+    trainer.start(spec(method=endless), tmp_path / "a")
+    trainer.receive()
+    trainer.send(pb.TrainerCommand(stop=pb.StopRun(job_id="ftjob-1")))
+    while trainer.receive().WhichOneof("kind") != "stopped":
+        pass
+    trainer.start(spec(), tmp_path / "b")
+    assert trainer.until_end()[-1] == "finished"
