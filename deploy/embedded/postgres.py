@@ -4,6 +4,7 @@ import importlib.util
 import os
 import signal
 import socket
+import struct
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from deploy.embedded import children
 from deploy.embedded.ports import free_port
 
 USER = "tuningfork"
+PROTOCOL_3_0 = 196608
 # Postgres refuses to run as root, and another user could not read root's folders. In a user namespace root is
 # user 1000 to Postgres and still root to the files.
 AS_NOBODY_SPECIAL = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
@@ -84,10 +86,12 @@ def initialise(binaries: Path, data: Path, *, password: str, env: Mapping[str, s
 
 
 def accepts(port: int) -> bool:
-    """Whether Postgres answers the protocol's SSL request: its port opens before it serves."""
+    """Whether Postgres asks for a password. While it recovers from a crash its port is open, but it refuses."""
+    parameters = f"user\0{USER}\0database\0postgres\0\0".encode()
+    startup = struct.pack("!II", len(parameters) + 8, PROTOCOL_3_0) + parameters
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
-            connection.sendall(b"\x00\x00\x00\x08\x04\xd2\x16\x2f")
-            return connection.recv(1) in {b"N", b"S"}
+            connection.sendall(startup)
+            return connection.recv(1) == b"R"
     except OSError:
         return False
