@@ -6,6 +6,7 @@ from collections.abc import Callable
 _ALPHABET = string.ascii_letters + string.digits
 
 RandomBelow = Callable[[int], int]
+NewId = Callable[[str], str]  # a prefix to a fresh id
 
 
 def make_id(prefix: str, random_below: RandomBelow, *, length: int = 24) -> str:

@@ -73,9 +73,10 @@ class RunFailed:
 
 @dataclass(frozen=True, kw_only=True)
 class RunInterrupted:
-    """The engine's fault: another attempt may succeed."""
+    """The engine's fault: another attempt may succeed. A planned one does not count against the run."""
 
     reason: str
+    planned: bool = False
 
 
 TrainEvent = RunPrepared | StepDone | CheckpointReady | RunFinished | RunFailed | RunInterrupted

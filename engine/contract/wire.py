@@ -124,7 +124,7 @@ def event_to_pb(numbered: events.NumberedEvent) -> pb.TrainEvent:
         case events.RunFailed() as e:
             message.failed.CopyFrom(pb.RunFailed(code=e.code, message=e.message, param=e.param))
         case events.RunInterrupted() as e:
-            message.interrupted.CopyFrom(pb.RunInterrupted(reason=e.reason))
+            message.interrupted.CopyFrom(pb.RunInterrupted(reason=e.reason, planned=e.planned))
         case _:
             assert_never(numbered.event)
     return message
@@ -168,7 +168,8 @@ def _kind_from_pb(message: pb.TrainEvent) -> events.TrainEvent:
             failed = message.failed
             return events.RunFailed(code=failed.code, message=failed.message, param=failed.param)
         case "interrupted":
-            return events.RunInterrupted(reason=message.interrupted.reason)
+            interrupted = message.interrupted
+            return events.RunInterrupted(reason=interrupted.reason, planned=interrupted.planned)
         case kind:
             raise ValueError(f"unknown training event {kind!r}")
 

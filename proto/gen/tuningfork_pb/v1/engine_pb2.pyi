@@ -254,10 +254,12 @@ class RunFailed(_message.Message):
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., param: _Optional[str] = ...) -> None: ...
 
 class RunInterrupted(_message.Message):
-    __slots__ = ("reason",)
+    __slots__ = ("reason", "planned")
     REASON_FIELD_NUMBER: _ClassVar[int]
+    PLANNED_FIELD_NUMBER: _ClassVar[int]
     reason: str
-    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+    planned: bool
+    def __init__(self, reason: _Optional[str] = ..., planned: _Optional[bool] = ...) -> None: ...
 
 class TrainerCommand(_message.Message):
     __slots__ = ("start", "stop")

@@ -1,0 +1,84 @@
+"""Connections and transactions. Knows no table: each aggregate has a module and a .sql file beside this one."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from api.domain.errors import ErrorKind, ServiceError
+
+Connection = psycopg.AsyncConnection[DictRow]
+Row = Mapping[str, Any]
+STATEMENT_TIMEOUT_MS = 15_000
+POOL_TIMEOUT_SECONDS = 10
+
+
+class Database:
+    """A pool of connections. Every statement has a timeout on the server and every wait one here."""
+
+    def __init__(self, url: str) -> None:
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            url,
+            open=False,
+            min_size=2,
+            max_size=20,
+            timeout=POOL_TIMEOUT_SECONDS,
+            kwargs={
+                "row_factory": dict_row,
+                "connect_timeout": 5,
+                "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC",
+            },
+        )
+
+    async def open(self) -> None:
+        await self._pool.open(wait=True, timeout=60)
+
+    async def close(self) -> None:
+        await self._pool.close(timeout=5)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Commits at the end, rolls back on an exception. Raises ServiceError(UNAVAILABLE) without a database."""
+        try:
+            async with self._pool.connection() as connection, connection.transaction():
+                yield connection
+        except (psycopg.OperationalError, PoolTimeout) as error:
+            raise ServiceError(
+                ErrorKind.UNAVAILABLE, "The database does not answer. Please try again."
+            ) from error
+
+    async def answers(self) -> bool:
+        try:
+            async with self.transaction() as connection:
+                await connection.execute("select 1")
+        except ServiceError:
+            return False
+        return True
+
+
+@cache
+def queries(aggregate: str) -> Mapping[str, bytes]:
+    """The statements of `<aggregate>.sql`, by the name in the `-- name: x` line above each."""
+    text = (Path(__file__).parent / f"{aggregate}.sql").read_text()
+    named = (part.split("\n", 1) for part in text.split("-- name: ")[1:])
+    return {name.strip(): statement.strip().encode() for name, statement in named}
+
+
+async def fetch(connection: Connection, query: bytes, **values: object) -> list[DictRow]:
+    cursor = await connection.execute(query, values)
+    return await cursor.fetchall()
+
+
+async def fetch_one(connection: Connection, query: bytes, **values: object) -> DictRow | None:
+    cursor = await connection.execute(query, values)
+    return await cursor.fetchone()
+
+
+async def execute(connection: Connection, query: bytes, **values: object) -> int:
+    """How many rows it touched."""
+    return (await connection.execute(query, values)).rowcount

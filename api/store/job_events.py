@@ -1,0 +1,63 @@
+"""Rows of job events. Their order is the order in which they were committed per job."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from api.domain.events import EventLevel, EventType, JobEvent
+from api.domain.pages import Page
+from api.store.database import Connection, Row, execute, fetch, queries
+
+
+def event_from(row: Row) -> JobEvent:
+    return JobEvent(
+        id=row["id"],
+        job_id=row["job_id"],
+        created_at=row["created_at"],
+        level=row["level"],
+        message=row["message"],
+        type=row["type"],
+        data=row["data"],
+    )
+
+
+async def append(
+    connection: Connection,
+    *,
+    event_id: str,
+    job_id: str,
+    message: str,
+    level: EventLevel = "info",
+    type: EventType = "message",
+    data: Mapping[str, float | int] | None = None,
+) -> None:
+    await execute(
+        connection,
+        queries("jobs")["insert_event"],
+        id=event_id,
+        job_id=job_id,
+        level=level,
+        message=message,
+        type=type,
+        data=None if data is None else Jsonb(dict(data)),
+    )
+
+
+async def page(
+    connection: Connection, *, project_id: str, job_id: str, after: str | None, limit: int
+) -> Page[JobEvent]:
+    rows = await fetch(
+        connection,
+        queries("jobs")["list_events"],
+        project_id=project_id,
+        job_id=job_id,
+        after=after,
+        limit=limit + 1,
+    )
+    return Page(items=[event_from(row) for row in rows[:limit]], has_more=len(rows) > limit)
+
+
+async def metrics(connection: Connection, *, job_id: str) -> list[Mapping[str, Any]]:
+    """The data of every metrics event, oldest first; a later attempt follows an earlier one."""
+    return [row["data"] for row in await fetch(connection, queries("jobs")["metrics"], job_id=job_id)]

@@ -1,0 +1,50 @@
+"""A job's row and its domain value, both ways. The only place that knows how a method lies in its column."""
+
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from api.domain.jobs import Hyperparameters, Job, JobError, JobStatus, Method, SupervisedMethod
+from api.store.database import Row
+from engine.contract.spec import LoraOptions
+
+
+def job_from(row: Row) -> Job:
+    return Job(
+        id=row["id"],
+        project_id=row["project_id"],
+        organization_id=row["organization_id"],
+        created_at=row["created_at"],
+        model=row["model"],
+        training_file=row["training_file"],
+        validation_file=row["validation_file"],
+        method=method_from(row["method"]),
+        lora=lora_from(row["lora"]),
+        suffix=row["suffix"],
+        seed=row["seed"],
+        metadata=row["metadata"],
+        status=JobStatus(row["status"]),
+        attempt=row["attempt"],
+        fine_tuned_model=row["fine_tuned_model"],
+        result_files=tuple(row["result_files"]),
+        trained_tokens=row["trained_tokens"],
+        estimated_finish=row["estimated_finish"],
+        finished_at=row["finished_at"],
+        error=JobError(**row["error"]) if row["error"] else None,
+    )
+
+
+def method_from(stored: dict[str, Any]) -> Method:
+    return SupervisedMethod(hyperparameters=Hyperparameters(**stored["supervised"]))
+
+
+def method_to(method: Method) -> Jsonb:
+    return Jsonb({"supervised": vars(method.hyperparameters)})
+
+
+def lora_from(stored: dict[str, Any]) -> LoraOptions:
+    return LoraOptions(**{**stored, "target_modules": tuple(stored["target_modules"])})
+
+
+def lora_to(lora: LoraOptions) -> Jsonb:
+    return Jsonb({**vars(lora), "target_modules": list(lora.target_modules)})

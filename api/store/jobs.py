@@ -1,0 +1,98 @@
+"""Rows of jobs as their owners see them, and the background work that is due on them."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from psycopg.types.json import Jsonb
+
+from api.domain.jobs import Job, JobError, Method, NewJob
+from api.domain.keys import Caller
+from api.domain.pages import Page
+from api.store.database import Connection, execute, fetch, fetch_one, queries
+from api.store.job_rows import job_from, lora_to, method_to
+
+Stage = Literal["validation", "publishing"]
+
+
+async def insert(connection: Connection, *, job_id: str, caller: Caller, new: NewJob, seed: int) -> Job:
+    row = await fetch_one(
+        connection,
+        queries("jobs")["insert"],
+        id=job_id,
+        project_id=caller.project_id,
+        organization_id=caller.organization_id,
+        model=new.model,
+        training_file=new.training_file,
+        validation_file=new.validation_file,
+        method=method_to(new.method),
+        lora=lora_to(new.lora),
+        suffix=new.suffix,
+        seed=seed,
+        metadata=None if new.metadata is None else Jsonb(dict(new.metadata)),
+    )
+    assert row is not None
+    return job_from(row)
+
+
+async def get(connection: Connection, *, project_id: str, job_id: str) -> Job | None:
+    row = await fetch_one(connection, queries("jobs")["get"], project_id=project_id, id=job_id)
+    return job_from(row) if row else None
+
+
+async def page(
+    connection: Connection,
+    *,
+    project_id: str,
+    after: str | None,
+    limit: int,
+    metadata: Mapping[str, str] | None,
+) -> Page[Job]:
+    rows = await fetch(
+        connection,
+        queries("jobs")["list"],
+        project_id=project_id,
+        after=after,
+        limit=limit + 1,
+        metadata=Jsonb(dict(metadata)) if metadata else None,
+    )
+    return Page(items=[job_from(row) for row in rows[:limit]], has_more=len(rows) > limit)
+
+
+async def cancel(connection: Connection, *, project_id: str, job_id: str) -> Job | None:
+    """None when the job is over, or not there."""
+    row = await fetch_one(connection, queries("jobs")["cancel"], project_id=project_id, id=job_id)
+    return job_from(row) if row else None
+
+
+async def claim_due(connection: Connection, *, stage: Stage) -> Job | None:
+    """Takes the oldest job that waits for this work, for a minute."""
+    row = await fetch_one(connection, queries("jobs")["claim_due"], stage=stage)
+    return job_from(row) if row else None
+
+
+async def postpone(connection: Connection, *, job_id: str, seconds: float) -> None:
+    await execute(connection, queries("jobs")["postpone"], id=job_id, seconds=seconds)
+
+
+async def queue(connection: Connection, *, job_id: str, method: Method) -> bool:
+    """False when the job has been cancelled meanwhile."""
+    return await execute(connection, queries("jobs")["queue"], id=job_id, method=method_to(method)) == 1
+
+
+async def fail(connection: Connection, *, job_id: str, error: JobError) -> bool:
+    """False when the job was over already."""
+    return await execute(connection, queries("jobs")["fail"], id=job_id, error=Jsonb(vars(error))) == 1
+
+
+async def succeed(
+    connection: Connection, *, job_id: str, fine_tuned_model: str, result_files: list[str]
+) -> bool:
+    """False when the job has been cancelled meanwhile."""
+    touched = await execute(
+        connection,
+        queries("jobs")["succeed"],
+        id=job_id,
+        fine_tuned_model=fine_tuned_model,
+        result_files=result_files,
+    )
+    return touched == 1

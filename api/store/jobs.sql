@@ -1,0 +1,128 @@
+-- name: insert
+insert into job (id, project_id, organization_id, model, training_file, validation_file, method, lora, suffix, seed,
+                 metadata)
+values (%(id)s, %(project_id)s, %(organization_id)s, %(model)s, %(training_file)s, %(validation_file)s, %(method)s,
+        %(lora)s, %(suffix)s, %(seed)s, %(metadata)s)
+returning *
+
+-- name: get
+select * from job where project_id = %(project_id)s and id = %(id)s
+
+-- name: list
+select * from job
+where project_id = %(project_id)s
+  and (%(metadata)s::jsonb is null or metadata @> %(metadata)s::jsonb)
+  and (%(after)s::text is null
+       or (created_at, id) < (select created_at, id from job where id = %(after)s and project_id = %(project_id)s))
+order by created_at desc, id desc
+limit %(limit)s
+
+-- name: cancel
+update job set status = 'cancelled', finished_at = now(), estimated_finish = null
+where project_id = %(project_id)s and id = %(id)s and status in ('validating_files', 'queued', 'running')
+returning *
+
+-- name: claim_due
+-- Work that was claimed and never finished (a killed process) is due again after a while.
+update job set due_at = now() + interval '60 seconds'
+where id = (
+    select id from job
+    where due_at <= now()
+      and (   (%(stage)s = 'validation' and status = 'validating_files')
+           or (%(stage)s = 'publishing' and status = 'running' and trained_at is not null))
+    order by created_at
+    limit 1
+    for update skip locked)
+returning *
+
+-- name: postpone
+update job set due_at = now() + make_interval(secs => %(seconds)s) where id = %(id)s
+
+-- name: queue
+update job set status = 'queued', method = %(method)s
+where id = %(id)s and status = 'validating_files'
+
+-- name: fail
+update job set status = 'failed', error = %(error)s, finished_at = now(), estimated_finish = null
+where id = %(id)s and status in ('validating_files', 'queued', 'running')
+
+-- name: succeed
+update job set status = 'succeeded', fine_tuned_model = %(fine_tuned_model)s, result_files = %(result_files)s,
+               trained_tokens = tokens_seen, finished_at = now(), estimated_finish = null
+where id = %(id)s and status = 'running'
+
+-- name: waiting
+-- Queued, or in the hands of an engine that has been silent for too long.
+select id, model from job
+where lost_attempts < %(max_lost)s
+  and (   status = 'queued'
+       or (status = 'running' and trained_at is null and lease_until < now()))
+order by created_at
+limit 100
+
+-- name: claim
+update job set status = 'running',
+               attempt = attempt + 1,
+               lost_attempts = lost_attempts + case when status = 'running' then 1 else 0 end,
+               engine_id = %(engine_id)s,
+               lease_until = now() + make_interval(secs => %(lease_seconds)s),
+               reported_sequence = 0, prepared_at = null, tokens_seen = 0, estimated_finish = null
+where id = (
+    select id from job
+    where id = %(id)s
+      and (   status = 'queued'
+           or (status = 'running' and trained_at is null and lease_until < now()))
+    for update skip locked)
+returning *
+
+-- name: given_up
+-- Every attempt was lost: the last lease ran out, or the last engine gave it back by a fault.
+select id from job
+where lost_attempts + case when status = 'running' then 1 else 0 end >= %(max_lost)s
+  and (   status = 'queued'
+       or (status = 'running' and trained_at is null and lease_until < now()))
+for update skip locked
+
+-- name: extend_leases
+update job set lease_until = now() + make_interval(secs => %(lease_seconds)s)
+where status = 'running' and engine_id = %(engine_id)s
+  and (id, attempt) in (select * from unnest(%(ids)s::text[], %(attempts)s::int[]))
+returning id, attempt
+
+-- name: lock_attempt
+select * from job where id = %(id)s and attempt = %(attempt)s and status = 'running' and trained_at is null for update
+
+-- name: reported
+update job set reported_sequence = %(sequence)s where id = %(id)s
+
+-- name: prepared
+update job set prepared_at = now() where id = %(id)s
+
+-- name: progress
+-- What is left takes as long per step as what is done did.
+update job set tokens_seen = %(tokens)s,
+               estimated_finish = now() + (now() - prepared_at) / %(step)s * (%(total_steps)s - %(step)s)
+where id = %(id)s
+
+-- name: trained
+update job set trained_at = now(), tokens_seen = %(tokens)s, due_at = now() where id = %(id)s
+
+-- name: requeue
+update job set status = 'queued', lease_until = null, engine_id = null, estimated_finish = null,
+               lost_attempts = lost_attempts + %(lost)s
+where id = %(id)s
+
+-- name: insert_event
+insert into job_event (id, job_id, project_id, level, message, type, data)
+select %(id)s, job.id, job.project_id, %(level)s, %(message)s, %(type)s, %(data)s from job where job.id = %(job_id)s
+
+-- name: list_events
+select * from job_event
+where job_id = %(job_id)s and project_id = %(project_id)s
+  and (%(after)s::text is null
+       or sequence < (select sequence from job_event where id = %(after)s and job_id = %(job_id)s))
+order by sequence desc
+limit %(limit)s
+
+-- name: metrics
+select data from job_event where job_id = %(job_id)s and type = 'metrics' order by sequence

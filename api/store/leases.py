@@ -1,0 +1,92 @@
+"""The rows behind leases. Every write of an engine is fenced: it must name the attempt that runs."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from api.domain.jobs import Job
+from api.store.database import Connection, execute, fetch, fetch_one, queries
+from api.store.job_rows import job_from
+from engine.contract.spec import RunRef
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """A job that may be leased now."""
+
+    id: str
+    model: str
+
+
+async def waiting(connection: Connection, *, max_lost: int) -> Sequence[Waiting]:
+    """Oldest first, at most a hundred."""
+    rows = await fetch(connection, queries("jobs")["waiting"], max_lost=max_lost)
+    return [Waiting(id=row["id"], model=row["model"]) for row in rows]
+
+
+async def claim(connection: Connection, *, job_id: str, engine_id: str, lease_seconds: int) -> Job | None:
+    """Begins the next attempt; None when another engine was faster."""
+    row = await fetch_one(
+        connection,
+        queries("jobs")["claim"],
+        id=job_id,
+        engine_id=engine_id,
+        lease_seconds=lease_seconds,
+    )
+    return job_from(row) if row else None
+
+
+async def given_up(connection: Connection, *, max_lost: int) -> Sequence[str]:
+    rows = await fetch(connection, queries("jobs")["given_up"], max_lost=max_lost)
+    return [row["id"] for row in rows]
+
+
+async def extend(
+    connection: Connection, *, engine_id: str, runs: Iterable[RunRef], lease_seconds: int
+) -> set[RunRef]:
+    """The runs that are still this engine's."""
+    runs = list(runs)
+    rows = await fetch(
+        connection,
+        queries("jobs")["extend_leases"],
+        engine_id=engine_id,
+        ids=[run.job_id for run in runs],
+        attempts=[run.attempt for run in runs],
+        lease_seconds=lease_seconds,
+    )
+    return {RunRef(job_id=row["id"], attempt=row["attempt"]) for row in rows}
+
+
+async def lock_attempt(connection: Connection, *, run: RunRef) -> tuple[Job, int] | None:
+    """The job, locked, and the last sequence it was told; None for a stale attempt."""
+    row = await fetch_one(connection, queries("jobs")["lock_attempt"], id=run.job_id, attempt=run.attempt)
+    return (job_from(row), row["reported_sequence"]) if row else None
+
+
+async def set_reported(connection: Connection, *, job_id: str, sequence: int) -> None:
+    await execute(connection, queries("jobs")["reported"], id=job_id, sequence=sequence)
+
+
+async def set_prepared(connection: Connection, *, job_id: str) -> None:
+    await execute(connection, queries("jobs")["prepared"], id=job_id)
+
+
+async def set_progress(
+    connection: Connection, *, job_id: str, tokens: int, step: int, total_steps: int
+) -> None:
+    await execute(
+        connection,
+        queries("jobs")["progress"],
+        id=job_id,
+        tokens=tokens,
+        step=step,
+        total_steps=total_steps,
+    )
+
+
+async def set_trained(connection: Connection, *, job_id: str, tokens: int) -> None:
+    """From here on no engine holds the job: it waits for publishing."""
+    await execute(connection, queries("jobs")["trained"], id=job_id, tokens=tokens)
+
+
+async def requeue(connection: Connection, *, job_id: str, lost: bool) -> None:
+    await execute(connection, queries("jobs")["requeue"], id=job_id, lost=int(lost))

@@ -1,0 +1,149 @@
+"""Rows of base models, model versions and checkpoints."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from api.domain.checkpoints import Checkpoint
+from api.domain.models import AdapterFile, BaseModel, ModelVersion
+from api.domain.pages import Page
+from api.store.database import Connection, Row, execute, fetch, fetch_one, queries
+from engine.contract.events import Probe, StepMetrics
+
+
+def version_from(row: Row) -> ModelVersion:
+    return ModelVersion(
+        id=row["id"],
+        name=row["name"],
+        project_id=row["project_id"],
+        job_id=row["job_id"],
+        base_model=row["base_model"],
+        created_at=row["created_at"],
+        rank=row["rank"],
+        digest=row["digest"],
+        files={name: AdapterFile(**file) for name, file in row["files"].items()},
+        published=row["published"],
+    )
+
+
+def checkpoint_from(row: Row) -> Checkpoint:
+    return Checkpoint(
+        id=row["id"],
+        job_id=row["job_id"],
+        created_at=row["created_at"],
+        step=row["step"],
+        model_name=row["model_name"],
+        metrics=StepMetrics(**row["metrics"]),
+    )
+
+
+def probe_from(stored: Mapping[str, Any]) -> Probe:
+    return Probe(token_ids=tuple(stored["token_ids"]), logprobs=tuple(stored["logprobs"]))
+
+
+async def ensure_base(connection: Connection, *, names: Sequence[str]) -> None:
+    await execute(connection, queries("models")["ensure_base"], names=list(names))
+
+
+async def bases(connection: Connection, *, names: Sequence[str]) -> list[BaseModel]:
+    rows = await fetch(connection, queries("models")["bases"], names=list(names))
+    return [BaseModel(name=row["name"], created_at=row["created_at"]) for row in rows]
+
+
+async def insert(
+    connection: Connection,
+    *,
+    version_id: str,
+    name: str,
+    project_id: str,
+    job_id: str,
+    base_model: str,
+    rank: int,
+    digest: str,
+    files: Mapping[str, AdapterFile],
+    probe: Probe | None,
+) -> None:
+    await execute(
+        connection,
+        queries("models")["insert"],
+        id=version_id,
+        name=name,
+        project_id=project_id,
+        job_id=job_id,
+        base_model=base_model,
+        rank=rank,
+        digest=digest,
+        files=Jsonb({file: vars(entry) for file, entry in files.items()}),
+        probe=Jsonb({"token_ids": list(probe.token_ids), "logprobs": list(probe.logprobs)})
+        if probe
+        else None,
+    )
+
+
+async def insert_checkpoint(
+    connection: Connection,
+    *,
+    checkpoint_id: str,
+    job_id: str,
+    project_id: str,
+    version_id: str,
+    metrics: StepMetrics,
+    final: bool,
+) -> None:
+    await execute(
+        connection,
+        queries("models")["insert_checkpoint"],
+        id=checkpoint_id,
+        job_id=job_id,
+        project_id=project_id,
+        step=metrics.step,
+        model_version_id=version_id,
+        metrics=Jsonb(vars(metrics)),
+        final=final,
+    )
+
+
+async def checkpoints(
+    connection: Connection, *, project_id: str, job_id: str, after: str | None, limit: int
+) -> Page[Checkpoint]:
+    rows = await fetch(
+        connection,
+        queries("models")["list_checkpoints"],
+        project_id=project_id,
+        job_id=job_id,
+        after=after,
+        limit=limit + 1,
+    )
+    return Page(items=[checkpoint_from(row) for row in rows[:limit]], has_more=len(rows) > limit)
+
+
+async def final_of_job(connection: Connection, *, job_id: str) -> tuple[ModelVersion, Probe | None] | None:
+    row = await fetch_one(connection, queries("models")["of_job"], job_id=job_id)
+    if row is None:
+        return None
+    return version_from(row), probe_from(row["probe"]) if row["probe"] else None
+
+
+async def publish(connection: Connection, *, version_id: str) -> None:
+    await execute(connection, queries("models")["publish"], id=version_id)
+
+
+async def published(connection: Connection, *, project_id: str) -> list[ModelVersion]:
+    rows = await fetch(connection, queries("models")["published"], project_id=project_id)
+    return [version_from(row) for row in rows]
+
+
+async def by_name(connection: Connection, *, project_id: str, name: str) -> ModelVersion | None:
+    row = await fetch_one(connection, queries("models")["by_name"], project_id=project_id, name=name)
+    return version_from(row) if row else None
+
+
+async def by_id(connection: Connection, *, version_id: str) -> ModelVersion | None:
+    row = await fetch_one(connection, queries("models")["by_id"], id=version_id)
+    return version_from(row) if row else None
+
+
+async def delete(connection: Connection, *, project_id: str, version_id: str) -> bool:
+    touched = await execute(connection, queries("models")["delete"], project_id=project_id, id=version_id)
+    return touched == 1

@@ -1,0 +1,50 @@
+-- name: ensure_base
+insert into base_model (name) select unnest(%(names)s::text[]) on conflict (name) do nothing
+
+-- name: bases
+select name, created_at from base_model where name = any(%(names)s::text[]) order by created_at, name
+
+-- name: insert
+insert into model_version (id, name, project_id, job_id, base_model, rank, digest, files, probe)
+values (%(id)s, %(name)s, %(project_id)s, %(job_id)s, %(base_model)s, %(rank)s, %(digest)s, %(files)s, %(probe)s)
+
+-- name: insert_checkpoint
+-- A later attempt comes by the same step again: its model takes the place of the earlier one.
+insert into checkpoint (id, job_id, project_id, step, model_version_id, metrics, final)
+values (%(id)s, %(job_id)s, %(project_id)s, %(step)s, %(model_version_id)s, %(metrics)s, %(final)s)
+on conflict (job_id, step) do update
+set model_version_id = excluded.model_version_id, metrics = excluded.metrics, created_at = now()
+
+-- name: list_checkpoints
+select checkpoint.*, model_version.name as model_name
+from checkpoint join model_version on model_version.id = checkpoint.model_version_id
+where checkpoint.job_id = %(job_id)s and checkpoint.project_id = %(project_id)s
+  and model_version.published and model_version.deleted_at is null
+  and (%(after)s::text is null
+       or step < (select step from checkpoint where id = %(after)s and job_id = %(job_id)s))
+order by step desc
+limit %(limit)s
+
+-- name: of_job
+select model_version.* from model_version
+join checkpoint on checkpoint.model_version_id = model_version.id
+where checkpoint.job_id = %(job_id)s and checkpoint.final
+
+-- name: publish
+update model_version set published = true where id = %(id)s
+
+-- name: published
+select * from model_version
+where project_id = %(project_id)s and published and deleted_at is null
+order by created_at, id
+
+-- name: by_name
+select * from model_version
+where project_id = %(project_id)s and name = %(name)s and published and deleted_at is null
+
+-- name: by_id
+select * from model_version where id = %(id)s and deleted_at is null
+
+-- name: delete
+update model_version set deleted_at = now()
+where project_id = %(project_id)s and id = %(id)s and deleted_at is null
