@@ -1,0 +1,128 @@
+"""The object store, through the minio SDK. Keys are made of ids only: a tenant's string never becomes one."""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from typing import Any, BinaryIO, Final, TypeVar
+
+import urllib3
+from minio import Minio
+from minio.error import S3Error
+
+from api.domain.errors import ErrorKind, ServiceError
+
+T = TypeVar("T")
+KEY: Final = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+(\.[a-z]+)?)+")
+CHUNK_BYTES: Final = 1024 * 1024
+PART_BYTES: Final = 16 * 1024 * 1024
+URL_LIFETIME: Final = timedelta(hours=12)
+REGION: Final = "us-east-1"  # named, so that signing a URL needs no call
+BUCKET_PATIENCE_SECONDS: Final = 60
+
+
+def file_key(file_id: str) -> str:
+    return f"files/{file_id}"
+
+
+def checkpoint_key(*, job_id: str, attempt: int, step: int, name: str) -> str:
+    """The attempt is part of the key: S3 cannot fence, so a stale writer must write elsewhere."""
+    return f"jobs/{job_id}/a{attempt}/step-{step}/{name}"
+
+
+class Blobs:
+    """Calls raise ServiceError(UNAVAILABLE) when the store does not answer."""
+
+    def __init__(self, *, endpoint: str, access_key: str, secret_key: str, bucket: str, secure: bool) -> None:
+        http = urllib3.PoolManager(
+            timeout=urllib3.Timeout(connect=5, read=60),
+            maxsize=32,
+            retries=urllib3.Retry(total=3, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
+        )
+        self._client = Minio(
+            endpoint,
+            access_key=access_key,
+            secret_key=secret_key,
+            secure=secure,
+            region=REGION,
+            http_client=http,
+        )
+        self._bucket = bucket
+
+    async def ensure_bucket(self) -> None:
+        """A store that has just started refuses its first calls, so this one is patient."""
+        deadline = time.monotonic() + BUCKET_PATIENCE_SECONDS
+        while True:
+            try:
+                if not await self._call(self._client.bucket_exists, self._bucket):
+                    await self._call(self._client.make_bucket, self._bucket)
+                return
+            except ServiceError:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.2)
+
+    async def answers(self) -> bool:
+        try:
+            return await self._call(self._client.bucket_exists, self._bucket)
+        except ServiceError:
+            return False
+
+    async def put(self, key: str, *, source: BinaryIO, size_bytes: int) -> None:
+        """The object is there whole, or not at all."""
+        await self._call(
+            self._client.put_object, self._bucket, checked(key), source, size_bytes, part_size=PART_BYTES
+        )
+
+    async def size(self, key: str) -> int | None:
+        """None when there is no such object."""
+        try:
+            stat = await asyncio.to_thread(self._client.stat_object, self._bucket, checked(key))
+        except S3Error as error:
+            if error.code in {"NoSuchKey", "NotFound"}:
+                return None
+            raise unavailable() from error
+        except urllib3.exceptions.HTTPError as error:
+            raise unavailable() from error
+        return int(stat.size)
+
+    async def read(self, key: str) -> AsyncIterator[bytes]:
+        """Chunks of at most 1 MiB."""
+        response: Any = await self._call(self._client.get_object, self._bucket, checked(key))
+        try:
+            while chunk := await asyncio.to_thread(response.read, CHUNK_BYTES):
+                yield chunk
+        except urllib3.exceptions.HTTPError as error:
+            raise unavailable() from error
+        finally:
+            response.close()
+            response.release_conn()
+
+    async def delete(self, key: str) -> None:
+        """Deleting what is not there is no error."""
+        await self._call(self._client.remove_object, self._bucket, checked(key))
+
+    def get_url(self, key: str) -> str:
+        """Whoever holds it can read this one object, for half a day. No call is made."""
+        return str(self._client.presigned_get_object(self._bucket, checked(key), expires=URL_LIFETIME))
+
+    def put_url(self, key: str) -> str:
+        return str(self._client.presigned_put_object(self._bucket, checked(key), expires=URL_LIFETIME))
+
+    async def _call(self, call: Callable[..., T], *args: object, **kwargs: object) -> T:
+        try:
+            return await asyncio.to_thread(call, *args, **kwargs)
+        except (S3Error, urllib3.exceptions.HTTPError) as error:
+            raise unavailable() from error
+
+
+def unavailable() -> ServiceError:
+    return ServiceError(ErrorKind.UNAVAILABLE, "The object store does not answer. Please try again.")
+
+
+def checked(key: str) -> str:
+    """The store folds `a//b` into `a/b`, so that two keys could be one object: no such key gets through."""
+    if not KEY.fullmatch(key):
+        raise ValueError(f"not a key made of ids: {key!r}")
+    return key

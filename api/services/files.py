@@ -1,0 +1,110 @@
+"""Files: bytes first, then the row, so that a row always stands for a whole file."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import BinaryIO, Final
+
+from api.blobs.objects import Blobs, file_key
+from api.domain.errors import ErrorKind, ServiceError, invalid, not_found
+from api.domain.files import UPLOAD_PURPOSES, File
+from api.domain.ids import NewId
+from api.domain.keys import Caller
+from api.domain.pages import Order, Page
+from api.services.jsonl import check_jsonl
+from api.store import files
+from api.store.database import Database
+
+MIN_EXPIRY_SECONDS: Final = 3600
+MAX_EXPIRY_SECONDS: Final = 2_592_000
+
+
+class FileService:
+    def __init__(self, *, database: Database, blobs: Blobs, new_id: NewId, max_bytes: int) -> None:
+        self._database, self._blobs, self._new_id, self._max_bytes = database, blobs, new_id, max_bytes
+
+    async def create(
+        self,
+        caller: Caller,
+        *,
+        filename: str,
+        purpose: str,
+        source: BinaryIO,
+        size_bytes: int,
+        expires_after_seconds: int | None = None,
+    ) -> File:
+        """`source` stands at its start and has `size_bytes` bytes. A failure leaves no file: at worst bytes without
+        a row, which are nobody's."""
+        self._check(filename=filename, purpose=purpose, size_bytes=size_bytes, expiry=expires_after_seconds)
+        if purpose == "fine-tune":
+            await asyncio.to_thread(check_jsonl, source)
+        file_id = self._new_id("file-")
+        await self._blobs.put(file_key(file_id), source=source, size_bytes=size_bytes)
+        async with self._database.transaction() as connection:
+            return await files.insert(
+                connection,
+                file_id=file_id,
+                project_id=caller.project_id,
+                size_bytes=size_bytes,
+                filename=filename,
+                purpose=purpose,
+                expires_after_seconds=expires_after_seconds,
+            )
+
+    def _check(self, *, filename: str, purpose: str, size_bytes: int, expiry: int | None) -> None:
+        if purpose not in UPLOAD_PURPOSES:
+            raise invalid(f"'{purpose}' is not one of {list(UPLOAD_PURPOSES)} - 'purpose'", param="purpose")
+        if size_bytes == 0:
+            raise invalid("The file is empty: upload a file with content.", param="file")
+        if size_bytes > self._max_bytes:
+            raise ServiceError(
+                ErrorKind.TOO_LARGE,
+                f"The file has {size_bytes} bytes, but at most {self._max_bytes} are allowed. Split it.",
+                param="file",
+            )
+        if purpose == "fine-tune" and not filename.endswith(".jsonl"):
+            raise invalid(
+                f"Invalid file format for purpose fine-tune: '{filename}' must end in .jsonl", param="file"
+            )
+        if expiry is not None and not MIN_EXPIRY_SECONDS <= expiry <= MAX_EXPIRY_SECONDS:
+            raise invalid(
+                f"expires_after.seconds is {expiry}; it must lie between 3600 and 2592000.",
+                param="expires_after.seconds",
+            )
+
+    async def list(
+        self, caller: Caller, *, purpose: str | None, limit: int, order: Order, after: str | None
+    ) -> Page[File]:
+        async with self._database.transaction() as connection:
+            return await files.page(
+                connection,
+                project_id=caller.project_id,
+                purpose=purpose,
+                limit=limit,
+                order=order,
+                after=after,
+            )
+
+    async def retrieve(self, caller: Caller, file_id: str) -> File:
+        async with self._database.transaction() as connection:
+            file = await files.get(connection, project_id=caller.project_id, file_id=file_id)
+        if file is None:
+            raise not_found(f"No such File object: {file_id}", param="id")
+        return file
+
+    async def content(self, caller: Caller, file_id: str) -> tuple[File, AsyncIterator[bytes]]:
+        file = await self.retrieve(caller, file_id)
+        return file, self._blobs.read(file_key(file.id))
+
+    async def delete(self, caller: Caller, file_id: str) -> None:
+        """The row goes first: bytes without a row are nobody's, a row without bytes would be a lie."""
+        async with self._database.transaction() as connection:
+            job_id = await files.used_by(connection, project_id=caller.project_id, file_id=file_id)
+            if job_id is not None:
+                raise invalid(
+                    f"File {file_id} is in use by {job_id}: wait until that job ends, or cancel it.",
+                    param="id",
+                )
+            gone = await files.delete(connection, project_id=caller.project_id, file_id=file_id)
+        if not gone:
+            raise not_found(f"No such File object: {file_id}", param="id")
+        await self._blobs.delete(file_key(file_id))

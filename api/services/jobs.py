@@ -1,0 +1,132 @@
+"""Fine-tuning jobs as their owners see them: create, read, cancel. What happens to them is other modules' work."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from api.domain.checkpoints import Checkpoint
+from api.domain.errors import ServiceError, invalid, not_found
+from api.domain.events import JobEvent
+from api.domain.ids import NewId
+from api.domain.jobs import Job, NewJob
+from api.domain.keys import Caller
+from api.domain.pages import Page
+from api.services.wakeups import Wakeup
+from api.store import files, job_events, jobs, models
+from api.store.database import Connection, Database
+
+MAX_SEED: Final = 2_147_483_647
+
+
+class JobService:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        new_id: NewId,
+        random_below: Callable[[int], int],
+        base_models: Sequence[str],
+        to_validate: Wakeup,
+    ) -> None:
+        self._database, self._new_id, self._random_below = database, new_id, random_below
+        self._base_models, self._to_validate = base_models, to_validate
+
+    async def create(self, caller: Caller, new: NewJob) -> Job:
+        self._check_model(new.model)
+        job_id = self._new_id("ftjob-")
+        seed = self._random_below(MAX_SEED + 1) if new.seed is None else new.seed
+        async with self._database.transaction() as connection:
+            await self._check_file(connection, caller, new.training_file, param="training_file")
+            if new.validation_file is not None:
+                await self._check_file(connection, caller, new.validation_file, param="validation_file")
+            job = await jobs.insert(connection, job_id=job_id, caller=caller, new=new, seed=seed)
+            validating = f"Validating training file: {job.training_file}"
+            if job.validation_file is not None:
+                validating += f" and validation file: {job.validation_file}"
+            for message in (f"Created fine-tuning job: {job.id}", validating):
+                await self._tell(connection, job.id, message)
+        self._to_validate.wake()
+        return job
+
+    def _check_model(self, model: str) -> None:
+        if model in self._base_models:
+            return
+        known = ", ".join(self._base_models)
+        if model.startswith("ft:"):
+            raise invalid(
+                f"Training can not continue from {model} yet. Start from a base model: {known}.",
+                param="model",
+                code="model_not_available",
+            )
+        raise invalid(
+            f"The model `{model}` does not exist or is not available for fine-tuning. Available: {known}.",
+            param="model",
+            code="model_not_found",
+        )
+
+    async def _check_file(self, connection: Connection, caller: Caller, file_id: str, *, param: str) -> None:
+        file = await files.get(connection, project_id=caller.project_id, file_id=file_id)
+        if file is None:
+            raise invalid(
+                f"No such File object: {file_id}. Upload it with purpose 'fine-tune' and give its id.",
+                param=param,
+                code="file_not_found",
+            )
+        if file.purpose != "fine-tune":
+            raise invalid(
+                f"File {file_id} has purpose '{file.purpose}'. Upload it again with purpose 'fine-tune'.",
+                param=param,
+                code="invalid_file_purpose",
+            )
+
+    async def _tell(self, connection: Connection, job_id: str, message: str) -> None:
+        event_id = self._new_id("ftevent-")
+        await job_events.append(connection, event_id=event_id, job_id=job_id, message=message)
+
+    async def list(
+        self, caller: Caller, *, after: str | None, limit: int, metadata: Mapping[str, str] | None
+    ) -> Page[Job]:
+        async with self._database.transaction() as connection:
+            return await jobs.page(
+                connection, project_id=caller.project_id, after=after, limit=limit, metadata=metadata
+            )
+
+    async def retrieve(self, caller: Caller, job_id: str) -> Job:
+        async with self._database.transaction() as connection:
+            return await self._owned(connection, caller, job_id)
+
+    async def _owned(self, connection: Connection, caller: Caller, job_id: str) -> Job:
+        job = await jobs.get(connection, project_id=caller.project_id, job_id=job_id)
+        if job is None:
+            raise no_such_job(job_id)
+        return job
+
+    async def cancel(self, caller: Caller, job_id: str) -> Job:
+        async with self._database.transaction() as connection:
+            cancelled = await jobs.cancel(connection, project_id=caller.project_id, job_id=job_id)
+            if cancelled is None:
+                job = await self._owned(connection, caller, job_id)
+                raise invalid(f"Job {job_id} has already {job.status}: it can no longer be cancelled.")
+            await self._tell(connection, job_id, "Job cancelled")
+            return cancelled
+
+    async def events(self, caller: Caller, job_id: str, *, after: str | None, limit: int) -> Page[JobEvent]:
+        """Newest first."""
+        async with self._database.transaction() as connection:
+            await self._owned(connection, caller, job_id)
+            return await job_events.page(
+                connection, project_id=caller.project_id, job_id=job_id, after=after, limit=limit
+            )
+
+    async def checkpoints(
+        self, caller: Caller, job_id: str, *, after: str | None, limit: int
+    ) -> Page[Checkpoint]:
+        """Newest first."""
+        async with self._database.transaction() as connection:
+            await self._owned(connection, caller, job_id)
+            return await models.checkpoints(
+                connection, project_id=caller.project_id, job_id=job_id, after=after, limit=limit
+            )
+
+
+def no_such_job(job_id: str) -> ServiceError:
+    return not_found(f"Could not find fine-tune: {job_id}", param="fine_tune_id", code="fine_tune_not_found")

@@ -1,0 +1,66 @@
+"""API keys: from a bearer token to a caller. Only a key's HMAC is stored, so a stolen database opens nothing."""
+
+import hashlib
+import hmac
+import time
+from typing import Final
+
+from api.domain.errors import ErrorKind, ServiceError
+from api.domain.ids import NewId
+from api.domain.keys import Caller
+from api.store import keys
+from api.store.database import Database
+
+CACHE_SECONDS: Final = 1.0
+CACHE_SIZE: Final = 10_000
+DEFAULT_PROJECT: Final = "default"
+
+
+class KeyService:
+    def __init__(self, *, database: Database, pepper: str, new_id: NewId) -> None:
+        self._database, self._pepper, self._new_id = database, pepper.encode(), new_id
+        self._known: dict[bytes, tuple[float, Caller]] = {}
+
+    async def bootstrap(self, *, organization: str, key: str) -> None:
+        """The operator's own key, in the default project."""
+        async with self._database.transaction() as connection:
+            await keys.ensure_key(
+                connection,
+                organization=organization,
+                project=DEFAULT_PROJECT,
+                digest=self._digest(key),
+                new_id=self._new_id,
+            )
+
+    async def authenticate(self, token: str | None) -> Caller:
+        """A revoked key stops working within a second. Raises ServiceError(UNAUTHENTICATED)."""
+        if not token:
+            raise ServiceError(
+                ErrorKind.UNAUTHENTICATED,
+                "You didn't provide an API key. Send it as 'Authorization: Bearer <key>'; `tuningfork up` "
+                "writes one to client.env in its home folder.",
+            )
+        digest = self._digest(token)
+        at, caller = self._known.get(digest, (0.0, None))
+        if caller is not None and time.monotonic() - at < CACHE_SECONDS:
+            return caller
+        async with self._database.transaction() as connection:
+            caller = await keys.find_caller(connection, digest=digest)
+        if caller is None:
+            raise ServiceError(
+                ErrorKind.UNAUTHENTICATED,
+                f"Incorrect API key provided: {masked(token)}. Use the key in client.env of the service's home "
+                "folder, or ask its operator for one.",
+                code="invalid_api_key",
+            )
+        if len(self._known) >= CACHE_SIZE:
+            self._known.clear()
+        self._known[digest] = (time.monotonic(), caller)
+        return caller
+
+    def _digest(self, key: str) -> bytes:
+        return hmac.digest(self._pepper, key.encode(), hashlib.sha256)
+
+
+def masked(token: str) -> str:
+    return f"{token[:6]}…{token[-4:]}" if len(token) >= 20 else "…"
