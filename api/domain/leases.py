@@ -21,3 +21,11 @@ class Lease:
     lease_seconds: int
     training_file: DataFile
     validation_file: DataFile | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """A job that may be leased now."""
+
+    id: str
+    model: str

@@ -47,7 +47,8 @@ class Validation:
 
     async def _next(self) -> Job | None:
         async with self._database.transaction() as connection:
-            return await jobs.claim_due(connection, stage="validation")
+            due = await jobs.claim_due(connection, stage="validation")
+        return due.job if due else None
 
     async def _validate(self, job: Job) -> None:
         try:

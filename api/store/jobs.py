@@ -1,6 +1,7 @@
 """Rows of jobs as their owners see them, and the background work that is due on them."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from psycopg.types.json import Jsonb
@@ -12,6 +13,14 @@ from api.store.database import Connection, execute, fetch, fetch_one, queries
 from api.store.job_rows import job_from, lora_to, method_to
 
 Stage = Literal["validation", "publishing"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Due:
+    """`waited_seconds`: since the job entered this stage."""
+
+    job: Job
+    waited_seconds: float
 
 
 async def insert(connection: Connection, *, job_id: str, caller: Caller, new: NewJob, seed: int) -> Job:
@@ -64,10 +73,10 @@ async def cancel(connection: Connection, *, project_id: str, job_id: str) -> Job
     return job_from(row) if row else None
 
 
-async def claim_due(connection: Connection, *, stage: Stage) -> Job | None:
+async def claim_due(connection: Connection, *, stage: Stage) -> Due | None:
     """Takes the oldest job that waits for this work, for a minute."""
     row = await fetch_one(connection, queries("jobs")["claim_due"], stage=stage)
-    return job_from(row) if row else None
+    return Due(job=job_from(row), waited_seconds=row["waited_seconds"]) if row else None
 
 
 async def postpone(connection: Connection, *, job_id: str, seconds: float) -> None:

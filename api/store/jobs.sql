@@ -33,7 +33,7 @@ where id = (
     order by created_at
     limit 1
     for update skip locked)
-returning *
+returning *, extract(epoch from now() - coalesce(trained_at, created_at))::float as waited_seconds
 
 -- name: postpone
 update job set due_at = now() + make_interval(secs => %(seconds)s) where id = %(id)s

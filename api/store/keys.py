@@ -30,3 +30,9 @@ async def ensure_key(
     row = await fetch_one(connection, sql["project"], **values)
     assert row is not None
     await execute(connection, sql["insert_key"], id=new_id("key_"), project_id=row["id"], digest=digest)
+
+
+async def slug(connection: Connection, *, organization_id: str) -> str:
+    row = await fetch_one(connection, queries("keys")["slug"], id=organization_id)
+    assert row is not None
+    return str(row["slug"])

@@ -21,3 +21,6 @@ from api_key
 join project on project.id = api_key.project_id
 join organization on organization.id = project.organization_id
 where api_key.digest = %(digest)s and api_key.revoked_at is null
+
+-- name: slug
+select slug from organization where id = %(id)s

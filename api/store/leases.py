@@ -1,20 +1,12 @@
 """The rows behind leases. Every write of an engine is fenced: it must name the attempt that runs."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from api.domain.jobs import Job
+from api.domain.leases import Waiting
 from api.store.database import Connection, execute, fetch, fetch_one, queries
 from api.store.job_rows import job_from
 from engine.contract.spec import RunRef
-
-
-@dataclass(frozen=True, kw_only=True)
-class Waiting:
-    """A job that may be leased now."""
-
-    id: str
-    model: str
 
 
 async def waiting(connection: Connection, *, max_lost: int) -> Sequence[Waiting]:

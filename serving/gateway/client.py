@@ -11,7 +11,11 @@ PROBE_SECONDS: Final = 60.0
 
 
 class ReplicaError(Exception):
-    """The replica refused or did not answer; the text says which, and holds no tenant's words."""
+    """`refused`: the replica is there but says no. The text holds no tenant's words."""
+
+    def __init__(self, message: str, *, refused: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused
 
 
 class ReplicaClient:
@@ -46,7 +50,7 @@ class ReplicaClient:
         except httpx.HTTPError as error:
             raise ReplicaError(f"no answer: {type(error).__name__}") from error
         if not reply.is_success:
-            raise ReplicaError(f"status {reply.status_code}")
+            raise ReplicaError(f"status {reply.status_code}", refused=reply.is_client_error)
         return prompt_logprobs(reply.json(), token_ids)
 
     async def unload(self, model: str) -> None:

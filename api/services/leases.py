@@ -1,0 +1,182 @@
+"""Leases: hands runs to engines, believes only the attempt that holds the lease, and writes down what it reports."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from api.blobs.objects import Blobs, checkpoint_key, file_key
+from api.domain.errors import ErrorKind, ServiceError, invalid
+from api.domain.ids import NewId
+from api.domain.jobs import Job, JobError
+from api.domain.leases import DataFile, Lease
+from api.scheduling import fcfs
+from api.services.reports import Reports
+from api.services.wakeups import Wakeup
+from api.store import engines, files, job_events, jobs, leases
+from api.store.database import Connection, Database
+from engine.contract.events import CheckpointFile, CheckpointReady, NumberedEvent, RunFinished, RunInterrupted
+from engine.contract.spec import VALIDATION_FILE, RunRef, RunSpec, Supervised
+
+MAX_LOST_ATTEMPTS: Final = 3
+POLL_SECONDS: Final = 1.0
+CHECKPOINT_FILES: Final = frozenset({"adapter_model.safetensors", "adapter_config.json"})
+MAX_CHECKPOINT_BYTES: Final = 8 * 1024**3
+GIVEN_UP: Final = JobError(
+    code="server_error",
+    message=f"The engine was lost {MAX_LOST_ATTEMPTS} times while it trained this job. Please create it again.",
+)
+
+
+class LeaseService:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        blobs: Blobs,
+        new_id: NewId,
+        lease_seconds: int,
+        queued: Wakeup,
+        trained: Wakeup,
+    ) -> None:
+        self._database, self._blobs, self._new_id = database, blobs, new_id
+        self._lease_seconds, self._queued, self._trained = lease_seconds, queued, trained
+        self._reports = Reports(new_id=new_id)
+
+    async def acquire(
+        self, *, engine_id: str, base_models: Sequence[str], wait_seconds: float
+    ) -> Lease | None:
+        """The next run for this engine; waits up to `wait_seconds` for one."""
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            lease = await self._try_acquire(engine_id, base_models)
+            left = deadline - time.monotonic()
+            if lease is not None or left <= 0:
+                return lease
+            await self._queued.wait(seconds=min(POLL_SECONDS, left))
+
+    async def _try_acquire(self, engine_id: str, base_models: Sequence[str]) -> Lease | None:
+        async with self._database.transaction() as connection:
+            await engines.seen(connection, engine_id=engine_id, base_models=base_models)
+            await self._give_up(connection)
+            waiting = await leases.waiting(connection, max_lost=MAX_LOST_ATTEMPTS)
+            chosen = fcfs.choose(waiting, base_models=base_models)
+            if chosen is None:
+                return None
+            job = await leases.claim(
+                connection, job_id=chosen.id, engine_id=engine_id, lease_seconds=self._lease_seconds
+            )
+            if job is None:
+                return None
+            again = f" again (attempt {job.attempt})" if job.attempt > 1 else ""
+            await self._tell(connection, job.id, f"Fine-tuning job started{again}")
+            return await self._lease(connection, job)
+
+    async def _give_up(self, connection: Connection) -> None:
+        for job_id in await leases.given_up(connection, max_lost=MAX_LOST_ATTEMPTS):
+            await jobs.fail(connection, job_id=job_id, error=GIVEN_UP)
+            await job_events.append(
+                connection,
+                event_id=self._new_id("ftevent-"),
+                job_id=job_id,
+                level="error",
+                message=GIVEN_UP.message,
+            )
+
+    async def _lease(self, connection: Connection, job: Job) -> Lease:
+        validation = None
+        if job.validation_file is not None:
+            validation = await self._data_file(connection, job, job.validation_file)
+        return Lease(
+            spec=spec_of(job),
+            lease_seconds=self._lease_seconds,
+            training_file=await self._data_file(connection, job, job.training_file),
+            validation_file=validation,
+        )
+
+    async def _data_file(self, connection: Connection, job: Job, file_id: str) -> DataFile:
+        """Signing is arithmetic, not a call. A file in use cannot be deleted, though it may expire."""
+        file = await files.get(connection, project_id=job.project_id, file_id=file_id)
+        return DataFile(url=self._blobs.get_url(file_key(file_id)), size_bytes=file.size_bytes if file else 0)
+
+    async def heartbeat(self, *, engine_id: str, runs: Sequence[RunRef]) -> Sequence[RunRef]:
+        """Extends the engine's leases; returns the runs that it must stop."""
+        async with self._database.transaction() as connection:
+            await engines.still_there(connection, engine_id=engine_id)
+            kept = await leases.extend(
+                connection, engine_id=engine_id, runs=runs, lease_seconds=self._lease_seconds
+            )
+        return [run for run in runs if run not in kept]
+
+    async def open_checkpoint(
+        self, *, run: RunRef, step: int, checkpoint_files: Sequence[CheckpointFile]
+    ) -> dict[str, str]:
+        """Presigned PUT URLs by file name."""
+        async with self._database.transaction() as connection:
+            await locked(connection, run)
+        for file in checkpoint_files:
+            if file.name not in CHECKPOINT_FILES or file.size_bytes > MAX_CHECKPOINT_BYTES:
+                raise invalid(f"a checkpoint has no file {file.name} of {file.size_bytes} bytes")
+        return {file.name: self._blobs.put_url(key_of(run, step, file.name)) for file in checkpoint_files}
+
+    async def report(self, *, run: RunRef, events: Sequence[NumberedEvent]) -> None:
+        """Stores each event once. Raises ServiceError(STALE_ATTEMPT), or INVALID for a checkpoint not uploaded."""
+        for numbered in events:
+            if isinstance(numbered.event, CheckpointReady):
+                await self._check_uploaded(run, numbered.event)
+        async with self._database.transaction() as connection:
+            job, reported = await locked(connection, run)
+            fresh = [numbered for numbered in events if numbered.sequence > reported]
+            for numbered in fresh:
+                await self._reports.store(connection, job, numbered.event)
+            if fresh:
+                await leases.set_reported(connection, job_id=job.id, sequence=fresh[-1].sequence)
+        if any(isinstance(numbered.event, RunFinished) for numbered in fresh):
+            self._trained.wake()
+        if any(isinstance(numbered.event, RunInterrupted) for numbered in fresh):
+            self._queued.wake()
+
+    async def _check_uploaded(self, run: RunRef, event: CheckpointReady) -> None:
+        keys = [key_of(run, event.step, file.name) for file in event.files]
+        sizes = await asyncio.gather(*(self._blobs.size(key) for key in keys))
+        for file, size in zip(event.files, sizes, strict=True):
+            if size != file.size_bytes:
+                raise invalid(f"{file.name} of step {event.step} has {size} bytes, not {file.size_bytes}")
+
+    async def _tell(self, connection: Connection, job_id: str, message: str) -> None:
+        event_id = self._new_id("ftevent-")
+        await job_events.append(connection, event_id=event_id, job_id=job_id, message=message)
+
+
+async def locked(connection: Connection, run: RunRef) -> tuple[Job, int]:
+    found = await leases.lock_attempt(connection, run=run)
+    if found is None:
+        raise ServiceError(
+            ErrorKind.STALE_ATTEMPT, f"attempt {run.attempt} of {run.job_id} does not hold the lease: drop it"
+        )
+    return found
+
+
+def key_of(run: RunRef, step: int, name: str) -> str:
+    return checkpoint_key(job_id=run.job_id, attempt=run.attempt, step=step, name=name)
+
+
+def spec_of(job: Job) -> RunSpec:
+    """Validation has made numbers of every "auto"."""
+    asked = job.method.hyperparameters
+    assert (
+        asked.n_epochs != "auto" and asked.batch_size != "auto" and asked.learning_rate_multiplier != "auto"
+    )
+    return RunSpec(
+        job_id=job.id,
+        attempt=job.attempt,
+        base_model=job.model,
+        method=Supervised(
+            n_epochs=asked.n_epochs,
+            batch_size=asked.batch_size,
+            learning_rate_multiplier=asked.learning_rate_multiplier,
+        ),
+        lora=job.lora,
+        seed=job.seed,
+        validation_file=VALIDATION_FILE if job.validation_file else None,
+    )

@@ -1,0 +1,132 @@
+"""Models: what a caller may use, under which name a replica serves it, and the adapter's own files."""
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from api.blobs.objects import Blobs
+from api.domain.errors import ServiceError, invalid, not_found
+from api.domain.keys import Caller
+from api.domain.models import AdapterFile, BaseModel, ModelVersion
+from api.store import models
+from api.store.database import Database
+from serving.gateway.client import ReplicaClient, ReplicaError
+from serving.gateway.replicas import Replicas
+
+log = logging.getLogger("tuningfork.models")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """`served_name` is what the replica calls the model: the base's name or a model version's id."""
+
+    replica: ReplicaClient
+    served_name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManifestFile:
+    """`url` is a presigned GET."""
+
+    name: str
+    url: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterManifest:
+    """All that a replica needs to fetch an adapter."""
+
+    id: str
+    base_model: str
+    rank: int
+    files: Sequence[ManifestFile]
+
+
+class ModelService:
+    def __init__(self, *, database: Database, blobs: Blobs, replicas: Replicas) -> None:
+        self._database, self._blobs, self._replicas = database, blobs, replicas
+
+    async def remember_bases(self) -> None:
+        async with self._database.transaction() as connection:
+            await models.ensure_base(connection, names=self._replicas.base_models)
+
+    async def list(self, caller: Caller) -> Sequence[BaseModel | ModelVersion]:
+        async with self._database.transaction() as connection:
+            bases = await models.bases(connection, names=self._replicas.base_models)
+            return [*bases, *await models.published(connection, project_id=caller.project_id)]
+
+    async def retrieve(self, caller: Caller, name: str) -> BaseModel | ModelVersion:
+        async with self._database.transaction() as connection:
+            if name in self._replicas.base_models:
+                return (await models.bases(connection, names=[name]))[0]
+            version = await models.by_name(connection, project_id=caller.project_id, name=name)
+        if version is None:
+            raise no_such_model(name)
+        return version
+
+    async def delete(self, caller: Caller, name: str) -> None:
+        """From the answer on the model is gone for its users; then the replica and the store let go of it."""
+        version = await self._version(caller, name)
+        async with self._database.transaction() as connection:
+            if not await models.delete(connection, project_id=caller.project_id, version_id=version.id):
+                raise no_such_model(name)
+        try:
+            await self._replicas.of(version.base_model).unload(version.id)
+        except ReplicaError as error:
+            log.warning("%s stays loaded until its replica restarts: %s", version.id, error)
+        for file in version.files.values():
+            await self._blobs.delete(file.blob_key)
+
+    async def _version(self, caller: Caller, name: str) -> ModelVersion:
+        model = await self.retrieve(caller, name)
+        if isinstance(model, BaseModel):
+            raise invalid(
+                f"{name} is a base model: only fine-tuned models can be deleted or downloaded.", param="model"
+            )
+        return model
+
+    async def adapter_files(
+        self, caller: Caller, name: str
+    ) -> tuple[ModelVersion, Sequence[tuple[AdapterFile, AsyncIterator[bytes]]]]:
+        version = await self._version(caller, name)
+        return version, [(file, self._blobs.read(file.blob_key)) for file in version.files.values()]
+
+    async def manifest(self, version_id: str) -> AdapterManifest:
+        """For replicas, before and after the model is published."""
+        async with self._database.transaction() as connection:
+            version = await models.by_id(connection, version_id=version_id)
+        if version is None:
+            raise no_such_model(version_id)
+        return AdapterManifest(
+            id=version.id,
+            base_model=version.base_model,
+            rank=version.rank,
+            files=[
+                ManifestFile(
+                    name=file.name,
+                    url=self._blobs.get_url(file.blob_key),
+                    size_bytes=file.size_bytes,
+                    sha256=file.sha256,
+                )
+                for file in version.files.values()
+            ],
+        )
+
+    async def served(self, caller: Caller, name: str) -> Served:
+        if name in self._replicas.base_models:
+            return Served(replica=self._replicas.of(name), served_name=name)
+        async with self._database.transaction() as connection:
+            version = await models.by_name(connection, project_id=caller.project_id, name=name)
+        if version is None or version.base_model not in self._replicas.base_models:
+            raise no_such_model(name)
+        return Served(replica=self._replicas.of(version.base_model), served_name=version.id)
+
+
+def no_such_model(name: str) -> ServiceError:
+    return not_found(
+        f"The model `{name}` does not exist or you do not have access to it.",
+        param="model",
+        code="model_not_found",
+    )

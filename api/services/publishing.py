@@ -1,0 +1,161 @@
+"""Background: a trained adapter becomes a model once vLLM answers with it as the trainer did.
+
+The served log-probabilities of the trainer's probe must agree with its own: a wrong file, a wrong scale or a wrong
+base model moves them by tenths, float32 against bfloat16 kernels by about a hundredth.
+"""
+
+import csv
+import io
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from api.blobs.objects import Blobs, file_key
+from api.domain.errors import ServiceError
+from api.domain.ids import NewId
+from api.domain.jobs import Job, JobError
+from api.domain.models import ModelVersion
+from api.services.wakeups import Wakeup
+from api.store import files, job_events, jobs, models
+from api.store.database import Database
+from api.store.jobs import Due
+from engine.contract.events import Probe
+from serving.gateway.client import ReplicaError
+from serving.gateway.replicas import Replicas
+
+POLL_SECONDS: Final = 1.0
+RETRY_SECONDS: Final = 3.0
+REFUSAL_PATIENCE_SECONDS: Final = 120.0
+MAX_MEAN_DIFFERENCE: Final = 0.05  # nats per token
+CSV_HEADER: Final = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
+
+log = logging.getLogger("tuningfork.publishing")
+
+
+class Publishing:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        blobs: Blobs,
+        replicas: Replicas,
+        new_id: NewId,
+        woken_by: Wakeup,
+    ) -> None:
+        self._database, self._blobs, self._replicas = database, blobs, replicas
+        self._new_id, self._woken_by = new_id, woken_by
+
+    async def run(self) -> None:
+        while True:
+            try:
+                due = await self._next()
+                if due is not None:
+                    await self._publish(due)
+                    continue
+            except ServiceError as error:  # the job is due again by itself
+                log.warning("publishing waits: %s", error.message)
+            await self._woken_by.wait(seconds=POLL_SECONDS)
+
+    async def _next(self) -> Due | None:
+        async with self._database.transaction() as connection:
+            return await jobs.claim_due(connection, stage="publishing")
+
+    async def _publish(self, due: Due) -> None:
+        job = due.job
+        async with self._database.transaction() as connection:
+            found = await models.final_of_job(connection, job_id=job.id)
+        if found is None or found[1] is None:
+            await self._fail(job, "The engine reported no final checkpoint that can be checked.")
+            return
+        version, probe = found[0], found[1]
+        started = time.monotonic()
+        try:
+            served = await self._replicas.of(job.model).score(version.id, probe.token_ids)
+        except ReplicaError as error:
+            await self._retry(due, error)
+            return
+        difference = mean_difference(served, probe)
+        log.info(
+            "%s answers after %.2f s; |served - trained| = %.5f nats per token",
+            version.id,
+            time.monotonic() - started,
+            difference,
+        )
+        if not difference <= MAX_MEAN_DIFFERENCE:
+            await self._fail(
+                job,
+                f"The served model does not answer as it was trained: its log-probabilities differ by "
+                f"{difference:.3f} nats per token. Please create the job again.",
+            )
+            return
+        await self._succeed(job, version)
+
+    async def _retry(self, due: Due, error: ReplicaError) -> None:
+        """A replica that is away comes back; one that keeps refusing the adapter never takes it."""
+        if error.refused and due.waited_seconds > REFUSAL_PATIENCE_SECONDS:
+            await self._fail(due.job, "The serving replica refuses the adapter.")
+            return
+        log.warning("%s is not served yet: %s", due.job.id, error)
+        async with self._database.transaction() as connection:
+            await jobs.postpone(connection, job_id=due.job.id, seconds=RETRY_SECONDS)
+
+    async def _succeed(self, job: Job, version: ModelVersion) -> None:
+        file_id = self._new_id("file-")
+        async with self._database.transaction() as connection:
+            table = result_csv(await job_events.metrics(connection, job_id=job.id))
+        await self._blobs.put(file_key(file_id), source=io.BytesIO(table), size_bytes=len(table))
+        async with self._database.transaction() as connection:
+            if not await jobs.succeed(
+                connection, job_id=job.id, fine_tuned_model=version.name, result_files=[file_id]
+            ):
+                return  # cancelled meanwhile: the table's bytes are nobody's
+            await models.publish(connection, version_id=version.id)
+            await files.insert(
+                connection,
+                file_id=file_id,
+                project_id=job.project_id,
+                size_bytes=len(table),
+                filename="step_metrics.csv",
+                purpose="fine-tune-results",
+            )
+            for message in (
+                f"New fine-tuned model created: {version.name}",
+                "The job has successfully completed",
+            ):
+                event_id = self._new_id("ftevent-")
+                await job_events.append(connection, event_id=event_id, job_id=job.id, message=message)
+
+    async def _fail(self, job: Job, message: str) -> None:
+        async with self._database.transaction() as connection:
+            error = JobError(code="server_error", message=message)
+            if await jobs.fail(connection, job_id=job.id, error=error):
+                event_id = self._new_id("ftevent-")
+                await job_events.append(
+                    connection, event_id=event_id, job_id=job.id, message=message, level="error"
+                )
+
+
+def mean_difference(served: Sequence[float], probe: Probe) -> float:
+    pairs = zip(served, probe.logprobs, strict=True)
+    return sum(abs(a - b) for a, b in pairs) / len(probe.logprobs)
+
+
+def result_csv(metrics: Sequence[Mapping[str, Any]]) -> bytes:
+    """One row per step; of a step that two attempts trained, the later one's. Empty cells were not measured."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_HEADER)
+    by_step = {row["step"]: row for row in metrics}
+    for step in sorted(by_step):
+        row = by_step[step]
+        writer.writerow(
+            [
+                step,
+                row["train_loss"],
+                row["train_mean_token_accuracy"],
+                row.get("valid_loss", row.get("full_valid_loss", "")),
+                row.get("valid_mean_token_accuracy", row.get("full_valid_mean_token_accuracy", "")),
+            ]
+        )
+    return text.getvalue().encode()

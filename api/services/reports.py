@@ -1,0 +1,134 @@
+"""What an engine's report changes: one small function per kind of event, all inside the caller's transaction."""
+
+from typing import assert_never
+
+from api.blobs.objects import checkpoint_key
+from api.domain.events import EventLevel
+from api.domain.ids import NewId, checkpoint_name, model_name
+from api.domain.jobs import Job, JobError
+from api.domain.models import AdapterFile
+from api.store import job_events, jobs, keys, leases, models
+from api.store.database import Connection
+from engine.contract.events import (
+    CheckpointReady,
+    RunFailed,
+    RunFinished,
+    RunInterrupted,
+    RunPrepared,
+    StepDone,
+    StepMetrics,
+    TrainEvent,
+)
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+class Reports:
+    def __init__(self, *, new_id: NewId) -> None:
+        self._new_id = new_id
+
+    async def store(self, connection: Connection, job: Job, event: TrainEvent) -> None:
+        """`job` is locked and `event` is the next of its running attempt."""
+        match event:
+            case RunPrepared():
+                await leases.set_prepared(connection, job_id=job.id)
+            case StepDone():
+                await self._step(connection, job, event)
+            case CheckpointReady():
+                await self._checkpoint(connection, job, event)
+            case RunFinished():
+                await leases.set_trained(connection, job_id=job.id, tokens=event.trained_tokens)
+            case RunFailed():
+                error = JobError(code=event.code, message=event.message, param=event.param or None)
+                await jobs.fail(connection, job_id=job.id, error=error)
+                await self._tell(connection, job.id, event.message, level="error")
+            case RunInterrupted():
+                await leases.requeue(connection, job_id=job.id, lost=not event.planned)
+                message = f"Training was interrupted ({event.reason}); the job is queued again"
+                await self._tell(connection, job.id, message, level="warn")
+            case _:
+                assert_never(event)
+
+    async def _step(self, connection: Connection, job: Job, event: StepDone) -> None:
+        metrics = event.metrics
+        await leases.set_progress(
+            connection,
+            job_id=job.id,
+            tokens=event.trained_tokens,
+            step=metrics.step,
+            total_steps=metrics.total_steps,
+        )
+        await job_events.append(
+            connection,
+            event_id=self._new_id("ftevent-"),
+            job_id=job.id,
+            message=sentence(metrics),
+            type="metrics",
+            data=measured(metrics),
+        )
+
+    async def _checkpoint(self, connection: Connection, job: Job, event: CheckpointReady) -> None:
+        """The final one is the model itself and is published later; the others answer from now on."""
+        slug = await keys.slug(connection, organization_id=job.organization_id)
+        name = model_name(job.model, slug, job.suffix, self._new_id("")[:8])
+        if not event.final:
+            name = checkpoint_name(name, event.step)
+        version_id = self._new_id("mv-")
+        files = adapter_files(job, event)
+        await models.insert(
+            connection,
+            version_id=version_id,
+            name=name,
+            project_id=job.project_id,
+            job_id=job.id,
+            base_model=job.model,
+            rank=job.lora.rank,
+            digest=files[WEIGHTS].sha256,
+            files=files,
+            probe=event.probe,
+        )
+        await models.insert_checkpoint(
+            connection,
+            checkpoint_id=self._new_id("ftckpt_"),
+            job_id=job.id,
+            project_id=job.project_id,
+            version_id=version_id,
+            metrics=event.metrics,
+            final=event.final,
+        )
+        if not event.final:
+            await models.publish(connection, version_id=version_id)
+            message = f"Checkpoint created at step {event.step} with Snapshot ID: {name}"
+            await self._tell(connection, job.id, message)
+
+    async def _tell(
+        self, connection: Connection, job_id: str, message: str, *, level: EventLevel = "info"
+    ) -> None:
+        event_id = self._new_id("ftevent-")
+        await job_events.append(connection, event_id=event_id, job_id=job_id, message=message, level=level)
+
+
+def adapter_files(job: Job, event: CheckpointReady) -> dict[str, AdapterFile]:
+    return {
+        file.name: AdapterFile(
+            name=file.name,
+            blob_key=checkpoint_key(job_id=job.id, attempt=job.attempt, step=event.step, name=file.name),
+            size_bytes=file.size_bytes,
+            sha256=file.sha256,
+        )
+        for file in event.files
+    }
+
+
+def sentence(metrics: StepMetrics) -> str:
+    """As OpenAI words it."""
+    text = f"Step {metrics.step}/{metrics.total_steps}: training loss={metrics.train_loss:.2f}"
+    if metrics.valid_loss is not None:
+        text += f", validation loss={metrics.valid_loss:.2f}"
+    if metrics.full_valid_loss is not None:
+        text += f", full validation loss={metrics.full_valid_loss:.2f}"
+    return text
+
+
+def measured(metrics: StepMetrics) -> dict[str, float | int]:
+    return {name: value for name, value in vars(metrics).items() if value is not None}
