@@ -1,5 +1,6 @@
 """Identifiers: OpenAI's prefixes before random letters and digits. Randomness comes in as an argument."""
 
+import re
 import string
 from collections.abc import Callable
 
@@ -16,7 +17,12 @@ def make_id(prefix: str, random_below: RandomBelow, *, length: int = 24) -> str:
 
 def model_name(base: str, organization: str, suffix: str | None, tail: str) -> str:
     """`ft:<base>:<organization>:<suffix>:<tail>`; an absent suffix leaves its place empty, as OpenAI does."""
-    return f"ft:{base}:{organization}:{suffix or ''}:{tail}"
+    return f"ft:{base}:{organization}:{slug(suffix or '')}:{tail}"
+
+
+def slug(suffix: str) -> str:
+    """What of a user's suffix may stand in a name: a colon would end it, a space or slash would hurt in a URL."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", suffix)
 
 
 def checkpoint_name(model: str, step: int) -> str:

@@ -1,0 +1,92 @@
+"""What every request passes: an id, a bound on its size, and a last catch that shows no internals."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.rest.errors import SERVER, envelope
+
+MAX_JSON_BYTES: Final = 16 * 1024 * 1024
+MULTIPART_BYTES: Final = 1024 * 1024  # what the form adds to a file
+UPLOADS: Final = "/v1/files"
+
+log = logging.getLogger("tuningfork.rest")
+
+
+class RequestEdge:
+    """Outermost: names each request, times it, logs one line, and answers 500 when nobody else could."""
+
+    def __init__(self, app: ASGIApp, *, new_request_id: Callable[[], str]) -> None:
+        self._app, self._new_request_id = app, new_request_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        request_id, started, status = self._new_request_id(), time.monotonic(), 0
+
+        async def send_named(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                headers["openai-version"] = "2020-10-01"
+                headers["openai-processing-ms"] = str(round((time.monotonic() - started) * 1000))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_named)
+        except Exception:
+            log.exception("%s %s %s failed", request_id, scope["method"], scope["path"])
+            if status:
+                raise
+            await internal_error(request_id)(scope, receive, send_named)
+        log.info(
+            "%s %s %s %d %.0f ms",
+            request_id,
+            scope["method"],
+            scope["path"],
+            status,
+            (time.monotonic() - started) * 1000,
+        )
+
+
+def internal_error(request_id: str) -> Any:
+    message = f"The server had an error while processing your request. Its log names it {request_id}."
+    return envelope(500, message, type=SERVER)
+
+
+class BodyLimit:
+    """Refuses a body that is announced too long, and one that turns out to be."""
+
+    def __init__(self, app: ASGIApp, *, max_file_bytes: int) -> None:
+        self._app, self._max_upload_bytes = app, max_file_bytes + MULTIPART_BYTES
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        most = self._max_upload_bytes if scope["path"] == UPLOADS else MAX_JSON_BYTES
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        if announced.isdigit() and int(announced) > most:
+            await envelope(413, too_long(most))(scope, receive, send)
+            return
+        seen = 0
+
+        async def receive_counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > most:
+                raise HTTPException(413, too_long(most))
+            return message
+
+        await self._app(scope, receive_counted, send)
+
+
+def too_long(most: int) -> str:
+    return f"The request body is longer than {most} bytes. Send less at once."

@@ -1,0 +1,107 @@
+"""Every error to OpenAI's envelope: one total table, and one handler per kind of exception."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from api.domain.errors import ErrorKind, ServiceError
+from serving.gateway.proxy import ReplicaAwayError
+from serving.gateway.requests import RequestError
+
+RETRY_AFTER_SECONDS: Final = "2"
+INVALID: Final = "invalid_request_error"
+SERVER: Final = "server_error"
+STATUS: Final[Mapping[ErrorKind, tuple[int, str]]] = {
+    ErrorKind.INVALID: (400, INVALID),
+    ErrorKind.UNAUTHENTICATED: (401, INVALID),
+    ErrorKind.FORBIDDEN: (403, INVALID),
+    ErrorKind.NOT_FOUND: (404, INVALID),
+    ErrorKind.CONFLICT: (409, INVALID),
+    ErrorKind.TOO_LARGE: (413, INVALID),
+    ErrorKind.STALE_ATTEMPT: (409, INVALID),
+    ErrorKind.UNAVAILABLE: (503, SERVER),
+}
+
+log = logging.getLogger("tuningfork.rest")
+
+
+def envelope(
+    status: int, message: str, *, type: str = INVALID, param: str | None = None, code: str | None = None
+) -> JSONResponse:
+    body = {"error": {"message": message, "type": type, "param": param, "code": code}}
+    headers = {"retry-after": RETRY_AFTER_SECONDS} if status == 503 else None
+    return JSONResponse(body, status_code=status, headers=headers)
+
+
+def install(app: FastAPI) -> None:
+    app.add_exception_handler(ServiceError, on_service_error)
+    app.add_exception_handler(RequestError, on_request_error)
+    app.add_exception_handler(ReplicaAwayError, on_replica_away)
+    app.add_exception_handler(RequestValidationError, on_invalid_body)
+    app.add_exception_handler(HTTPException, on_http_error)
+
+
+async def on_service_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ServiceError)
+    status, type = STATUS[error.kind]
+    return envelope(status, error.message, type=type, param=error.param, code=error.code)
+
+
+async def on_request_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestError)
+    return envelope(400, error.message, param=error.param, code=error.code)
+
+
+async def on_replica_away(_request: Request, _error: Exception) -> JSONResponse:
+    return envelope(503, "The model is not being served right now. Please try again.", type=SERVER)
+
+
+async def on_http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        message = f"Invalid URL ({request.method} {request.url.path})"
+        return envelope(404, message, code="unknown_url")
+    if error.status_code == 405:
+        message = f"Not allowed to {request.method} on {request.url.path}."
+        return envelope(405, message, code="method_not_supported")
+    return envelope(error.status_code, str(error.detail))
+
+
+async def on_invalid_body(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    param = path_of(first["loc"])
+    message, code = worded(first, param)
+    return envelope(400, message, param=param or None, code=code)
+
+
+def worded(found: Mapping[str, Any], param: str) -> tuple[str, str]:
+    """What is wrong and what is wanted, and OpenAI's code for it."""
+    match found["type"]:
+        case "json_invalid":
+            return "We could not parse the JSON body of your request: it is not valid JSON.", "invalid_json"
+        case "missing":
+            return f"Missing required parameter: '{param}'.", "missing_required_parameter"
+        case "extra_forbidden":
+            return f"Unknown parameter: '{param}'. Remove it from the request.", "unknown_parameter"
+        case "invalid_value":
+            return f"Invalid '{param}': {found['msg']}", "invalid_value"
+    return f"Invalid '{param}': {found['msg']} (given: {shown(found.get('input'))}).", "invalid_type"
+
+
+def shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:60] + "…"
+
+
+def path_of(location: Sequence[int | str]) -> str:
+    """`("body", "method", "type")` is `method.type`; list positions stand in brackets."""
+    path = ""
+    for part in location[1:]:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+    return path

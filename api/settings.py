@@ -1,0 +1,37 @@
+"""The control plane's settings: `TUNINGFORK_API_*` in the environment, read once at start."""
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Replica(BaseModel):
+    """A vLLM replica. `url` has no `/v1`; `base_model` is the name it serves the base under."""
+
+    model_config = ConfigDict(frozen=True)
+
+    base_model: str
+    url: str
+    api_key: SecretStr
+
+
+class ApiSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="TUNINGFORK_API_", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    grpc_host: str = "127.0.0.1"
+    grpc_port: int = 8001
+    database_url: SecretStr
+    s3_endpoint: str = Field(description="host:port, without a scheme")
+    s3_access_key: str
+    s3_secret_key: SecretStr
+    s3_bucket: str = "tuningfork"
+    s3_secure: bool = False
+    key_pepper: SecretStr = Field(description="secret part of every stored API key's HMAC; never change it")
+    bootstrap_key: SecretStr = Field(description="an API key that exists after the start")
+    organization: str = Field(default="personal", pattern=r"^[a-z0-9-]{1,40}$")
+    worker_token: SecretStr = Field(min_length=16, description="engines show it over gRPC")
+    serving_token: SecretStr = Field(min_length=16, description="replicas show it to fetch adapters")
+    replicas: tuple[Replica, ...]
+    lease_seconds: int = Field(default=30, ge=1)
+    max_file_bytes: int = 512 * 1024 * 1024
