@@ -75,7 +75,7 @@ async def on_http_error(request: Request, error: Exception) -> JSONResponse:
 async def on_invalid_body(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    param = path_of(first["loc"])
+    param = "" if first["type"] == "json_invalid" else path_of(first["loc"])
     message, code = worded(first, param)
     return envelope(400, message, param=param or None, code=code)
 
@@ -91,7 +91,8 @@ def worded(found: Mapping[str, Any], param: str) -> tuple[str, str]:
             return f"Unknown parameter: '{param}'. Remove it from the request.", "unknown_parameter"
         case "invalid_value":
             return f"Invalid '{param}': {found['msg']}", "invalid_value"
-    return f"Invalid '{param}': {found['msg']} (given: {shown(found.get('input'))}).", "invalid_type"
+    code = "invalid_type" if found["type"].endswith(("_type", "_parsing")) else "invalid_value"
+    return f"Invalid '{param}': {found['msg']} (given: {shown(found.get('input'))}).", code
 
 
 def shown(value: object) -> str:

@@ -105,7 +105,7 @@ class JobService:
             cancelled = await jobs.cancel(connection, project_id=caller.project_id, job_id=job_id)
             if cancelled is None:
                 job = await self._owned(connection, caller, job_id)
-                raise invalid(f"Job {job_id} has already {job.status}: it can no longer be cancelled.")
+                raise invalid(f"Job {job_id} is {job.status} and can no longer be cancelled.")
             await self._tell(connection, job_id, "Job cancelled")
             return cancelled
 

@@ -1,0 +1,151 @@
+"""The control plane's composition root: builds every part once and runs REST, gRPC and the background loops."""
+
+import asyncio
+import logging
+import secrets
+import signal
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Any, Final
+
+import uvicorn
+
+from api.blobs.objects import Blobs
+from api.domain.ids import NewId, make_id
+from api.rest import app as rest
+from api.rest.context import Services
+from api.rpc import server as rpc
+from api.services.files import FileService
+from api.services.health import HealthService
+from api.services.jobs import JobService
+from api.services.keys import KeyService
+from api.services.leases import LeaseService
+from api.services.models import ModelService
+from api.services.publishing import Publishing
+from api.services.validation import Validation
+from api.services.wakeups import Wakeup
+from api.settings import ApiSettings
+from api.store.database import Database
+from api.store.migrate import migrate
+from serving.gateway.client import ReplicaClient
+from serving.gateway.replicas import Replicas
+
+GRACE_SECONDS: Final = 4
+PUBLISHERS: Final = 4  # jobs that may wait for their replica at the same time
+log = logging.getLogger("tuningfork.api")
+
+
+def run() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    asyncio.run(serve(ApiSettings()))
+
+
+async def serve(settings: ApiSettings) -> None:
+    """Returns after SIGTERM or SIGINT, once running requests have had their grace."""
+    new_id: NewId = partial(make_id, random_below=secrets.randbelow)
+    async with AsyncExitStack() as stack:
+        database = Database(settings.database_url.get_secret_value())
+        blobs = blobs_of(settings)
+        await database.open()
+        stack.push_async_callback(database.close)
+        await migrate(database)
+        await blobs.ensure_bucket()
+        replicas = replicas_of(settings)
+        stack.push_async_callback(replicas.close)
+        parts = Parts(settings, database=database, blobs=blobs, replicas=replicas, new_id=new_id)
+        await parts.prepare()
+        server = await rpc.build(
+            leases=parts.leases,
+            worker_token=settings.worker_token.get_secret_value(),
+            address=f"{settings.grpc_host}:{settings.grpc_port}",
+        )
+        await server.start()
+        stack.push_async_callback(server.stop, GRACE_SECONDS)
+        app = rest.build(parts.services, new_request_id=partial(new_id, "req_"))
+        await run_until_signal(parts, uvicorn_of(settings, app))
+
+
+class Parts:
+    """The services and loops, each made once, and the nudges between them."""
+
+    def __init__(
+        self, settings: ApiSettings, *, database: Database, blobs: Blobs, replicas: Replicas, new_id: NewId
+    ) -> None:
+        to_validate, queued, trained = Wakeup(), Wakeup(), Wakeup()
+        shared: dict[str, Any] = {"database": database, "new_id": new_id}
+        self.settings = settings
+        self.services = Services(
+            keys=KeyService(pepper=settings.key_pepper.get_secret_value(), **shared),
+            files=FileService(blobs=blobs, max_bytes=settings.max_file_bytes, **shared),
+            jobs=JobService(
+                random_below=secrets.randbelow,
+                base_models=replicas.base_models,
+                to_validate=to_validate,
+                **shared,
+            ),
+            models=ModelService(database=database, blobs=blobs, replicas=replicas),
+            health=HealthService(database=database, blobs=blobs, replicas=replicas),
+            serving_token=settings.serving_token.get_secret_value(),
+            max_file_bytes=settings.max_file_bytes,
+        )
+        self.leases = LeaseService(
+            blobs=blobs, lease_seconds=settings.lease_seconds, queued=queued, trained=trained, **shared
+        )
+        self.validation = Validation(blobs=blobs, woken_by=to_validate, wakes=queued, **shared)
+        self.publishing = Publishing(blobs=blobs, replicas=replicas, woken_by=trained, **shared)
+
+    async def prepare(self) -> None:
+        await self.services.keys.bootstrap(
+            organization=self.settings.organization, key=self.settings.bootstrap_key.get_secret_value()
+        )
+        await self.services.models.remember_bases()
+
+
+def blobs_of(settings: ApiSettings) -> Blobs:
+    return Blobs(
+        endpoint=settings.s3_endpoint,
+        access_key=settings.s3_access_key,
+        secret_key=settings.s3_secret_key.get_secret_value(),
+        bucket=settings.s3_bucket,
+        secure=settings.s3_secure,
+    )
+
+
+def replicas_of(settings: ApiSettings) -> Replicas:
+    return Replicas(
+        ReplicaClient(
+            base_model=replica.base_model, url=replica.url, api_key=replica.api_key.get_secret_value()
+        )
+        for replica in settings.replicas
+    )
+
+
+def uvicorn_of(settings: ApiSettings, app: Any) -> uvicorn.Server:
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        lifespan="off",
+    )
+    return uvicorn.Server(config)
+
+
+async def run_until_signal(parts: Parts, server: uvicorn.Server) -> None:
+    """A loop that dies takes the process with it: whoever started us starts us again."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, partial(setattr, server, "should_exit", True))
+    loops = [asyncio.create_task(parts.validation.run())]
+    loops += [asyncio.create_task(parts.publishing.run()) for _ in range(PUBLISHERS)]
+    serving = asyncio.create_task(server.serve())
+    await asyncio.wait({serving, *loops}, return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    await serving
+    for loop in loops:
+        if loop.done():
+            loop.result()
+        loop.cancel()

@@ -1,0 +1,20 @@
+"""The FastAPI application: routes, error handlers and edges put together around given services."""
+
+from collections.abc import Callable
+
+from fastapi import FastAPI
+
+from api.rest import errors, files_routes, health_routes, inference_routes, jobs_routes, models_routes
+from api.rest.context import Services
+from api.rest.edges import BodyLimit, RequestEdge
+
+
+def build(services: Services, *, new_request_id: Callable[[], str]) -> FastAPI:
+    app = FastAPI(title="TuningFork", version="0.1.0", docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.state.services = services
+    for routes in (files_routes, jobs_routes, models_routes, inference_routes, health_routes):
+        app.include_router(routes.router)
+    errors.install(app)
+    app.add_middleware(BodyLimit, max_file_bytes=services.max_file_bytes)
+    app.add_middleware(RequestEdge, new_request_id=new_request_id)
+    return app

@@ -1,0 +1,78 @@
+"""`/v1/fine_tuning/jobs`."""
+
+import re
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Query, Request
+
+from api.rest.context import CallerDep, ServicesDep
+from api.rest.jobs_schemas import (
+    CheckpointObject,
+    CreateJobBody,
+    EventObject,
+    JobObject,
+    checkpoint_object,
+    event_object,
+    job_object,
+    new_job,
+)
+from api.rest.wire import IdentifiedList, PagedList
+
+router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
+METADATA_FILTER: Final = re.compile(r"metadata\[(.*)\]")
+Limit = Annotated[int, Query(ge=1, le=1000)]
+
+
+@router.post("")
+async def create(body: CreateJobBody, caller: CallerDep, services: ServicesDep) -> JobObject:
+    return job_object(await services.jobs.create(caller, new_job(body)))
+
+
+@router.get("")
+async def list_jobs(
+    request: Request,
+    caller: CallerDep,
+    services: ServicesDep,
+    after: str | None = None,
+    limit: Limit = 20,
+) -> PagedList[JobObject]:
+    page = await services.jobs.list(caller, after=after, limit=limit, metadata=metadata_of(request))
+    return PagedList(data=[job_object(job) for job in page.items], has_more=page.has_more)
+
+
+def metadata_of(request: Request) -> dict[str, str]:
+    """`metadata[k]=v`, as the SDK writes nested maps into a query."""
+    named = ((METADATA_FILTER.fullmatch(name), value) for name, value in request.query_params.multi_items())
+    return {match[1]: value for match, value in named if match}
+
+
+@router.get("/{job_id}")
+async def retrieve(job_id: str, caller: CallerDep, services: ServicesDep) -> JobObject:
+    return job_object(await services.jobs.retrieve(caller, job_id))
+
+
+@router.post("/{job_id}/cancel")
+async def cancel(job_id: str, caller: CallerDep, services: ServicesDep) -> JobObject:
+    return job_object(await services.jobs.cancel(caller, job_id))
+
+
+@router.get("/{job_id}/events")
+async def events(
+    job_id: str, caller: CallerDep, services: ServicesDep, after: str | None = None, limit: Limit = 20
+) -> PagedList[EventObject]:
+    page = await services.jobs.events(caller, job_id, after=after, limit=limit)
+    return PagedList(data=[event_object(event) for event in page.items], has_more=page.has_more)
+
+
+@router.get("/{job_id}/checkpoints")
+async def checkpoints(
+    job_id: str, caller: CallerDep, services: ServicesDep, after: str | None = None, limit: Limit = 10
+) -> IdentifiedList[CheckpointObject]:
+    page = await services.jobs.checkpoints(caller, job_id, after=after, limit=limit)
+    data = [checkpoint_object(checkpoint) for checkpoint in page.items]
+    return IdentifiedList(
+        data=data,
+        has_more=page.has_more,
+        first_id=data[0].id if data else None,
+        last_id=data[-1].id if data else None,
+    )

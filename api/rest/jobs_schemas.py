@@ -1,0 +1,279 @@
+"""The wire of fine-tuning jobs, as OpenAI has it, and our `lora` beside it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from api.domain.checkpoints import Checkpoint
+from api.domain.events import JobEvent
+from api.domain.jobs import Auto, Hyperparameters, Job, NewJob, SupervisedMethod
+from api.rest.wire import unix, unix_or_none
+from engine.contract.spec import ALL_LINEAR, LoraOptions
+
+MAX_RANK: Final = 64
+MAX_METADATA_PAIRS: Final = 16
+MAX_METADATA_KEY: Final = 64
+MAX_METADATA_VALUE: Final = 512
+
+
+def wrong(message: str) -> PydanticCustomError:
+    """pydantic would read `{…}` in a message as a field."""
+    return PydanticCustomError("invalid_value", "{message}", {"message": message})
+
+
+def whole_or_auto(least: int, most: int) -> BeforeValidator:
+    def check(value: object) -> object:
+        if value == "auto" and isinstance(value, str):
+            return value
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole or not least <= int(value) <= most:  # type: ignore[call-overload]
+            raise wrong(f"give an integer from {least} to {most}, or 'auto' (given: {value!r:.60}).")
+        return value
+
+    return BeforeValidator(check)
+
+
+def above_zero_or_auto(value: object) -> object:
+    if value == "auto" and isinstance(value, str):
+        return value
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 < float(value) <= 1000:  # type: ignore[arg-type]
+        raise wrong(f"give a number above 0 and at most 1000, or 'auto' (given: {value!r:.60}).")
+    return value
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class HyperparametersBody(Strict):
+    n_epochs: Annotated[int | Auto, whole_or_auto(1, 50)] = "auto"
+    batch_size: Annotated[int | Auto, whole_or_auto(1, 256)] = "auto"
+    learning_rate_multiplier: Annotated[float | Auto, BeforeValidator(above_zero_or_auto)] = "auto"
+
+
+class SupervisedBody(Strict):
+    hyperparameters: HyperparametersBody | None = None
+
+
+def only_supervised(value: object) -> object:
+    if value in ("dpo", "reinforcement"):
+        raise wrong(f"'{value}' is not supported by this release; use 'supervised'.")
+    if value != "supervised":
+        raise wrong(f"give 'supervised' (given: {value!r:.60}).")
+    return value
+
+
+class MethodBody(Strict):
+    type: Annotated[Literal["supervised"], BeforeValidator(only_supervised)]
+    supervised: SupervisedBody | None = None
+
+
+def module_names(value: object) -> object:
+    if value == "all-linear":
+        return list(ALL_LINEAR)
+    names = value if isinstance(value, list) else []
+    if not names or not all(isinstance(name, str) and name in ALL_LINEAR for name in names):
+        raise wrong(f"give 'all-linear' or a list out of {', '.join(ALL_LINEAR)}.")
+    return sorted(set(names), key=ALL_LINEAR.index)
+
+
+class LoraBody(Strict):
+    rank: Annotated[int, Field(strict=True, ge=1, le=MAX_RANK)] = 16
+    alpha: Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)] = 32.0
+    dropout: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
+    target_modules: Annotated[list[str], BeforeValidator(module_names)] = list(ALL_LINEAR)
+
+    def options(self) -> LoraOptions:
+        return LoraOptions(
+            rank=self.rank,
+            alpha=self.alpha,
+            dropout=self.dropout,
+            target_modules=tuple(self.target_modules),
+        )
+
+
+def small_metadata(value: dict[str, str] | None) -> dict[str, str] | None:
+    if value is None:
+        return None
+    if len(value) > MAX_METADATA_PAIRS:
+        raise wrong(f"give at most {MAX_METADATA_PAIRS} pairs (given: {len(value)}).")
+    for key, text in value.items():
+        if len(key) > MAX_METADATA_KEY or len(text) > MAX_METADATA_VALUE:
+            raise wrong(f"keys have at most {MAX_METADATA_KEY} characters, values {MAX_METADATA_VALUE}.")
+        if "\x00" in key + text:
+            raise wrong("no key or value may hold a NUL character.")
+    return value
+
+
+def no_integrations(value: Any) -> None:
+    if value:
+        raise wrong("this service has no integrations yet; leave the field out.")
+
+
+def usable_suffix(value: str | None) -> str | None:
+    if value is not None and not any(character.isalnum() and character.isascii() for character in value):
+        raise wrong("give at least one letter or digit.")
+    return value
+
+
+class CreateJobBody(Strict):
+    model: str
+    training_file: str
+    validation_file: str | None = None
+    method: MethodBody | None = None
+    hyperparameters: HyperparametersBody | None = None
+    suffix: Annotated[str | None, Field(min_length=1, max_length=64), AfterValidator(usable_suffix)] = None
+    seed: Annotated[int | None, Field(strict=True, ge=0, le=2_147_483_647)] = None
+    metadata: Annotated[dict[str, str] | None, AfterValidator(small_metadata)] = None
+    integrations: Annotated[None, BeforeValidator(no_integrations)] = None
+    lora: LoraBody | None = None
+
+
+def new_job(body: CreateJobBody) -> NewJob:
+    asked = body.hyperparameters
+    if body.method is not None:  # the older field gives way
+        asked = body.method.supervised.hyperparameters if body.method.supervised else None
+    asked = asked or HyperparametersBody()
+    return NewJob(
+        model=body.model,
+        training_file=body.training_file,
+        validation_file=body.validation_file,
+        method=SupervisedMethod(hyperparameters=Hyperparameters(**asked.model_dump())),
+        lora=(body.lora or LoraBody()).options(),
+        suffix=body.suffix,
+        seed=body.seed,
+        metadata=body.metadata,
+    )
+
+
+class HyperparametersObject(BaseModel):
+    n_epochs: int | Auto
+    batch_size: int | Auto
+    learning_rate_multiplier: float | Auto
+
+
+class SupervisedObject(BaseModel):
+    hyperparameters: HyperparametersObject
+
+
+class MethodObject(BaseModel):
+    type: Literal["supervised"] = "supervised"
+    supervised: SupervisedObject
+
+
+class LoraObject(BaseModel):
+    rank: int
+    alpha: float
+    dropout: float
+    target_modules: Sequence[str]
+
+
+class ErrorObject(BaseModel):
+    code: str
+    message: str
+    param: str | None
+
+
+class JobObject(BaseModel):
+    id: str
+    object: Literal["fine_tuning.job"] = "fine_tuning.job"
+    created_at: int
+    finished_at: int | None
+    estimated_finish: int | None
+    status: str
+    model: str
+    fine_tuned_model: str | None
+    organization_id: str
+    training_file: str
+    validation_file: str | None
+    result_files: Sequence[str]
+    trained_tokens: int | None
+    error: ErrorObject | None
+    hyperparameters: HyperparametersObject
+    method: MethodObject
+    seed: int
+    user_provided_suffix: str | None
+    integrations: Sequence[str] = ()
+    metadata: Mapping[str, str] | None
+    lora: LoraObject
+
+
+def job_object(job: Job) -> JobObject:
+    hyperparameters = HyperparametersObject(**vars(job.method.hyperparameters))
+    return JobObject(
+        id=job.id,
+        created_at=unix(job.created_at),
+        finished_at=unix_or_none(job.finished_at),
+        estimated_finish=unix_or_none(job.estimated_finish),
+        status=job.status,
+        model=job.model,
+        fine_tuned_model=job.fine_tuned_model,
+        organization_id=job.organization_id,
+        training_file=job.training_file,
+        validation_file=job.validation_file,
+        result_files=job.result_files,
+        trained_tokens=job.trained_tokens,
+        error=ErrorObject(**vars(job.error)) if job.error else None,
+        hyperparameters=hyperparameters,
+        method=MethodObject(supervised=SupervisedObject(hyperparameters=hyperparameters)),
+        seed=job.seed,
+        user_provided_suffix=job.suffix,
+        metadata=job.metadata,
+        lora=LoraObject(**vars(job.lora)),
+    )
+
+
+class EventObject(BaseModel):
+    id: str
+    object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
+    created_at: int
+    level: str
+    message: str
+    type: str
+    data: Mapping[str, float | int] | None
+
+
+def event_object(event: JobEvent) -> EventObject:
+    return EventObject(
+        id=event.id,
+        created_at=unix(event.created_at),
+        level=event.level,
+        message=event.message,
+        type=event.type,
+        data=event.data,
+    )
+
+
+class CheckpointObject(BaseModel):
+    id: str
+    object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
+    created_at: int
+    fine_tuning_job_id: str
+    fine_tuned_model_checkpoint: str
+    step_number: int
+    metrics: Mapping[str, float | int]
+
+
+MEASURED: Final = ("train_loss", "train_mean_token_accuracy")
+VALIDATED: Final = (
+    "valid_loss",
+    "valid_mean_token_accuracy",
+    "full_valid_loss",
+    "full_valid_mean_token_accuracy",
+)
+
+
+def checkpoint_object(checkpoint: Checkpoint) -> CheckpointObject:
+    names = ("step", *MEASURED, *VALIDATED)
+    values = {name: getattr(checkpoint.metrics, name) for name in names}
+    return CheckpointObject(
+        id=checkpoint.id,
+        created_at=unix(checkpoint.created_at),
+        fine_tuning_job_id=checkpoint.job_id,
+        fine_tuned_model_checkpoint=checkpoint.model_name,
+        step_number=checkpoint.step,
+        metrics={name: value for name, value in values.items() if value is not None},
+    )

@@ -1,0 +1,28 @@
+"""An engine worker's settings: `TUNINGFORK_ENGINE_*` in the environment, read once at start."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SECRETS = "TUNINGFORK_"
+
+
+class EngineSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="TUNINGFORK_ENGINE_", frozen=True)
+
+    control_plane: str = Field(default="127.0.0.1:8001", description="host:port of the control plane's gRPC")
+    worker_token: SecretStr
+    engine_id: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    base_model: str = Field(description="the name that jobs ask for")
+    model_path: Path = Field(description="folder with config, weights and tokenizer")
+    workspace: Path = Field(description="folder for runs in progress; emptied at start")
+    max_example_tokens: int = Field(default=2048, ge=16)
+    threads: int = Field(default=0, ge=0, description="0: as many as torch chooses")
+
+
+def trainer_environment() -> Mapping[str, str]:
+    """The worker's own, without its token: the trainer needs no secret."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(SECRETS)}

@@ -1,0 +1,117 @@
+"""The control plane over gRPC. Every call has a deadline; what is worth another try says so by its class."""
+
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar, cast
+
+import grpc
+
+from engine.contract import wire
+from engine.contract.events import CheckpointFile, NumberedEvent
+from engine.contract.spec import RunRef, RunSpec
+from tuningfork_pb.v1 import engine_pb2 as pb
+from tuningfork_pb.v1 import engine_pb2_grpc
+
+CALL_SECONDS: Final = 15.0
+MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
+T = TypeVar("T")
+
+
+class StaleAttemptError(Exception):
+    """This engine no longer holds the lease: drop the run at once."""
+
+
+class RefusedError(Exception):
+    """The control plane will never accept this call."""
+
+
+class AwayError(Exception):
+    """No answer in time; the same call may succeed later."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Download:
+    url: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leased:
+    spec: RunSpec
+    lease_seconds: float
+    training_file: Download
+    validation_file: Download | None
+
+
+class ControlPlane:
+    def __init__(self, *, address: str, token: str, engine_id: str, base_model: str) -> None:
+        options = [
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.keepalive_time_ms", 30_000),
+            ("grpc.max_reconnect_backoff_ms", 2_000),
+        ]
+        self._channel = grpc.aio.insecure_channel(address, options=options)
+        self._stub = engine_pb2_grpc.EngineServiceStub(self._channel)
+        self._metadata = (("authorization", f"Bearer {token}"),)
+        self._engine_id, self._base_model = engine_id, base_model
+
+    async def close(self) -> None:
+        await self._channel.close(grace=1)
+
+    async def acquire(self, *, wait_seconds: int) -> Leased | None:
+        request = pb.AcquireLeaseRequest(
+            engine_id=self._engine_id, base_models=[self._base_model], wait_seconds=wait_seconds
+        )
+        seconds = CALL_SECONDS + wait_seconds
+        reply = await self._call(self._stub.AcquireLease, request, seconds=seconds)
+        return leased(reply.lease) if reply.HasField("lease") else None
+
+    async def heartbeat(self, runs: Sequence[RunRef]) -> list[RunRef]:
+        """The runs that must stop."""
+        request = pb.HeartbeatRequest(engine_id=self._engine_id, runs=[wire.ref_to_pb(run) for run in runs])
+        reply = await self._call(self._stub.Heartbeat, request)
+        return [wire.ref_from_pb(run) for run in reply.stop]
+
+    async def open_checkpoint(
+        self, run: RunRef, *, step: int, files: Sequence[CheckpointFile]
+    ) -> dict[str, str]:
+        """Presigned PUT URLs by file name."""
+        request = pb.OpenCheckpointRequest(
+            run=wire.ref_to_pb(run), step=step, files=[wire.file_to_pb(file) for file in files]
+        )
+        return dict((await self._call(self._stub.OpenCheckpoint, request)).urls)
+
+    async def report(self, run: RunRef, events: Sequence[NumberedEvent]) -> None:
+        request = pb.ReportRequest(
+            run=wire.ref_to_pb(run), events=[wire.event_to_pb(event) for event in events]
+        )
+        await self._call(self._stub.Report, request)
+
+    async def _call(self, method: Any, request: Any, *, seconds: float = CALL_SECONDS) -> Any:
+        return await translated(method(request, timeout=seconds, metadata=self._metadata))
+
+
+async def translated(call: Awaitable[T]) -> T:
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        text = f"{error.code().name}: {error.details()}"
+        if error.code() == grpc.StatusCode.FAILED_PRECONDITION:
+            raise StaleAttemptError(text) from error
+        if error.code() in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED}:
+            raise RefusedError(text) from error
+        raise AwayError(text) from error
+
+
+def leased(message: pb.Lease) -> Leased:
+    validation = download(message.validation_file) if message.HasField("validation_file") else None
+    return Leased(
+        spec=wire.spec_from_pb(message.spec),
+        lease_seconds=float(message.lease_seconds),
+        training_file=download(message.training_file),
+        validation_file=validation,
+    )
+
+
+def download(message: pb.DataFile) -> Download:
+    return Download(url=message.url, size_bytes=cast(int, message.size_bytes))

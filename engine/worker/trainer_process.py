@@ -1,0 +1,102 @@
+"""The trainer as a child process: frames down its stdin, frames up its stdout. Knows no lease."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from engine.contract import pipe, wire
+from engine.contract.spec import RunSpec
+from engine.settings import EngineSettings
+from tuningfork_pb.v1 import engine_pb2 as pb
+
+END_SECONDS: Final = 3.0
+LARGEST_FRAME: Final = pipe.MAX_FRAME_BYTES
+
+log = logging.getLogger("tuningfork.worker")
+
+
+class TrainerDiedError(Exception):
+    """The trainer process ended; its runs are interrupted, not lost."""
+
+
+class TrainerProcess:
+    """Started by `start`. It ends by itself when its stdin closes, so it cannot outlive the worker."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    @classmethod
+    async def start(cls, settings: EngineSettings, *, environment: Mapping[str, str]) -> "TrainerProcess":
+        """Returns when the base model is resident. Raises TrainerDiedError."""
+        process = await asyncio.create_subprocess_exec(
+            *command(settings),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env=dict(environment),
+            limit=LARGEST_FRAME,
+        )
+        trainer = cls(process)
+        try:
+            first = await trainer._read()
+        except BaseException:
+            await trainer.end()
+            raise
+        log.info("trainer %d holds %s on %s", process.pid, first.ready.base_model, first.ready.device)
+        return trainer
+
+    async def start_run(self, spec: RunSpec, *, folder: Path) -> None:
+        start = pb.StartRun(spec=wire.spec_to_pb(spec), folder=str(folder))
+        await self._write(pb.TrainerCommand(start=start))
+
+    async def stop_run(self, job_id: str) -> None:
+        await self._write(pb.TrainerCommand(stop=pb.StopRun(job_id=job_id)))
+
+    async def reports(self) -> AsyncIterator[pb.TrainerReport]:
+        """Until the trainer dies: raises TrainerDiedError."""
+        while True:
+            yield await self._read()
+
+    async def end(self) -> None:
+        """Asks by closing its stdin, then kills. Returns when it is gone."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            await asyncio.wait_for(self._process.wait(), timeout=END_SECONDS)
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGKILL)
+            await self._process.wait()
+
+    async def _write(self, command: pb.TrainerCommand) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(pipe.encode(command))
+            await self._process.stdin.drain()
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise TrainerDiedError("its pipe is closed") from error
+
+    async def _read(self) -> pb.TrainerReport:
+        assert self._process.stdout is not None
+        try:
+            header = await self._process.stdout.readexactly(pipe.HEADER.size)
+            payload = await self._process.stdout.readexactly(pipe.frame_length(header))
+        except (asyncio.IncompleteReadError, ValueError) as error:
+            raise TrainerDiedError("its pipe ended") from error
+        report: pb.TrainerReport = pb.TrainerReport.FromString(payload)
+        return report
+
+
+def command(settings: EngineSettings) -> list[str]:
+    return [
+        sys.executable,
+        *("-m", "engine.trainer"),
+        *("--base-model", settings.base_model),
+        *("--model-path", str(settings.model_path)),
+        *("--max-example-tokens", str(settings.max_example_tokens)),
+        *("--threads", str(settings.threads)),
+    ]
