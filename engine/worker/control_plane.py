@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 import grpc
 
@@ -114,4 +114,4 @@ def leased(message: pb.Lease) -> Leased:
 
 
 def download(message: pb.DataFile) -> Download:
-    return Download(url=message.url, size_bytes=cast(int, message.size_bytes))
+    return Download(url=message.url, size_bytes=message.size_bytes)

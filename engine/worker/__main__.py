@@ -1,0 +1,74 @@
+"""`python -m engine.worker`: leases runs from the control plane and has its trainer train them. No torch here."""
+
+import asyncio
+import logging
+import shutil
+import signal
+from typing import Final
+
+from engine.settings import EngineSettings, trainer_environment
+from engine.worker.control_plane import ControlPlane
+from engine.worker.session import Session
+from engine.worker.trainer_process import TrainerDiedError, TrainerProcess
+from engine.worker.transfers import Transfers
+
+FIRST_PAUSE_SECONDS: Final = 1.0
+LONGEST_PAUSE_SECONDS: Final = 30.0
+
+log = logging.getLogger("tuningfork.worker")
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # its lines hold signed URLs
+    asyncio.run(work(EngineSettings()))
+
+
+async def work(settings: EngineSettings) -> None:
+    """Until SIGTERM or SIGINT: then every run is given back and the trainer has ended."""
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    shutil.rmtree(settings.workspace, ignore_errors=True)
+    settings.workspace.mkdir(parents=True)
+    control = ControlPlane(
+        address=settings.control_plane,
+        token=settings.worker_token.get_secret_value(),
+        engine_id=settings.engine_id,
+        base_model=settings.base_model,
+    )
+    transfers = Transfers()
+    pause = FIRST_PAUSE_SECONDS
+    while not stopping.is_set():
+        try:
+            await one_trainer(settings, control=control, transfers=transfers, stopping=stopping)
+            pause = FIRST_PAUSE_SECONDS
+        except TrainerDiedError as error:
+            log.error("the trainer died (%s); another starts in %.0f s", error, pause)
+            await asyncio.wait({asyncio.create_task(stopping.wait())}, timeout=pause)
+            pause = min(LONGEST_PAUSE_SECONDS, pause * 2)
+    await transfers.close()
+    await control.close()
+
+
+async def one_trainer(
+    settings: EngineSettings, *, control: ControlPlane, transfers: Transfers, stopping: asyncio.Event
+) -> None:
+    starting = asyncio.create_task(TrainerProcess.start(settings, environment=trainer_environment()))
+    stop = asyncio.create_task(stopping.wait())
+    await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+    if stopping.is_set():
+        starting.cancel()
+        await asyncio.wait({starting})
+        return
+    trainer = starting.result()
+    session = Session(trainer=trainer, control=control, transfers=transfers, workspace=settings.workspace)
+    try:
+        await session.serve(stopping)
+    finally:
+        await trainer.end()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""One leased run on the worker's side: data in, events and checkpoints out, in order, until it ends."""
+
+import asyncio
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from engine.contract.events import (
+    CheckpointReady,
+    NumberedEvent,
+    RunFailed,
+    RunFinished,
+    RunInterrupted,
+)
+from engine.contract.spec import TRAINING_FILE, VALIDATION_FILE, RunRef
+from engine.worker.control_plane import AwayError, ControlPlane, Leased, RefusedError, StaleAttemptError
+from engine.worker.trainer_process import TrainerProcess
+from engine.worker.transfers import Transfers
+
+RETRY_SECONDS: Final = 1.0
+LAST_WORD_SECONDS: Final = 3.0
+SAFE_SHARE: Final = 0.8  # of the lease: two clocks never agree quite
+
+log = logging.getLogger("tuningfork.worker")
+
+
+class ActiveRun:
+    """A run that this engine believes to hold."""
+
+    def __init__(
+        self,
+        lease: Leased,
+        *,
+        workspace: Path,
+        trainer: TrainerProcess,
+        control: ControlPlane,
+        transfers: Transfers,
+    ) -> None:
+        self.lease = lease
+        self.ref = RunRef(job_id=lease.spec.job_id, attempt=lease.spec.attempt)
+        self._confirmed_at = time.monotonic()
+        self._folder = workspace / f"{self.ref.job_id}-a{self.ref.attempt}"
+        self._trainer, self._control, self._transfers = trainer, control, transfers
+        self._inbox: asyncio.Queue[NumberedEvent] = asyncio.Queue()
+        self._held: NumberedEvent | None = None
+        self._last_sequence = 0
+
+    def receive(self, event: NumberedEvent) -> None:
+        self._last_sequence = event.sequence
+        self._inbox.put_nowait(event)
+
+    def confirm(self) -> None:
+        """The control plane has just extended the lease."""
+        self._confirmed_at = time.monotonic()
+
+    @property
+    def lease_ran_out(self) -> bool:
+        """Somebody else may hold the run now, as far as this machine can know."""
+        return time.monotonic() - self._confirmed_at > self.lease.lease_seconds * SAFE_SHARE
+
+    async def drive(self) -> None:
+        """Returns when the run is over or no longer ours. Raises TransferError or RefusedError."""
+        try:
+            await self._prepare()
+            await self._trainer.start_run(self.lease.spec, folder=self._folder)
+            while not await self._pass_on(await self._next_events()):
+                pass
+        except StaleAttemptError as error:
+            log.warning("%s: %s", self.ref.job_id, error)
+            await self._trainer.stop_run(self.ref.job_id)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+    async def _prepare(self) -> None:
+        self._folder.mkdir(parents=True)
+        await self._transfers.fetch(self.lease.training_file, self._folder / TRAINING_FILE)
+        if self.lease.validation_file is not None:
+            await self._transfers.fetch(self.lease.validation_file, self._folder / VALIDATION_FILE)
+
+    async def _next_events(self) -> list[NumberedEvent]:
+        """At least one, and what else has come. A checkpoint goes alone: the steps before it need not wait for its
+        upload."""
+        events = [self._held or await self._inbox.get()]
+        self._held = None
+        while not self._inbox.empty() and not isinstance(events[-1].event, CheckpointReady):
+            event = self._inbox.get_nowait()
+            if isinstance(event.event, CheckpointReady):
+                self._held = event
+                break
+            events.append(event)
+        return events
+
+    async def _pass_on(self, events: Sequence[NumberedEvent]) -> bool:
+        """Whether the run has ended with these."""
+        for numbered in events:
+            if isinstance(numbered.event, CheckpointReady):
+                await self._upload(numbered.event)
+        await self._report(events)
+        return isinstance(events[-1].event, RunFinished | RunFailed)
+
+    async def _upload(self, checkpoint: CheckpointReady) -> None:
+        """Whole before it is reported: what is not reported does not exist."""
+        folder = self._folder / "checkpoints" / f"step-{checkpoint.step}"
+        urls = await self._opened(checkpoint)
+        await asyncio.gather(
+            *(self._transfers.send(folder / file.name, urls[file.name]) for file in checkpoint.files)
+        )
+        await asyncio.to_thread(shutil.rmtree, folder)
+
+    async def _opened(self, checkpoint: CheckpointReady) -> dict[str, str]:
+        while True:
+            try:
+                return await self._control.open_checkpoint(
+                    self.ref, step=checkpoint.step, files=checkpoint.files
+                )
+            except AwayError as error:
+                await self._pause(error)
+
+    async def _report(self, events: Sequence[NumberedEvent]) -> None:
+        """Until it is taken: sequence numbers make a repeat harmless, and a lease that ran out ends it."""
+        while True:
+            try:
+                return await self._control.report(self.ref, events)
+            except AwayError as error:
+                await self._pause(error)
+
+    async def _pause(self, error: AwayError) -> None:
+        log.warning("%s waits for the control plane: %s", self.ref.job_id, error)
+        await asyncio.sleep(RETRY_SECONDS)
+
+    async def give_back(self, reason: str, *, planned: bool) -> None:
+        """The last word of an attempt that this engine cannot finish. If it is lost, the lease runs out."""
+        event = RunInterrupted(reason=reason, planned=planned)
+        numbered = NumberedEvent(sequence=self._last_sequence + 1, event=event)
+        try:
+            async with asyncio.timeout(LAST_WORD_SECONDS):
+                await self._control.report(self.ref, [numbered])
+        except (AwayError, StaleAttemptError, RefusedError, TimeoutError) as error:
+            log.warning("%s could not be given back: %s", self.ref.job_id, error or "no answer")

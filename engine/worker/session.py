@@ -1,0 +1,133 @@
+"""One life of a trainer: leases in, runs driven, heartbeats out, until the trainer dies or the engine stops."""
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Final
+
+from engine.contract import wire
+from engine.contract.spec import RunRef
+from engine.worker.active_run import ActiveRun
+from engine.worker.control_plane import AwayError, ControlPlane, Leased, RefusedError
+from engine.worker.trainer_process import TrainerDiedError, TrainerProcess
+from engine.worker.transfers import TransferError, Transfers
+
+ACQUIRE_WAIT_SECONDS: Final = 10
+RETRY_SECONDS: Final = 1.0
+HEARTBEATS_PER_LEASE: Final = 3
+SLOTS: Final = 1  # runs at a time: the trainer takes them one after another
+
+log = logging.getLogger("tuningfork.worker")
+
+
+class Session:
+    def __init__(
+        self, *, trainer: TrainerProcess, control: ControlPlane, transfers: Transfers, workspace: Path
+    ) -> None:
+        self._trainer, self._control, self._transfers = trainer, control, transfers
+        self._workspace = workspace
+        self._runs: dict[RunRef, tuple[ActiveRun, asyncio.Task[None]]] = {}
+        self._slots = asyncio.Semaphore(SLOTS)
+
+    async def serve(self, stopping: asyncio.Event) -> None:
+        """Raises TrainerDiedError; returns when `stopping` is set. Either way every run has been given back."""
+        loops = [asyncio.create_task(work()) for work in (self._dispatch, self._lease, self._heartbeat)]
+        stop = asyncio.create_task(stopping.wait())
+        try:
+            await asyncio.wait({*loops, stop}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            planned = stopping.is_set()
+            for task in (*loops, stop):
+                task.cancel()
+            reason = "the engine shuts down" if planned else "the trainer process died"
+            await asyncio.gather(*(self._end(ref, reason, planned=planned) for ref in list(self._runs)))
+        for loop in loops:
+            if loop.done() and not loop.cancelled():
+                loop.result()
+
+    async def _dispatch(self) -> None:
+        async for report in self._trainer.reports():
+            if report.WhichOneof("kind") == "event":
+                entry = self._runs.get(wire.ref_from_pb(report.event.run))
+                if entry is not None:
+                    entry[0].receive(wire.event_from_pb(report.event.event))
+
+    async def _lease(self) -> None:
+        while True:
+            await self._slots.acquire()
+            self._start(await self._acquired())
+
+    async def _acquired(self) -> Leased:
+        while True:
+            try:
+                lease = await self._control.acquire(wait_seconds=ACQUIRE_WAIT_SECONDS)
+            except (AwayError, RefusedError) as error:
+                log.warning("no lease: %s", error)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                if lease is not None:
+                    return lease
+
+    def _start(self, lease: Leased) -> None:
+        run = ActiveRun(
+            lease,
+            workspace=self._workspace,
+            trainer=self._trainer,
+            control=self._control,
+            transfers=self._transfers,
+        )
+        log.info("%s attempt %d starts", run.ref.job_id, run.ref.attempt)
+        self._runs[run.ref] = (run, asyncio.create_task(self._drive(run)))
+
+    async def _drive(self, run: ActiveRun) -> None:
+        try:
+            await run.drive()
+        except (TransferError, RefusedError) as error:
+            log.warning("%s: %s", run.ref.job_id, error)
+            await self._trainer.stop_run(run.ref.job_id)
+            await run.give_back(str(error), planned=False)
+        except TrainerDiedError:
+            await run.give_back("the trainer process died", planned=False)
+        finally:
+            self._runs.pop(run.ref, None)
+            self._slots.release()
+            log.info("%s attempt %d is done here", run.ref.job_id, run.ref.attempt)
+
+    async def _heartbeat(self) -> None:
+        while True:
+            runs = [run for run, _ in self._runs.values()]
+            shortest = min((run.lease.lease_seconds for run in runs), default=RETRY_SECONDS * 3)
+            await asyncio.sleep(shortest / HEARTBEATS_PER_LEASE)
+            if runs:
+                await self._beat(runs)
+
+    async def _beat(self, runs: list[ActiveRun]) -> None:
+        try:
+            stop = await self._control.heartbeat([run.ref for run in runs])
+        except (AwayError, RefusedError) as error:
+            log.warning("heartbeat not taken: %s", error)
+            stop = [run.ref for run in runs if run.lease_ran_out]
+        else:
+            for run in runs:
+                if run.ref not in stop:
+                    run.confirm()
+        for ref in stop:
+            await self._stop(ref)
+
+    async def _stop(self, ref: RunRef) -> None:
+        """Cancelled by its user, or no longer ours: nothing more is said about it."""
+        entry = self._runs.get(ref)
+        if entry is not None:
+            log.info("%s attempt %d is to stop", ref.job_id, ref.attempt)
+            await self._trainer.stop_run(ref.job_id)
+            await ended(entry[1])
+
+    async def _end(self, ref: RunRef, reason: str, *, planned: bool) -> None:
+        run, task = self._runs[ref]
+        await ended(task)
+        await run.give_back(reason, planned=planned)
+
+
+async def ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
