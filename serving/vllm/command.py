@@ -1,0 +1,54 @@
+"""Settings to vLLM's command line and environment. Pure: starts nothing."""
+
+import sys
+from collections.abc import Mapping
+from typing import Final, Literal
+
+from serving.vllm.settings import ServingSettings
+
+Device = Literal["cpu", "cuda"]
+PLUGIN: Final = "tuningfork_adapters"  # its entry point is in pyproject.toml
+
+
+def arguments(settings: ServingSettings, *, device: Device) -> list[str]:
+    """The key is not among them: any user of the machine can read a command line."""
+    return [
+        sys.executable,
+        *("-m", "vllm.entrypoints.openai.api_server"),
+        *("--model", str(settings.model_path), "--served-model-name", settings.base_model),
+        *("--host", settings.host, "--port", str(settings.port)),
+        *("--max-model-len", str(settings.max_model_len)),
+        *("--enable-lora", "--max-loras", str(settings.max_loras)),
+        *("--max-cpu-loras", str(settings.max_cpu_loras), "--max-lora-rank", str(settings.max_lora_rank)),
+        # Nothing of a request in the log, no page of documentation, no file of this machine in an answer.
+        *("--disable-uvicorn-access-log", "--no-enable-log-requests", "--disable-fastapi-docs"),
+        *("--max-log-len", "0"),
+        *FOR_DEVICE[device],
+    ]
+
+
+# bfloat16 is emulated on most CPUs, and the trainer computes in float32 there too.
+FOR_DEVICE: Final[Mapping[Device, tuple[str, ...]]] = {
+    "cpu": ("--dtype", "float32", "--enforce-eager", "--max-num-seqs", "32"),
+    "cuda": ("--dtype", "bfloat16"),
+}
+
+
+def environment(settings: ServingSettings, *, inherited: Mapping[str, str]) -> dict[str, str]:
+    """`PYTHONOPTIMIZE` is dropped: without assertions vLLM trusts its input (CVE-2026-41523)."""
+    kept = {name: value for name, value in inherited.items() if name != "PYTHONOPTIMIZE"}
+    return {
+        **kept,
+        "VLLM_API_KEY": settings.api_key.get_secret_value(),
+        "VLLM_PLUGINS": PLUGIN,
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+        "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
+        "VLLM_MAX_N_SEQUENCES": "8",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gib),
+        # The trainer shares these cores: the kernel spreads both better than two fixed bindings would.
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_LOGGING_LEVEL": "INFO",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }

@@ -1,0 +1,30 @@
+"""A vLLM replica's settings: `TUNINGFORK_SERVING_*` in the environment, read once at start."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ServingSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="TUNINGFORK_SERVING_", frozen=True)
+
+    base_model: str = Field(description="the name the base is served under")
+    model_path: Path
+    host: str = Field(default="127.0.0.1", description="loopback: nobody but the gateway may reach vLLM")
+    port: int
+    api_key: SecretStr
+    control_plane_url: str = Field(description="where adapters are asked for, such as http://127.0.0.1:8000")
+    serving_token: SecretStr
+    adapter_dir: Path = Field(description="local cache of adapters")
+    max_model_len: int = 2048
+    max_loras: int = Field(default=4, description="adapters in one batch")
+    max_cpu_loras: int = Field(default=64, description="adapters held in memory")
+    max_lora_rank: int = 64
+    kv_cache_gib: int = Field(default=1, description="CPU only; on a GPU vLLM measures what is free")
+
+
+def inherited_environment() -> Mapping[str, str]:
+    return os.environ
