@@ -30,7 +30,7 @@ from api.store.migrate import migrate
 from serving.gateway.client import ReplicaClient
 from serving.gateway.replicas import Replicas
 
-GRACE_SECONDS: Final = 4
+GRACE_SECONDS: Final = 3
 PUBLISHERS: Final = 4  # jobs that may wait for their replica at the same time
 log = logging.getLogger("tuningfork.api")
 

@@ -39,7 +39,7 @@ class Database:
         await self._pool.open(wait=True, timeout=60)
 
     async def close(self) -> None:
-        await self._pool.close(timeout=5)
+        await self._pool.close(timeout=1)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

@@ -16,6 +16,24 @@ from deploy.embedded.ports import free_port_with_twin
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ports:
+    """Each with its twin 10,000 above, which SeaweedFS takes too."""
+
+    s3: int
+    master: int
+    volume: int
+    filer: int
+
+
+def free_ports() -> Ports:
+    chosen: set[int] = set()
+    while len(chosen) < 4:
+        chosen.add(free_port_with_twin())
+    s3, master, volume, filer = chosen
+    return Ports(s3=s3, master=master, volume=volume, filer=filer)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ObjectStore:
     """`endpoint` is host:port."""
 
@@ -28,7 +46,13 @@ class ObjectStore:
 
 
 def start(
-    folder: Path, *, access_key: str, secret_key: str, log: Path, env: Mapping[str, str]
+    folder: Path,
+    *,
+    access_key: str,
+    secret_key: str,
+    log: Path,
+    env: Mapping[str, str],
+    ports: Ports | None = None,
 ) -> ObjectStore:
     """Raises SystemExit with the reason when the server cannot run here."""
     data = folder / "data"
@@ -36,19 +60,19 @@ def start(
     identities = folder / "identities.json"
     identities.touch(mode=0o600)
     identities.write_text(json.dumps(identity(access_key, secret_key)))
-    port, master, volume, filer = (free_port_with_twin() for _ in range(4))
+    ports = ports or free_ports()
     command = [
         str(find_weed()),
         "server",
         f"-dir={data}",
-        *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-s3.port={port}", f"-s3.config={identities}"),
+        *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-s3.port={ports.s3}", f"-s3.config={identities}"),
         *("-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=30", "-volume.preStopSeconds=0"),
-        *(f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"),
+        *(f"-master.port={ports.master}", f"-volume.port={ports.volume}", f"-filer.port={ports.filer}"),
         *("-master.volumeSizeLimitMB=256", "-master.telemetry=false", "-master.peers=none"),
     ]
     process = children.start(command, log=log, env=env)
-    children.wait_until(partial(answers, port), seconds=60, what="SeaweedFS", process=process, log=log)
-    return ObjectStore(endpoint=f"127.0.0.1:{port}", process=process)
+    children.wait_until(partial(answers, ports.s3), seconds=60, what="SeaweedFS", process=process, log=log)
+    return ObjectStore(endpoint=f"127.0.0.1:{ports.s3}", process=process)
 
 
 def find_weed() -> Path:

@@ -19,6 +19,8 @@ PROTOCOL_3_0 = 196608
 # Postgres refuses to run as root, and another user could not read root's folders. In a user namespace root is
 # user 1000 to Postgres and still root to the files.
 AS_NOBODY_SPECIAL = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
+# Entering the namespace clears the wish to die with the parent, so it is made again inside.
+DYING_WITH_PARENT = ("setpriv", "--pdeathsig", "INT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,9 @@ class Postgres:
         children.stop(self.process, first=signal.SIGINT, grace_seconds=8)
 
 
-def start(folder: Path, *, password: str, log: Path, env: Mapping[str, str]) -> Postgres:
+def start(
+    folder: Path, *, password: str, log: Path, env: Mapping[str, str], port: int | None = None
+) -> Postgres:
     """Raises SystemExit with the reason when Postgres cannot run here."""
     binaries = find_binaries()
     env = {**env, "LC_ALL": "C", "TZ": "UTC"}
@@ -39,9 +43,10 @@ def start(folder: Path, *, password: str, log: Path, env: Mapping[str, str]) -> 
     if not (data / "PG_VERSION").exists():
         initialise(binaries, data, password=password, env=env)
     (data / "postmaster.pid").unlink(missing_ok=True)  # stale after kill -9; our lock says nobody else runs
-    port = free_port()
+    port = port or free_port()
     command = [
         *unprivileged(),
+        *(DYING_WITH_PARENT if unprivileged() else ()),
         str(binaries / "postgres"),
         "-D",
         str(data),

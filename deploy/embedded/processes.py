@@ -1,0 +1,163 @@
+"""Which processes an embedded service has, with the settings of each. Starts them; does not watch them."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from deploy.embedded import children, object_store, postgres
+from deploy.embedded.credentials import Credentials
+from deploy.embedded.home import Home
+from deploy.embedded.models import PreparedModel
+from deploy.embedded.ports import free_port
+from deploy.embedded.settings import UpSettings
+
+Process = subprocess.Popen[bytes]
+LOOPBACK: Final = "127.0.0.1"
+ANYWHERE: Final = ("0.0.0.0", "::")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Addresses:
+    """Internal ports, chosen once: a process that is started again is found where it was."""
+
+    postgres: int
+    s3: object_store.Ports
+    vllm: int
+
+
+def free_addresses() -> Addresses:
+    return Addresses(postgres=free_port(), s3=object_store.free_ports(), vllm=free_port())
+
+
+class Processes:
+    def __init__(
+        self,
+        settings: UpSettings,
+        *,
+        home: Home,
+        credentials: Credentials,
+        model: PreparedModel,
+        addresses: Addresses,
+        inherited: Mapping[str, str],
+    ) -> None:
+        self._settings, self._home, self._credentials = settings, home, credentials
+        self._model, self._addresses, self._inherited = model, addresses, inherited
+
+    @property
+    def reached_at(self) -> str:
+        """Where programs on this machine find REST."""
+        host = LOOPBACK if self._settings.host in ANYWHERE else self._settings.host
+        return f"http://{host}:{self._settings.port}"
+
+    def start_postgres(self) -> Process:
+        return postgres.start(
+            self._home.path / "postgres",
+            password=self._credentials.postgres_password,
+            log=self._home.log("postgres"),
+            env=self._inherited,
+            port=self._addresses.postgres,
+        ).process
+
+    def start_object_store(self) -> Process:
+        return object_store.start(
+            self._home.path / "objects",
+            access_key=self._credentials.s3_access_key,
+            secret_key=self._credentials.s3_secret_key,
+            log=self._home.log("object_store"),
+            env=self._inherited,
+            ports=self._addresses.s3,
+        ).process
+
+    def start_api(self) -> Process:
+        return self._python("api", self._api_settings(), prefix="TUNINGFORK_API_")
+
+    def start_engine(self) -> Process:
+        return self._python("engine.worker", self._engine_settings(), prefix="TUNINGFORK_ENGINE_")
+
+    def start_vllm(self) -> Process:
+        return self._python("serving.vllm", self._serving_settings(), prefix="TUNINGFORK_SERVING_")
+
+    def _python(self, module: str, settings: Mapping[str, object], *, prefix: str) -> Process:
+        named = {prefix + name: str(value) for name, value in settings.items()}
+        return children.start(
+            [sys.executable, "-m", module],
+            log=self._home.log(module.replace(".", "_")),
+            env={**self._inherited, "PYTHONUNBUFFERED": "1", **named},
+        )
+
+    def _api_settings(self) -> Mapping[str, object]:
+        secrets = self._credentials
+        replica = {
+            "base_model": self._model.name,
+            "url": f"http://{LOOPBACK}:{self._addresses.vllm}",
+            "api_key": secrets.vllm_api_key,
+        }
+        return {
+            "HOST": self._settings.host,
+            "PORT": self._settings.port,
+            "GRPC_HOST": self._settings.host,
+            "GRPC_PORT": self._settings.grpc_port,
+            "DATABASE_URL": self._database_url(),
+            **self._s3_settings(),
+            "KEY_PEPPER": secrets.key_pepper,
+            "BOOTSTRAP_KEY": secrets.api_key,
+            "WORKER_TOKEN": secrets.worker_token,
+            "SERVING_TOKEN": secrets.serving_token,
+            "REPLICAS": json.dumps([replica]),
+        }
+
+    def _database_url(self) -> str:
+        if self._settings.database_url is not None:
+            return self._settings.database_url.get_secret_value()
+        password = self._credentials.postgres_password
+        return f"postgresql://{postgres.USER}:{password}@{LOOPBACK}:{self._addresses.postgres}/postgres"
+
+    def _s3_settings(self) -> Mapping[str, object]:
+        """A key that is given counts for the operator's own server, never for ours."""
+        settings = self._settings
+        shared = {"S3_BUCKET": settings.s3_bucket, "S3_SECURE": settings.s3_secure}
+        if settings.s3_endpoint is None:
+            return {
+                "S3_ENDPOINT": f"{LOOPBACK}:{self._addresses.s3.s3}",
+                "S3_ACCESS_KEY": self._credentials.s3_access_key,
+                "S3_SECRET_KEY": self._credentials.s3_secret_key,
+                **shared,
+            }
+        if settings.s3_access_key is None or settings.s3_secret_key is None:
+            raise SystemExit("TUNINGFORK_S3_ENDPOINT needs TUNINGFORK_S3_ACCESS_KEY and _S3_SECRET_KEY.")
+        return {
+            "S3_ENDPOINT": settings.s3_endpoint,
+            "S3_ACCESS_KEY": settings.s3_access_key,
+            "S3_SECRET_KEY": settings.s3_secret_key.get_secret_value(),
+            **shared,
+        }
+
+    def _engine_settings(self) -> Mapping[str, object]:
+        return {
+            "CONTROL_PLANE": f"{LOOPBACK}:{self._settings.grpc_port}",
+            "WORKER_TOKEN": self._credentials.worker_token,
+            "ENGINE_ID": "embedded",
+            "BASE_MODEL": self._model.name,
+            "MODEL_PATH": self._model.folder,
+            "WORKSPACE": self._home.path / "workspace",
+            "MAX_EXAMPLE_TOKENS": self._max_tokens(),
+        }
+
+    def _serving_settings(self) -> Mapping[str, object]:
+        return {
+            "BASE_MODEL": self._model.name,
+            "MODEL_PATH": self._model.folder,
+            "HOST": LOOPBACK,
+            "PORT": self._addresses.vllm,
+            "API_KEY": self._credentials.vllm_api_key,
+            "CONTROL_PLANE_URL": self.reached_at,
+            "SERVING_TOKEN": self._credentials.serving_token,
+            "ADAPTER_DIR": self._home.path / "adapters",
+            "MAX_MODEL_LEN": self._max_tokens(),
+        }
+
+    def _max_tokens(self) -> int:
+        return min(self._settings.max_model_len, self._model.max_positions or self._settings.max_model_len)

@@ -1,0 +1,33 @@
+"""The embedded service's settings: `TUNINGFORK_*` in the environment. The other processes' follow from these."""
+
+import os
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "TUNINGFORK_"
+
+
+class UpSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+
+    home: Path = Field(default=Path(".tuningfork"), description="all state lives here")
+    host: str = Field(default="127.0.0.1", description="where REST and gRPC listen")
+    port: int = Field(default=8000, ge=1, le=65535)
+    grpc_port: int = Field(default=8001, ge=1, le=65535)
+    base_model: str = Field(default="smollm2-135m-instruct", description="a name, a folder or a hub id")
+    max_model_len: int = Field(default=2048, ge=16, description="tokens of prompt and answer together")
+    database_url: SecretStr | None = Field(
+        default=None, description="a Postgres of yours, not the embedded one"
+    )
+    s3_endpoint: str | None = Field(default=None, description="an S3 server of yours, host:port")
+    s3_access_key: str | None = None
+    s3_secret_key: SecretStr | None = None
+    s3_bucket: str = "tuningfork"
+    s3_secure: bool = False
+
+
+def inherited_environment() -> dict[str, str]:
+    """What children may know of ours: nothing of the service's own, each gets its settings by name."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}

@@ -1,0 +1,216 @@
+"""`tuningfork up`: starts every process, says when the service is ready, keeps it running, ends all of it."""
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Final, NoReturn
+
+import httpx
+
+from deploy.embedded import children, credentials, models
+from deploy.embedded.home import Home
+from deploy.embedded.ports import is_free
+from deploy.embedded.processes import Processes, free_addresses
+from deploy.embedded.settings import UpSettings, inherited_environment
+
+READY_SECONDS: Final = 600
+STEADY_SECONDS: Final = 60.0
+MAX_QUICK_RESTARTS: Final = 5
+POLL_SECONDS: Final = 0.25
+
+
+class StopRequested(BaseException):
+    """SIGINT or SIGTERM, wherever we are."""
+
+
+@dataclass(kw_only=True)
+class Child:
+    """`grace_seconds` after `ending`, its whole process group is killed."""
+
+    name: str
+    start: Callable[[], subprocess.Popen[bytes]]
+    ending: signal.Signals
+    grace_seconds: float
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+    restarts: list[float] = field(default_factory=list)
+
+
+def up(settings: UpSettings) -> int:
+    """The exit status. Raises SystemExit with a sentence when the service cannot run."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, request_stop)
+    try:
+        home = Home(settings.home)
+        with home.locked():
+            home.end_leftovers()
+            check_ports(settings)
+            run(settings, home)
+    except StopRequested:
+        pass
+    return 0
+
+
+def request_stop(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise StopRequested
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def check_ports(settings: UpSettings) -> None:
+    for port, name in ((settings.port, "TUNINGFORK_PORT"), (settings.grpc_port, "TUNINGFORK_GRPC_PORT")):
+        if not is_free(port, settings.host):
+            raise SystemExit(f"Port {port} on {settings.host} is taken: set {name} to a free one.")
+
+
+def run(settings: UpSettings, home: Home) -> None:
+    env = inherited_environment()
+    secrets = credentials.load_or_make(home.secrets)
+    model = models.prepare(settings.base_model, models=home.models, env=env, say=say)
+    processes = Processes(
+        settings,
+        home=home,
+        credentials=secrets,
+        model=model,
+        addresses=free_addresses(),
+        inherited=env,
+    )
+    fleet = Fleet(children_of(settings, processes, home), home=home)
+    try:
+        fleet.start()
+        await_ready(fleet, processes.reached_at)
+        credentials.write_private(
+            home.client_env, f"OPENAI_BASE_URL={processes.reached_at}/v1\nOPENAI_API_KEY={secrets.api_key}\n"
+        )
+        say("ready")
+        fleet.watch()
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        fleet.stop()
+
+
+def children_of(settings: UpSettings, processes: Processes, home: Home) -> list[Child]:
+    """In the order of starting: vLLM first, since it takes longest. Stopping goes the same way round."""
+    vllm = Child(
+        name="vllm",
+        start=processes.start_vllm,
+        ending=signal.SIGTERM,
+        grace_seconds=2,
+        log=home.log("serving_vllm"),
+    )
+    engine = Child(
+        name="engine",
+        start=processes.start_engine,
+        ending=signal.SIGTERM,
+        grace_seconds=6,
+        log=home.log("engine_worker"),
+    )
+    postgres = Child(
+        name="postgres",
+        start=processes.start_postgres,
+        ending=signal.SIGINT,
+        grace_seconds=3,
+        log=home.log("postgres"),
+    )
+    # weed takes 15 s and more to end by SIGTERM; what it has acknowledged survives SIGKILL.
+    objects = Child(
+        name="object store",
+        start=processes.start_object_store,
+        ending=signal.SIGKILL,
+        grace_seconds=1,
+        log=home.log("object_store"),
+    )
+    api = Child(
+        name="api",
+        start=processes.start_api,
+        ending=signal.SIGTERM,
+        grace_seconds=4,
+        log=home.log("api"),
+    )
+    own_database = [] if settings.database_url else [postgres]
+    own_objects = [] if settings.s3_endpoint else [objects]
+    return [vllm, engine, *own_database, *own_objects, api]
+
+
+class Fleet:
+    def __init__(self, fleet: Sequence[Child], *, home: Home) -> None:
+        self._children, self._home = fleet, home
+
+    def start(self) -> None:
+        for child in self._children:
+            self._start(child)
+
+    def _start(self, child: Child) -> None:
+        child.process = child.start()
+        alive = [child.process.pid for child in self._children if child.process is not None]
+        self._home.remember(alive)
+
+    def check(self) -> None:
+        """Starts again what has died. Raises SystemExit for what keeps dying."""
+        for child in self._children:
+            if child.process is not None and child.process.poll() is not None:
+                self._restart(child, child.process)
+
+    def _restart(self, child: Child, died: subprocess.Popen[bytes]) -> None:
+        children.signal_group(died, signal.SIGKILL)
+        now = time.monotonic()
+        child.restarts = [at for at in child.restarts if now - at < STEADY_SECONDS] + [now]
+        if len(child.restarts) > MAX_QUICK_RESTARTS:
+            raise SystemExit(
+                f"{child.name} keeps ending. The end of {child.log}:\n{children.tail(child.log)}"
+            )
+        say(f"{child.name} ended with status {died.returncode}; starting it again")
+        time.sleep(min(2.0 ** (len(child.restarts) - 2), 8.0))
+        try:
+            self._start(child)
+        except SystemExit as error:
+            say(str(error))
+
+    def watch(self) -> NoReturn:
+        while True:
+            time.sleep(POLL_SECONDS)
+            self.check()
+
+    def stop(self) -> None:
+        """The engine gives its runs back while the control plane still listens; then the others end together."""
+        engine = [child for child in self._children if child.name == "engine"]
+        rest = [child for child in self._children if child.name in {"vllm", "api"}]
+        stores = [child for child in self._children if child not in engine and child not in rest]
+        for child in rest:
+            if child.name == "vllm" and child.process is not None:
+                child.process.send_signal(child.ending)
+        for group in (engine, rest, stores):
+            for child in group:
+                if child.process is not None:
+                    children.stop(child.process, first=child.ending, grace_seconds=child.grace_seconds)
+        (self._home.path / "children.json").unlink(missing_ok=True)
+
+
+def await_ready(fleet: Fleet, url: str) -> None:
+    """One line for each part as it comes up."""
+    started, seen = time.monotonic(), set[str]()
+    while time.monotonic() - started < READY_SECONDS:
+        fleet.check()
+        ready, components = readiness(url)
+        for name in [name for name, there in components.items() if there and name not in seen]:
+            seen.add(name)
+            say(f"{name.replace('_', ' '):<14}{time.monotonic() - started:5.1f} s")
+        if ready:
+            return
+        time.sleep(POLL_SECONDS)
+    raise SystemExit(f"The service was not ready after {READY_SECONDS} s; its logs say why.")
+
+
+def readiness(url: str) -> tuple[bool, dict[str, bool]]:
+    try:
+        answer = httpx.get(f"{url}/readyz", timeout=10).json()
+    except (httpx.HTTPError, ValueError):
+        return False, {}
+    return answer["ready"], answer["components"]
