@@ -41,8 +41,9 @@ def parser() -> argparse.ArgumentParser:
     prepare.set_defaults(run=service.run_prepare)
 
     trained = commands.add_parser("adapters", help="trained adapters")
-    trained = trained.add_subparsers(required=True, metavar="COMMAND")
-    download = trained.add_parser("download", help="fetch an adapter as a folder that peft loads")
+    download = trained.add_subparsers(required=True, metavar="COMMAND").add_parser(
+        "download", help="fetch an adapter as a folder that peft loads"
+    )
     download.add_argument("model", help="a fine-tuned model's name: ft:…")
     download.add_argument("folder", type=Path, help="made; must not exist")
     download.add_argument("--home", type=Path, help="take address and key from this home's client.env")

@@ -10,8 +10,9 @@ from serving.vllm.settings import ServingSettings, inherited_environment
 def main() -> None:
     settings = ServingSettings()
     settings.adapter_dir.mkdir(parents=True, exist_ok=True)
-    command = arguments(settings, device=installed_for())
-    os.execve(command[0], command, environment(settings, inherited=inherited_environment()))
+    device = installed_for()
+    command = arguments(settings, device=device)
+    os.execve(command[0], command, environment(settings, device=device, inherited=inherited_environment()))
 
 
 def installed_for() -> Device:
