@@ -1,6 +1,7 @@
 """One leased run on the worker's side: data in, events and checkpoints out, in order, until it ends."""
 
 import asyncio
+import contextlib
 import logging
 import shutil
 import time
@@ -17,11 +18,12 @@ from engine.contract.events import (
 )
 from engine.contract.spec import TRAINING_FILE, VALIDATION_FILE, RunRef
 from engine.worker.control_plane import AwayError, ControlPlane, Leased, RefusedError, StaleAttemptError
-from engine.worker.trainer_process import TrainerProcess
+from engine.worker.trainer_process import TrainerDiedError, TrainerProcess
 from engine.worker.transfers import Transfers
 
 RETRY_SECONDS: Final = 1.0
 LAST_WORD_SECONDS: Final = 3.0
+LEAVE_SECONDS: Final = 2.0
 SAFE_SHARE: Final = 0.8  # of the lease: two clocks never agree quite
 
 log = logging.getLogger("tuningfork.worker")
@@ -45,12 +47,17 @@ class ActiveRun:
         self._folder = workspace / f"{self.ref.job_id}-a{self.ref.attempt}"
         self._trainer, self._control, self._transfers = trainer, control, transfers
         self._inbox: asyncio.Queue[NumberedEvent] = asyncio.Queue()
+        self._stopped = asyncio.Event()
         self._held: NumberedEvent | None = None
         self._last_sequence = 0
 
     def receive(self, event: NumberedEvent) -> None:
         self._last_sequence = event.sequence
         self._inbox.put_nowait(event)
+
+    def has_stopped(self) -> None:
+        """The trainer says that no event of this run will follow."""
+        self._stopped.set()
 
     def confirm(self) -> None:
         """The control plane has just extended the lease."""
@@ -62,17 +69,26 @@ class ActiveRun:
         return time.monotonic() - self._confirmed_at > self.lease.lease_seconds * SAFE_SHARE
 
     async def drive(self) -> None:
-        """Returns when the run is over or no longer ours. Raises TransferError or RefusedError."""
+        """Returns when the run is over or no longer ours. Raises TransferError, RefusedError or TrainerDiedError."""
+        ended = False
         try:
             await self._prepare()
             await self._trainer.start_run(self.lease.spec, folder=self._folder)
-            while not await self._pass_on(await self._next_events()):
-                pass
+            while not ended:
+                ended = await self._pass_on(await self._next_events())
         except StaleAttemptError as error:
             log.warning("%s: %s", self.ref.job_id, error)
-            await self._trainer.stop_run(self.ref.job_id)
         finally:
+            if not ended:
+                await self._leave_trainer()
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+    async def _leave_trainer(self) -> None:
+        """The folder may go only when the trainer no longer writes to it."""
+        with contextlib.suppress(TrainerDiedError, TimeoutError):
+            await self._trainer.stop_run(self.ref.job_id)
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await self._stopped.wait()
 
     async def _prepare(self) -> None:
         self._folder.mkdir(parents=True)

@@ -11,6 +11,7 @@ from engine.worker.active_run import ActiveRun
 from engine.worker.control_plane import AwayError, ControlPlane, Leased, RefusedError
 from engine.worker.trainer_process import TrainerDiedError, TrainerProcess
 from engine.worker.transfers import TransferError, Transfers
+from tuningfork_pb.v1 import engine_pb2 as pb
 
 ACQUIRE_WAIT_SECONDS: Final = 10
 RETRY_SECONDS: Final = 1.0
@@ -47,10 +48,18 @@ class Session:
 
     async def _dispatch(self) -> None:
         async for report in self._trainer.reports():
-            if report.WhichOneof("kind") == "event":
-                entry = self._runs.get(wire.ref_from_pb(report.event.run))
-                if entry is not None:
-                    entry[0].receive(wire.event_from_pb(report.event.event))
+            match report.WhichOneof("kind"):
+                case "event":
+                    if (run := self._run_of(report.event.run)) is not None:
+                        run.receive(wire.event_from_pb(report.event.event))
+                case "stopped":
+                    if (run := self._run_of(report.stopped.run)) is not None:
+                        run.has_stopped()
+
+    def _run_of(self, ref: pb.RunRef) -> ActiveRun | None:
+        """None for a run that was dropped while its last events were on their way."""
+        entry = self._runs.get(wire.ref_from_pb(ref))
+        return entry[0] if entry else None
 
     async def _lease(self) -> None:
         while True:
@@ -84,7 +93,6 @@ class Session:
             await run.drive()
         except (TransferError, RefusedError) as error:
             log.warning("%s: %s", run.ref.job_id, error)
-            await self._trainer.stop_run(run.ref.job_id)
             await run.give_back(str(error), planned=False)
         except TrainerDiedError:
             await run.give_back("the trainer process died", planned=False)
@@ -119,7 +127,6 @@ class Session:
         entry = self._runs.get(ref)
         if entry is not None:
             log.info("%s attempt %d is to stop", ref.job_id, ref.attempt)
-            await self._trainer.stop_run(ref.job_id)
             await ended(entry[1])
 
     async def _end(self, ref: RunRef, reason: str, *, planned: bool) -> None:

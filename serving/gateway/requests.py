@@ -92,7 +92,7 @@ def chat_request(body: Mapping[str, Any]) -> dict[str, Any]:
         raise RequestError(
             "'messages' must be a list with at least one message.",
             param="messages",
-            code="invalid_type" if messages else "missing_required_parameter",
+            code="missing_required_parameter" if messages is None else "invalid_type",
         )
     for number, message in enumerate(messages):
         check_message(message, param=f"messages[{number}]")

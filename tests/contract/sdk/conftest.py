@@ -4,7 +4,6 @@ OPENAI_BASE_URL and OPENAI_API_KEY name a running service; `test_sdks.py` sets t
 """
 
 import json
-import os
 import time
 from collections.abc import Iterator
 

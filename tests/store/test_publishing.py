@@ -1,0 +1,153 @@
+"""From trained to served: the job succeeds only when the replica answers as the trainer did."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from api.domain.jobs import Job, JobStatus
+from api.services.publishing import Publishing
+from api.services.wakeups import Wakeup
+from engine.contract.events import RunFinished
+from engine.contract.spec import RunRef
+from serving.gateway.replicas import Replicas
+from tests.store.test_leases import (
+    PREPARED,
+    checkpoint,
+    leased,
+    messages,
+    queued,
+    report,
+    status,
+    step,
+    upload,
+)
+from tests.support.fake_replica import Answer, completion, fake_replica
+from tests.support.stores import World
+
+
+@asynccontextmanager
+async def publishing(world: World, answer: Answer) -> AsyncIterator[None]:
+    async with fake_replica(answer) as client:
+        loop = Publishing(
+            database=world.database,
+            blobs=world.blobs,
+            replicas=Replicas([client]),
+            new_id=world.new_id,
+            woken_by=Wakeup(),
+        )
+        running = asyncio.create_task(loop.run())
+        try:
+            yield
+        finally:
+            running.cancel()
+
+
+def scores(logprobs: Sequence[float]) -> Answer:
+    async def answer(request: Request) -> Response:
+        body = json.loads(await request.body())
+        return JSONResponse(completion(body["prompt"], list(logprobs)))
+
+    return answer
+
+
+async def trained(world: World) -> RunRef:
+    await queued(world)
+    run = await leased(world)
+    await upload(world, run)
+    await report(
+        world,
+        run,
+        PREPARED,
+        step(1),
+        step(2),
+        step(3),
+        checkpoint(final=True),
+        RunFinished(trained_tokens=99),
+    )
+    return run
+
+
+async def ended(world: World, run: RunRef) -> Job:
+    async with asyncio.timeout(20):
+        while (job := await status(world, run)).status is JobStatus.RUNNING:
+            await asyncio.sleep(0.05)
+    return job
+
+
+async def test_a_model_that_answers_as_trained_is_published(world: World) -> None:
+    run = await trained(world)
+    async with publishing(world, scores([-0.5])):
+        job = await ended(world, run)
+    assert (job.status, job.trained_tokens, job.estimated_finish) == (JobStatus.SUCCEEDED, 99, None)
+    assert job.fine_tuned_model is not None and job.finished_at is not None
+    assert (await messages(world, run))[-2:] == [
+        f"New fine-tuned model created: {job.fine_tuned_model}",
+        "The job has successfully completed",
+    ]
+    file, chunks = await world.files.content(world.caller, job.result_files[0])
+    table = b"".join([chunk async for chunk in chunks])
+    assert (file.purpose, file.size_bytes) == ("fine-tune-results", len(table))
+    assert len(table.splitlines()) == 4
+    page = await world.jobs.checkpoints(world.caller, job.id, after=None, limit=10)
+    assert [one.model_name for one in page.items] == [job.fine_tuned_model]
+
+
+async def test_a_model_that_answers_otherwise_never_is(world: World) -> None:
+    run = await trained(world)
+    async with publishing(world, scores([-0.9])):
+        job = await ended(world, run)
+    assert (job.status, job.fine_tuned_model, job.result_files) == (JobStatus.FAILED, None, ())
+    assert job.error is not None and "differ by 0.400 nats" in job.error.message
+    assert (await messages(world, run))[-1] == job.error.message
+
+
+async def test_not_a_number_is_no_agreement(world: World) -> None:
+    async def answer(request: Request) -> Response:
+        body = json.dumps(completion(json.loads(await request.body())["prompt"], [float("nan")]))
+        return Response(body, media_type="application/json")
+
+    run = await trained(world)
+    async with publishing(world, answer):
+        assert (await ended(world, run)).status is JobStatus.FAILED
+
+
+async def test_a_replica_that_is_away_is_waited_for(world: World) -> None:
+    tries = 0
+
+    async def answer(request: Request) -> Response:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            return Response(status_code=503)
+        return await scores([-0.5])(request)
+
+    run = await trained(world)
+    async with publishing(world, answer):
+        job = await ended(world, run)
+    assert (job.status, tries) == (JobStatus.SUCCEEDED, 2)
+
+
+async def test_cancelled_while_publishing_stays_cancelled(world: World) -> None:
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def answer(request: Request) -> Response:
+        asked.set()
+        await go_on.wait()
+        return await scores([-0.5])(request)
+
+    run = await trained(world)
+    async with publishing(world, answer):
+        await asked.wait()
+        await world.jobs.cancel(world.caller, run.job_id)
+        go_on.set()
+        await asyncio.sleep(0.5)
+    job = await status(world, run)
+    assert (job.status, job.fine_tuned_model, job.result_files) == (JobStatus.CANCELLED, None, ())
+    files = await world.files.list(
+        world.caller, purpose="fine-tune-results", limit=10, order="desc", after=None
+    )
+    assert files.items == []

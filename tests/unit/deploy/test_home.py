@@ -1,0 +1,85 @@
+"""A home: one service at a time, and what a killed one left is ended."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from deploy.embedded import children, credentials, models
+from deploy.embedded.home import Home, started_at
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+
+
+def test_only_one_holds_a_home(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    with home.locked():
+        with pytest.raises(SystemExit, match=f"already running on .* .pid {os.getpid()}"), home.locked():
+            pass
+    with home.locked():
+        pass
+
+
+def test_leftovers_are_ended_and_strangers_are_not(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    ours = children.start(SLEEP, log=tmp_path / "a.log", env=os.environ)
+    stranger = children.start(SLEEP, log=tmp_path / "b.log", env=os.environ)
+    home.remember([ours.pid])
+    home.end_leftovers()
+    assert ours.wait(timeout=10) == -signal.SIGKILL
+    (home.path / "children.json").write_text(f'{{"{stranger.pid}": "1"}}')  # the pid was given again since
+    home.end_leftovers()
+    assert stranger.poll() is None and started_at(stranger.pid) not in ("1", None)
+    children.stop(stranger, first=signal.SIGTERM, grace_seconds=5)
+
+
+def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, time\nfrom pathlib import Path\nfrom deploy.embedded import children\n"
+        f"child = children.start({SLEEP!r}, log=Path({str(tmp_path / 'c.log')!r}), env=os.environ)\n"
+        "print(child.pid, flush=True)\ntime.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait(timeout=10)
+    deadline = time.monotonic() + 10
+    while started_at(child) is not None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert started_at(child) is None
+
+
+def test_secrets_are_made_once_and_private(tmp_path: Path) -> None:
+    path = tmp_path / "secrets.json"
+    first = credentials.load_or_make(path)
+    assert credentials.load_or_make(path) == first
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert first.api_key.startswith("sk-tf-") and len(set(vars(first).values())) == len(vars(first))
+
+
+def prepare(wanted: str, folder: Path) -> models.PreparedModel:
+    return models.prepare(wanted, models=folder, env={"HF_HUB_OFFLINE": "1"}, say=print)
+
+
+def test_a_folder_is_used_as_it_is(tiny_model: Path, tmp_path: Path) -> None:
+    model = prepare(str(tiny_model), tmp_path)
+    assert (model.folder, model.name) == (tiny_model.resolve(), tiny_model.name.lower())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [("nothing-here", "No base model"), ("org/name", "HF_HUB_OFFLINE"), ("bad name!", "cannot be a model")],
+)
+def test_what_cannot_be_prepared_is_said(wanted: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=words):
+        prepare(wanted, tmp_path)
+
+
+def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"config.json, tokenizer.json, \*.safetensors missing"):
+        prepare(str(tmp_path), tmp_path)

@@ -1,0 +1,245 @@
+"""The worker as a real process with its real trainer, against a control plane that misbehaves on purpose."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from deploy.embedded.ports import free_port
+from engine.contract import wire
+from engine.contract.spec import Supervised
+from tests.unit.engine.test_run import ROWS, spec
+from tuningfork_pb.v1 import engine_pb2 as pb
+from tuningfork_pb.v1 import engine_pb2_grpc
+
+TOKEN = "worker-token-for-tests"
+DATA = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+
+
+class FakeControlPlane(engine_pb2_grpc.EngineServiceServicer):  # type: ignore[misc]
+    """Hands out the runs it is given, keeps what is reported, and refuses what a test says."""
+
+    def __init__(self) -> None:
+        self.leases: asyncio.Queue[pb.Lease] = asyncio.Queue()
+        self.events: list[pb.TrainEvent] = []
+        self.objects: dict[str, bytes] = {}
+        self.stop: list[pb.RunRef] = []
+        self.refuse_reports: list[grpc.StatusCode] = []
+        self.refuse_heartbeats = False
+        self.changed = asyncio.Event()
+
+    async def serve(self) -> tuple[Any, uvicorn.Server]:
+        server = grpc.aio.server()
+        engine_pb2_grpc.add_EngineServiceServicer_to_server(self, server)
+        self.grpc_port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        routes = [Route("/{key:path}", self.store, methods=["GET", "PUT"])]
+        self.http_port = free_port()
+        config = uvicorn.Config(
+            Starlette(routes=routes), port=self.http_port, log_level="critical", lifespan="off"
+        )
+        http = uvicorn.Server(config)
+        self.http = asyncio.create_task(http.serve())
+        while not http.started:
+            await asyncio.sleep(0.01)
+        return server, http
+
+    async def store(self, request: Request) -> Response:
+        key = request.path_params["key"]
+        if request.method == "GET":
+            return Response(DATA)
+        self.objects[key] = await request.body()
+        return Response()
+
+    def url(self, key: str) -> str:
+        return f"http://127.0.0.1:{self.http_port}/{key}"
+
+    def offer(self, job_id: str, *, attempt: int = 1, epochs: int = 1) -> None:
+        method = Supervised(n_epochs=epochs, batch_size=5, learning_rate_multiplier=1.0)
+        run = spec(job_id=job_id, attempt=attempt, method=method)
+        file = pb.DataFile(url=self.url("data"), size_bytes=len(DATA))
+        self.leases.put_nowait(pb.Lease(spec=wire.spec_to_pb(run), lease_seconds=3, training_file=file))
+
+    async def AcquireLease(self, request: pb.AcquireLeaseRequest, context: Any) -> pb.AcquireLeaseResponse:
+        assert dict(context.invocation_metadata())["authorization"] == f"Bearer {TOKEN}"
+        assert list(request.base_models) == ["tiny"]
+        try:
+            return pb.AcquireLeaseResponse(lease=await asyncio.wait_for(self.leases.get(), timeout=1))
+        except TimeoutError:
+            return pb.AcquireLeaseResponse()
+
+    async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatResponse:
+        if self.refuse_heartbeats:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "as the test says")
+        return pb.HeartbeatResponse(stop=self.stop)
+
+    async def OpenCheckpoint(
+        self, request: pb.OpenCheckpointRequest, context: Any
+    ) -> pb.OpenCheckpointResponse:
+        prefix = f"{request.run.job_id}/{request.step}"
+        return pb.OpenCheckpointResponse(
+            urls={file.name: self.url(f"{prefix}/{file.name}") for file in request.files}
+        )
+
+    async def Report(self, request: pb.ReportRequest, context: Any) -> pb.ReportResponse:
+        if self.refuse_reports:
+            await context.abort(self.refuse_reports.pop(0), "as the test says")
+        for event in request.events:
+            if event.WhichOneof("kind") == "checkpoint_ready":
+                for file in event.checkpoint_ready.files:
+                    key = f"{request.run.job_id}/{event.checkpoint_ready.step}/{file.name}"
+                    assert len(self.objects[key]) == file.size_bytes, "uploaded whole before it is reported"
+            self.events.append(event)
+        self.changed.set()
+        return pb.ReportResponse()
+
+    async def until(self, kind: str, *, seconds: float = 60) -> pb.TrainEvent:
+        async with asyncio.timeout(seconds):
+            while True:
+                found = [event for event in self.events if event.WhichOneof("kind") == kind]
+                if found:
+                    return found[-1]
+                self.changed.clear()
+                await self.changed.wait()
+
+
+@pytest.fixture
+async def control() -> AsyncIterator[FakeControlPlane]:
+    fake = FakeControlPlane()
+    server, http = await fake.serve()
+    yield fake
+    http.should_exit = http.force_exit = True
+    await fake.http
+    await server.stop(grace=0)
+
+
+@asynccontextmanager
+async def worker(
+    control: FakeControlPlane, model: Path, workspace: Path
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    settings = {
+        "CONTROL_PLANE": f"127.0.0.1:{control.grpc_port}",
+        "WORKER_TOKEN": TOKEN,
+        "ENGINE_ID": "e1",
+        "BASE_MODEL": "tiny",
+        "MODEL_PATH": str(model),
+        "WORKSPACE": str(workspace),
+        "MAX_EXAMPLE_TOKENS": "512",
+    }
+    env = os.environ | {f"TUNINGFORK_ENGINE_{name}": value for name, value in settings.items()}
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "engine.worker", env=env)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        assert await asyncio.wait_for(process.wait(), timeout=8) == 0
+
+
+async def test_a_run_is_reported_in_order_over_an_unreliable_line(
+    control: FakeControlPlane, tiny_model: Path, tmp_path: Path
+) -> None:
+    control.refuse_reports = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED]
+    control.offer("job-1", epochs=2)
+    async with worker(control, tiny_model, tmp_path / "work"):
+        await control.until("finished")
+        assert [event.sequence for event in control.events] == list(range(1, len(control.events) + 1))
+        kinds = [event.WhichOneof("kind") for event in control.events]
+        assert kinds[0] == "prepared" and kinds[-2:] == ["checkpoint_ready", "finished"]
+        assert control.events[-2].checkpoint_ready.final
+        assert len(control.objects) == 4, "two files of two checkpoints"
+        await until_empty(tmp_path / "work")
+
+
+async def test_a_stale_attempt_is_dropped_and_the_next_run_taken(
+    control: FakeControlPlane, tiny_model: Path, tmp_path: Path
+) -> None:
+    control.refuse_reports = [grpc.StatusCode.FAILED_PRECONDITION]
+    control.offer("job-1", epochs=40)
+    control.offer("job-2")
+    async with worker(control, tiny_model, tmp_path / "work"):
+        await control.until("finished")
+    assert [event.sequence for event in control.events] == list(range(1, len(control.events) + 1))
+
+
+async def test_a_run_that_the_heartbeat_names_is_stopped(
+    control: FakeControlPlane, tiny_model: Path, tmp_path: Path
+) -> None:
+    control.offer("job-1", epochs=5000)
+    async with worker(control, tiny_model, tmp_path / "work"):
+        await control.until("step_done")
+        control.stop = [pb.RunRef(job_id="job-1", attempt=1)]
+        await until_empty(tmp_path / "work")
+        control.stop, control.events = [], []
+        control.offer("job-2")
+        await control.until("finished")
+        await until_empty(tmp_path / "work")
+    assert "interrupted" not in {event.WhichOneof("kind") for event in control.events}
+
+
+async def test_sigterm_gives_the_run_back(
+    control: FakeControlPlane, tiny_model: Path, tmp_path: Path
+) -> None:
+    control.offer("job-1", epochs=5000)
+    async with worker(control, tiny_model, tmp_path / "work") as process:
+        await control.until("step_done")
+        process.terminate()
+        interrupted = await control.until("interrupted", seconds=8)
+    assert interrupted.interrupted.planned and "shuts down" in interrupted.interrupted.reason
+    assert trainers_on(tiny_model) == []
+
+
+async def test_a_dead_trainer_is_reported_and_replaced(
+    control: FakeControlPlane, tiny_model: Path, tmp_path: Path
+) -> None:
+    control.offer("job-1", epochs=5000)
+    async with worker(control, tiny_model, tmp_path / "work"):
+        await control.until("step_done")
+        (trainer,) = trainers_on(tiny_model)
+        os.kill(trainer, signal.SIGKILL)
+        interrupted = await control.until("interrupted")
+        assert not interrupted.interrupted.planned
+        control.offer("job-1", attempt=2)
+        await control.until("finished")
+
+
+async def test_a_lost_control_plane_ends_the_run_before_its_lease(
+    control: FakeControlPlane, tiny_model: Path, tmp_path: Path
+) -> None:
+    control.offer("job-1", epochs=5000)
+    async with worker(control, tiny_model, tmp_path / "work"):
+        await control.until("step_done")
+        control.refuse_reports = [grpc.StatusCode.UNAVAILABLE] * 1000
+        control.refuse_heartbeats = True
+        await until_empty(tmp_path / "work")
+
+
+async def until_empty(workspace: Path, *, seconds: float = 20) -> None:
+    async with asyncio.timeout(seconds):
+        while not workspace.exists() or list(workspace.iterdir()):
+            await asyncio.sleep(0.05)
+
+
+def trainers_on(model: Path) -> list[int]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"engine.trainer" in words and str(model).encode() in words:
+            found.append(int(folder.name))
+    return found

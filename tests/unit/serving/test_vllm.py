@@ -1,0 +1,131 @@
+"""vLLM's command line, and the cache that fetches and checks adapters."""
+
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from serving.vllm import adapters
+from serving.vllm.command import arguments, environment
+from serving.vllm.settings import ServingSettings
+from tests.support.fake_replica import fake_replica
+
+SETTINGS = ServingSettings(
+    base_model="tiny-base",
+    model_path=Path("models/tiny"),
+    port=1,
+    api_key="vllm-secret",
+    control_plane_url="http://127.0.0.1:2",
+    serving_token="serving-secret",
+    adapter_dir=Path("adapters"),
+)
+ID = "mv-0123456789"
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_no_secret_is_on_the_command_line(device: str) -> None:
+    line = " ".join(arguments(SETTINGS, device=device))  # type: ignore[arg-type]
+    assert "secret" not in line
+    assert "--host 127.0.0.1" in line and "--served-model-name tiny-base" in line
+    assert ("float32" in line) == (device == "cpu")
+
+
+def test_the_environment_is_closed() -> None:
+    env = environment(SETTINGS, device="cpu", inherited={"PYTHONOPTIMIZE": "1", "PATH": "/bin"})
+    assert "PYTHONOPTIMIZE" not in env and env["PATH"] == "/bin"
+    assert env["VLLM_API_KEY"] == "vllm-secret"
+    assert env["VLLM_PLUGINS"] == "tuningfork_adapters"
+    assert env["HF_HUB_OFFLINE"] == "1" and env["VLLM_NO_USAGE_STATS"] == "1"
+
+
+class FakeControlPlane:
+    """Manifests and files, as a test spoils them."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        save_file({"a": torch.ones(2, 2)}, folder / adapters.WEIGHTS)
+        (folder / adapters.CONFIG).write_text(json.dumps({"peft_type": "LORA", "r": 2}))
+        self.files = {path.name: path.read_bytes() for path in folder.iterdir()}
+        self.digests = {name: hashlib.sha256(data).hexdigest() for name, data in self.files.items()}
+        self.asked = 0
+
+    async def answer(self, request: Request) -> Response:
+        name = request.path_params["path"].rsplit("/", 1)[-1]
+        if name in self.files:
+            assert "authorization" not in request.headers, "the token is for the control plane alone"
+            return Response(self.files[name])
+        self.asked += 1
+        assert request.headers["authorization"] == "Bearer serving-secret"
+        if name != ID:
+            return JSONResponse({}, status_code=404)
+        entries = [
+            {"name": n, "url": f"{request.base_url}{n}", "size_bytes": len(d), "sha256": self.digests[n]}
+            for n, d in self.files.items()
+        ]
+        return JSONResponse({"id": ID, "base_model": "b", "rank": 2, "files": entries})
+
+    def spoil(self, name: str, data: bytes) -> None:
+        """Other bytes, honestly described: what a stolen bucket key could put there."""
+        self.files[name] = data
+        self.digests[name] = hashlib.sha256(data).hexdigest()
+
+
+@pytest.fixture
+def control(tmp_path: Path) -> FakeControlPlane:
+    return FakeControlPlane(tmp_path / "made")
+
+
+@pytest.fixture
+async def source(control: FakeControlPlane) -> AsyncIterator[adapters.Source]:
+    async with fake_replica(control.answer) as client:
+        yield adapters.Source(url=str(client._http.base_url).rstrip("/"), token="serving-secret")
+
+
+async def test_an_adapter_is_fetched_once(
+    control: FakeControlPlane, source: adapters.Source, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        folder = await adapters.fetch(ID, source=source, folder=tmp_path / "cache")
+    assert folder is not None and control.asked == 1
+    assert (folder / adapters.WEIGHTS).read_bytes() == control.files[adapters.WEIGHTS]
+
+
+@pytest.mark.parametrize("name", ["mv-unknown000", "../../etc", "mv-", "smollm2", "mv-a/../../b000000"])
+async def test_what_is_no_adapter_is_none(name: str, source: adapters.Source, tmp_path: Path) -> None:
+    assert await adapters.fetch(name, source=source, folder=tmp_path / "cache") is None
+
+
+HEADER = json.dumps({"a": {"dtype": "F32", "shape": [9], "data_offsets": [0, 36]}}).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        (adapters.WEIGHTS, b"\xff" * 64, "header"),
+        (adapters.WEIGHTS, len(HEADER).to_bytes(8, "little") + HEADER + b"\0" * 35, "bad type or place"),
+        (adapters.CONFIG, b'{"peft_type": "LORA", "modules_to_save": ["lm_head"]}', "plain LoRA"),
+        (adapters.CONFIG, b'{"peft_type": "IA3"}', "plain LoRA"),
+    ],
+)
+async def test_a_spoilt_adapter_never_reaches_vllm(
+    name: str, data: bytes, words: str, control: FakeControlPlane, source: adapters.Source, tmp_path: Path
+) -> None:
+    control.spoil(name, data)
+    with pytest.raises(adapters.AdapterError, match=words):
+        await adapters.fetch(ID, source=source, folder=tmp_path / "cache")
+    assert not (tmp_path / "cache" / ID).exists()
+
+
+async def test_other_bytes_than_were_trained_are_refused(
+    control: FakeControlPlane, source: adapters.Source, tmp_path: Path
+) -> None:
+    control.files[adapters.WEIGHTS] = control.files[adapters.WEIGHTS][:-1] + b"\1"
+    with pytest.raises(adapters.AdapterError, match="SHA-256"):
+        await adapters.fetch(ID, source=source, folder=tmp_path / "cache")
+    assert not (tmp_path / "cache" / ID).exists()
