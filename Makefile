@@ -57,6 +57,7 @@ proto: install ## regenerate proto/gen from proto/tuningfork_pb
 	$(BIN)/python -m grpc_tools.protoc -Iproto $(call PROTO_OUT,proto/gen)
 
 bench: install ## the README's figures, each as a ratio or a median measured in one run
+	@$(BIN)/tuningfork models prepare
 	$(BIN)/python -m bench.training
 	$(BIN)/python -m bench.publishing
 

@@ -38,16 +38,17 @@ class ChatFormat:
 
 
 def read_examples(path: Path, *, chat: ChatFormat, param: str) -> list[Example]:
-    """Raises DataError naming the example (1-based) that cannot be trained on."""
-    examples = []
+    """Raises DataError naming the example and its line (both 1-based) that cannot be trained on."""
+    examples: list[Example] = []
     with path.open("rb") as lines:
-        rows = (line for line in lines if line.strip())
-        for number, line in enumerate(rows, start=1):
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
             try:
-                example = encode(json.loads(line), chat=chat)
+                examples.append(encode(json.loads(line), chat=chat))
             except ValueError as error:
-                raise DataError(f"Invalid file format. Example {number} {error}", param=param) from error
-            examples.append(example)
+                place = f"Example {len(examples) + 1} (line {number})"
+                raise DataError(f"Invalid file format. {place} {error}", param=param) from error
     return examples
 
 

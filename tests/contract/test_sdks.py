@@ -18,19 +18,8 @@ def test_sdk(version: str, service: Service) -> None:
     python = INTERPRETERS[version]
     assert python.exists(), "run `make test`: it makes the interpreter with the older SDK"
     assert sdk_of(python).startswith(version + ".")
-    command = [
-        str(python),
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-c",
-        os.devnull,
-        "-ra",
-        "-x",
-        ".",
-    ]
+    alone = ["-c", os.devnull, "--confcutdir=.", "-p", "no:cacheprovider", "-p", "no:asyncio"]
+    command = [str(python), "-m", "pytest", "-q", *alone, "."]
     result = subprocess.run(
         command,
         cwd=SDK_TESTS,

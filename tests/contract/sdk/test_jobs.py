@@ -163,7 +163,7 @@ NO_ANSWER = {"messages": [{"role": "user", "content": "hi"}]}
         ([*ROWS, WRONG_ROLE], "invalid_file_format", ["Example 13 (line 13)", "message 0", "robot", "user"]),
         ([*ROWS, NO_ANSWER], "invalid_file_format", ["line 13", "assistant"]),
         ([{"prompt": "a", "completion": "b"}] * 10, "invalid_file_format", ["line 1", "messages"]),
-        ([*ROWS, LONG], "invalid_file_format", ["Example 13", "2048", "shorten"]),
+        ([*ROWS, LONG], "invalid_file_format", ["Example 13 (line 13)", "2048", "shorten"]),
     ],
 )
 def test_a_bad_training_file_fails_the_job_and_says_where(client, rows, code, words) -> None:

@@ -17,9 +17,9 @@ SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
 def test_only_one_holds_a_home(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
-    with home.locked():
-        with pytest.raises(SystemExit, match=f"already running on .* .pid {os.getpid()}"), home.locked():
-            pass
+    refused = pytest.raises(SystemExit, match=f"already running on .* .pid {os.getpid()}")
+    with home.locked(), refused, home.locked():
+        pass
     with home.locked():
         pass
 

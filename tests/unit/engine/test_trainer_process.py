@@ -62,7 +62,7 @@ def test_bad_runs_fail_alone_and_good_ones_finish(trainer: TrainerProcess, tmp_p
     trainer.start(spec(), tmp_path / "a", text=json.dumps(ROWS[0]) + "\n" + json.dumps(long) + "\n")
     assert trainer.until_end() == ["failed"]
     assert trainer.last.failed.code == "invalid_file_format"
-    assert "Example 2 has 30" in trainer.last.failed.message
+    assert "Example 2 (line 2) has 30" in trainer.last.failed.message
     wild = Supervised(n_epochs=50, batch_size=1, learning_rate_multiplier=1e30)
     trainer.start(spec(method=wild), tmp_path / "b")
     assert trainer.until_end()[-1] == "failed"
