@@ -15,12 +15,16 @@ from api.domain.ids import NewId, make_id
 from api.rest import app as rest
 from api.rest.context import Services
 from api.rpc import server as rpc
+from api.services.accounts import AccountService
+from api.services.audit import AuditLog
 from api.services.files import FileService
 from api.services.health import HealthService
 from api.services.jobs import JobService
 from api.services.keys import KeyService
 from api.services.leases import LeaseService
+from api.services.members import MemberService
 from api.services.models import ModelService
+from api.services.projects import ProjectService
 from api.services.publishing import Publishing
 from api.services.validation import Validation
 from api.services.wakeups import Wakeup
@@ -75,8 +79,14 @@ class Parts:
         to_validate, queued, trained = Wakeup(), Wakeup(), Wakeup()
         shared: dict[str, Any] = {"database": database, "new_id": new_id}
         self.settings = settings
+        keys = KeyService(pepper=settings.key_pepper.get_secret_value(), **shared)
+        audit = AuditLog(**shared)
         self.services = Services(
-            keys=KeyService(pepper=settings.key_pepper.get_secret_value(), **shared),
+            keys=keys,
+            projects=ProjectService(keys=keys, audit=audit, **shared),
+            accounts=AccountService(keys=keys, audit=audit, **shared),
+            members=MemberService(keys=keys, audit=audit, **shared),
+            audit=audit,
             files=FileService(blobs=blobs, max_bytes=settings.max_file_bytes, **shared),
             jobs=JobService(
                 random_below=secrets.randbelow,

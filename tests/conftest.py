@@ -4,4 +4,9 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-pytest_plugins = ["tests.support.service", "tests.support.stores", "tests.support.tiny_model"]
+pytest_plugins = [
+    "tests.support.service",
+    "tests.support.stores",
+    "tests.support.app",
+    "tests.support.tiny_model",
+]

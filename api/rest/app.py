@@ -4,7 +4,15 @@ from collections.abc import Callable
 
 from fastapi import FastAPI
 
-from api.rest import errors, files_routes, health_routes, inference_routes, jobs_routes, models_routes
+from api.rest import (
+    errors,
+    files_routes,
+    health_routes,
+    inference_routes,
+    jobs_routes,
+    models_routes,
+    organization_routes,
+)
 from api.rest.context import Services
 from api.rest.edges import BodyLimit, RequestEdge
 
@@ -12,7 +20,14 @@ from api.rest.edges import BodyLimit, RequestEdge
 def build(services: Services, *, new_request_id: Callable[[], str]) -> FastAPI:
     app = FastAPI(title="TuningFork", version="0.1.0", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.services = services
-    for routes in (files_routes, jobs_routes, models_routes, inference_routes, health_routes):
+    for routes in (
+        files_routes,
+        jobs_routes,
+        models_routes,
+        inference_routes,
+        organization_routes,
+        health_routes,
+    ):
         app.include_router(routes.router)
     errors.install(app)
     app.add_middleware(BodyLimit, max_file_bytes=services.max_file_bytes)

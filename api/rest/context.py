@@ -2,17 +2,21 @@
 
 import hmac
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated, Final, cast
 
 from fastapi import Depends, Request
 
 from api.domain.errors import ErrorKind, ServiceError
-from api.domain.keys import Caller
+from api.domain.keys import Caller, Scope
+from api.services.accounts import AccountService
+from api.services.audit import AuditLog
 from api.services.files import FileService
 from api.services.health import HealthService
 from api.services.jobs import JobService
 from api.services.keys import KeyService
+from api.services.members import MemberService
 from api.services.models import ModelService
+from api.services.projects import ProjectService
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +26,10 @@ class Services:
     jobs: JobService
     models: ModelService
     health: HealthService
+    projects: ProjectService
+    accounts: AccountService
+    members: MemberService
+    audit: AuditLog
     serving_token: str
     max_file_bytes: int
 
@@ -38,8 +46,23 @@ def bearer_token(request: Request) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else None
 
 
+SAMPLING: Final = frozenset(
+    {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/embeddings"}
+)
+READING: Final = frozenset({"GET", "HEAD"})
+
+
+def needed_scope(request: Request) -> Scope:
+    if request.url.path in SAMPLING:
+        return Scope.READ if request.method in READING else Scope.SAMPLE
+    return Scope.READ if request.method in READING else Scope.WRITE
+
+
 async def caller_of(request: Request, services: ServicesDep) -> Caller:
-    return await services.keys.authenticate(bearer_token(request))
+    """Whoever the key says, if it may do what the method asks for. Raises ServiceError."""
+    caller = await services.keys.authenticate(bearer_token(request))
+    caller.require(needed_scope(request))
+    return caller
 
 
 CallerDep = Annotated[Caller, Depends(caller_of)]

@@ -28,9 +28,14 @@ class KeyService:
                 connection,
                 organization=organization,
                 project=DEFAULT_PROJECT,
-                digest=self._digest(key),
+                digest=self.digest(key),
+                redacted=masked(key),
                 new_id=self._new_id,
             )
+
+    def forget(self) -> None:
+        """After a key was revoked here. Other processes forget within a second."""
+        self._known.clear()
 
     async def authenticate(self, token: str | None) -> Caller:
         """A revoked key stops working within a second. Raises ServiceError(UNAUTHENTICATED)."""
@@ -40,7 +45,7 @@ class KeyService:
                 "You didn't provide an API key. Send it as 'Authorization: Bearer <key>'; `tuningfork up` "
                 "writes one to client.env in its home folder.",
             )
-        digest = self._digest(token)
+        digest = self.digest(token)
         at, caller = self._known.get(digest, (0.0, None))
         if caller is not None and time.monotonic() - at < CACHE_SECONDS:
             return caller
@@ -58,7 +63,7 @@ class KeyService:
         self._known[digest] = (time.monotonic(), caller)
         return caller
 
-    def _digest(self, key: str) -> bytes:
+    def digest(self, key: str) -> bytes:
         return hmac.digest(self._pepper, key.encode(), hashlib.sha256)
 
 

@@ -1,35 +1,68 @@
-"""Rows of organizations, projects and API keys."""
+"""Rows behind a bearer token: from a key's digest to its caller, and the operator's own key."""
 
 from api.domain.ids import NewId
-from api.domain.keys import Caller
-from api.store.database import Connection, execute, fetch_one, queries
+from api.domain.keys import SCOPES_OF, Caller, Role, Scope
+from api.store.database import Connection, Row, execute, fetch_one, queries
+
+OPERATOR_NAME = "operator"
+OPERATOR_EMAIL = "operator@localhost"
 
 
 async def find_caller(connection: Connection, *, digest: bytes) -> Caller | None:
+    """None for a key that is unknown, revoked or expired, or whose project or holder is gone."""
     row = await fetch_one(connection, queries("keys")["caller"], digest=digest)
     if row is None:
         return None
+    await execute(connection, queries("keys")["used"], id=row["key_id"])
     return Caller(
         key_id=row["key_id"],
         project_id=row["project_id"],
         organization_id=row["organization_id"],
         organization_slug=row["slug"],
+        scopes=scopes_from(row),
     )
 
 
+def scopes_from(row: Row) -> frozenset[Scope]:
+    """A key never has more than its holder's role."""
+    role = frozenset[Scope]() if row["role"] in (None, "none") else SCOPES_OF[Role(row["role"])]
+    return frozenset(Scope(word) for word in row["scopes"]) & role
+
+
 async def ensure_key(
-    connection: Connection, *, organization: str, project: str, digest: bytes, new_id: NewId
+    connection: Connection, *, organization: str, project: str, digest: bytes, redacted: str, new_id: NewId
 ) -> None:
-    """Makes what is missing of organization, project and key. Repeating it is harmless."""
+    """Makes what is missing of organization, project, owner and owner's key. Repeating it is harmless."""
     sql = queries("keys")
     await execute(connection, sql["insert_organization"], id=new_id("org-"), slug=organization)
-    row = await fetch_one(connection, sql["organization"], slug=organization)
+    organization_id = await _id(connection, "organization", slug=organization)
+    project_id = await _made(
+        connection, "project", id=new_id("proj_"), organization_id=organization_id, name=project
+    )
+    owner = {"organization_id": organization_id, "email": OPERATOR_EMAIL}
+    await execute(connection, sql["insert_owner"], id=new_id("user-"), name=OPERATOR_NAME, **owner)
+    await execute(
+        connection,
+        sql["insert_key"],
+        id=new_id("key_"),
+        project_id=project_id,
+        digest=digest,
+        name=OPERATOR_NAME,
+        redacted=redacted,
+        member_id=await _id(connection, "owner", **owner),
+        scopes=sorted(Scope),
+    )
+
+
+async def _made(connection: Connection, what: str, *, id: str, **values: object) -> str:
+    await execute(connection, queries("keys")[f"insert_{what}"], id=id, **values)
+    return await _id(connection, what, **values)
+
+
+async def _id(connection: Connection, what: str, **values: object) -> str:
+    row = await fetch_one(connection, queries("keys")[what], **values)
     assert row is not None
-    values = {"organization_id": row["id"], "name": project}
-    await execute(connection, sql["insert_project"], id=new_id("proj_"), **values)
-    row = await fetch_one(connection, sql["project"], **values)
-    assert row is not None
-    await execute(connection, sql["insert_key"], id=new_id("key_"), project_id=row["id"], digest=digest)
+    return str(row["id"])
 
 
 async def slug(connection: Connection, *, organization_id: str) -> str:

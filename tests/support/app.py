@@ -1,0 +1,68 @@
+"""The REST application over real stores, without vLLM and without background loops."""
+
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from functools import partial
+
+import httpx
+import pytest_asyncio
+
+from api.domain.ids import make_id
+from api.rest import app as rest
+from api.rest.context import Services
+from api.services.accounts import AccountService
+from api.services.audit import AuditLog
+from api.services.health import HealthService
+from api.services.members import MemberService
+from api.services.models import ModelService
+from api.services.projects import ProjectService
+from serving.gateway.client import ReplicaClient
+from serving.gateway.replicas import Replicas
+from tests.support.stores import BASE, World
+
+OUR_KEY, THEIR_KEY = "sk-tf-ours", "sk-tf-theirs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rest:
+    """`as_key(key)` is a client that shows that key."""
+
+    transport: httpx.ASGITransport
+    world: World
+
+    def as_key(self, key: str) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            transport=self.transport,
+            base_url="http://test/v1",
+            headers={"Authorization": f"Bearer {key}"},
+        )
+
+
+def services_over(world: World, replicas: Replicas) -> Services:
+    shared = {"database": world.database, "new_id": world.new_id}
+    audit = AuditLog(**shared)
+    return Services(
+        keys=world.keys,
+        files=world.files,
+        jobs=world.jobs,
+        models=ModelService(database=world.database, blobs=world.blobs, replicas=replicas),
+        health=HealthService(database=world.database, blobs=world.blobs, replicas=replicas),
+        projects=ProjectService(keys=world.keys, audit=audit, **shared),
+        accounts=AccountService(keys=world.keys, audit=audit, **shared),
+        members=MemberService(keys=world.keys, audit=audit, **shared),
+        audit=audit,
+        serving_token="serving-token",
+        max_file_bytes=10_000_000,
+    )
+
+
+@pytest_asyncio.fixture
+async def api(world: World) -> AsyncIterator[Rest]:
+    replica = ReplicaClient(base_model=BASE, url="http://127.0.0.1:9", api_key="nobody")
+    services = services_over(world, Replicas([replica]))
+    await services.models.remember_bases()
+    new_request_id = partial(make_id, "req_", secrets.randbelow)
+    app = rest.build(services, new_request_id=new_request_id)
+    yield Rest(transport=httpx.ASGITransport(app=app, raise_app_exceptions=False), world=world)
+    await replica.close()
