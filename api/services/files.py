@@ -39,7 +39,7 @@ class FileService:
             await asyncio.to_thread(check_jsonl, source)
         file_id = self._new_id("file-")
         await self._blobs.put(file_key(file_id), source=source, size_bytes=size_bytes)
-        async with self._database.transaction() as connection:
+        async with self._database.tenant(caller.project_id) as connection:
             return await files.insert(
                 connection,
                 file_id=file_id,
@@ -74,7 +74,7 @@ class FileService:
     async def list(
         self, caller: Caller, *, purpose: str | None, limit: int, order: Order, after: str | None
     ) -> Page[File]:
-        async with self._database.transaction() as connection:
+        async with self._database.tenant(caller.project_id) as connection:
             return await files.page(
                 connection,
                 project_id=caller.project_id,
@@ -85,7 +85,7 @@ class FileService:
             )
 
     async def retrieve(self, caller: Caller, file_id: str) -> File:
-        async with self._database.transaction() as connection:
+        async with self._database.tenant(caller.project_id) as connection:
             file = await files.get(connection, project_id=caller.project_id, file_id=file_id)
         if file is None:
             raise not_found(f"No such File object: {file_id}", param="id")
@@ -97,7 +97,7 @@ class FileService:
 
     async def delete(self, caller: Caller, file_id: str) -> None:
         """The row goes first: bytes without a row are nobody's, a row without bytes would be a lie."""
-        async with self._database.transaction() as connection:
+        async with self._database.tenant(caller.project_id) as connection:
             job_id = await files.used_by(connection, project_id=caller.project_id, file_id=file_id)
             if job_id is not None:
                 raise invalid(

@@ -34,7 +34,7 @@ class JobService:
         self._check_model(new.model)
         job_id = self._new_id("ftjob-")
         seed = self._random_below(MAX_SEED + 1) if new.seed is None else new.seed
-        async with self._database.transaction() as connection:
+        async with self._database.tenant(caller.project_id) as connection:
             await self._check_file(connection, caller, new.training_file, param="training_file")
             if new.validation_file is not None:
                 await self._check_file(connection, caller, new.validation_file, param="validation_file")
@@ -85,13 +85,13 @@ class JobService:
     async def list(
         self, caller: Caller, *, after: str | None, limit: int, metadata: Mapping[str, str] | None
     ) -> Page[Job]:
-        async with self._database.transaction() as connection:
+        async with self._database.tenant(caller.project_id) as connection:
             return await jobs.page(
                 connection, project_id=caller.project_id, after=after, limit=limit, metadata=metadata
             )
 
     async def retrieve(self, caller: Caller, job_id: str) -> Job:
-        async with self._database.transaction() as connection:
+        async with self._database.tenant(caller.project_id) as connection:
             return await self._owned(connection, caller, job_id)
 
     async def _owned(self, connection: Connection, caller: Caller, job_id: str) -> Job:
@@ -101,7 +101,7 @@ class JobService:
         return job
 
     async def cancel(self, caller: Caller, job_id: str) -> Job:
-        async with self._database.transaction() as connection:
+        async with self._database.tenant(caller.project_id) as connection:
             cancelled = await jobs.cancel(connection, project_id=caller.project_id, job_id=job_id)
             if cancelled is None:
                 job = await self._owned(connection, caller, job_id)
@@ -111,7 +111,7 @@ class JobService:
 
     async def events(self, caller: Caller, job_id: str, *, after: str | None, limit: int) -> Page[JobEvent]:
         """Newest first."""
-        async with self._database.transaction() as connection:
+        async with self._database.tenant(caller.project_id) as connection:
             await self._owned(connection, caller, job_id)
             return await job_events.page(
                 connection, project_id=caller.project_id, job_id=job_id, after=after, limit=limit
@@ -121,7 +121,7 @@ class JobService:
         self, caller: Caller, job_id: str, *, after: str | None, limit: int
     ) -> Page[Checkpoint]:
         """Newest first."""
-        async with self._database.transaction() as connection:
+        async with self._database.tenant(caller.project_id) as connection:
             await self._owned(connection, caller, job_id)
             return await models.checkpoints(
                 connection, project_id=caller.project_id, job_id=job_id, after=after, limit=limit

@@ -53,12 +53,12 @@ class ModelService:
             await models.ensure_base(connection, names=self._replicas.base_models)
 
     async def list(self, caller: Caller) -> Sequence[BaseModel | ModelVersion]:
-        async with self._database.transaction() as connection:
+        async with self._database.tenant(caller.project_id) as connection:
             bases = await models.bases(connection, names=self._replicas.base_models)
             return [*bases, *await models.published(connection, project_id=caller.project_id)]
 
     async def retrieve(self, caller: Caller, name: str) -> BaseModel | ModelVersion:
-        async with self._database.transaction() as connection:
+        async with self._database.tenant(caller.project_id) as connection:
             if name in self._replicas.base_models:
                 return (await models.bases(connection, names=[name]))[0]
             version = await models.by_name(connection, project_id=caller.project_id, name=name)
@@ -69,7 +69,7 @@ class ModelService:
     async def delete(self, caller: Caller, name: str) -> None:
         """From the answer on the model is gone for its users; then the replica and the store let go of it."""
         version = await self._version(caller, name)
-        async with self._database.transaction() as connection:
+        async with self._database.tenant(caller.project_id) as connection:
             if not await models.delete(connection, project_id=caller.project_id, version_id=version.id):
                 raise no_such_model(name)
         try:
@@ -117,7 +117,7 @@ class ModelService:
     async def served(self, caller: Caller, name: str) -> Served:
         if name in self._replicas.base_models:
             return Served(replica=self._replicas.of(name), served_name=name)
-        async with self._database.transaction() as connection:
+        async with self._database.tenant(caller.project_id) as connection:
             version = await models.by_name(connection, project_id=caller.project_id, name=name)
         if version is None or version.base_model not in self._replicas.base_models:
             raise no_such_model(name)

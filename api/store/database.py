@@ -16,6 +16,11 @@ Connection = psycopg.AsyncConnection[DictRow]
 Row = Mapping[str, Any]
 STATEMENT_TIMEOUT_MS = 15_000
 POOL_TIMEOUT_SECONDS = 10
+TENANT_ROLE = "tuningfork_tenant"
+# Both end with the transaction, so that a connection goes back to the pool as it came.
+ENTER_PROJECT = (
+    b"select set_config('role', %(role)s, true), set_config('tuningfork.project_id', %(project_id)s, true)"
+)
 
 
 class Database:
@@ -51,6 +56,13 @@ class Database:
             raise ServiceError(
                 ErrorKind.UNAVAILABLE, "The database does not answer. Please try again."
             ) from error
+
+    @asynccontextmanager
+    async def tenant(self, project_id: str) -> AsyncIterator[Connection]:
+        """As `transaction`, behind the wall of one project: row-level security hides every other project's rows."""
+        async with self.transaction() as connection:
+            await connection.execute(ENTER_PROJECT, {"role": TENANT_ROLE, "project_id": project_id})
+            yield connection
 
     async def answers(self) -> bool:
         try:
