@@ -102,6 +102,7 @@ update job set prepared_at = now() where id = %(id)s
 -- What is left takes as long per step as what is done did.
 update job set tokens_seen = %(tokens)s,
                estimated_finish = now() + (now() - prepared_at) / %(step)s * (%(total_steps)s - %(step)s)
+                                  + interval '3 seconds'  -- publishing
 where id = %(id)s
 
 -- name: trained
