@@ -19,6 +19,7 @@ from api.services.accounts import AccountService
 from api.services.audit import AuditLog
 from api.services.files import FileService
 from api.services.health import HealthService
+from api.services.idempotency import IdempotencyService
 from api.services.jobs import JobService
 from api.services.keys import KeyService
 from api.services.leases import LeaseService
@@ -87,6 +88,7 @@ class Parts:
             accounts=AccountService(keys=keys, audit=audit, **shared),
             members=MemberService(keys=keys, audit=audit, **shared),
             audit=audit,
+            idempotency=IdempotencyService(database=database),
             files=FileService(blobs=blobs, max_bytes=settings.max_file_bytes, **shared),
             jobs=JobService(
                 random_below=secrets.randbelow,

@@ -15,6 +15,7 @@ from api.rest import (
 )
 from api.rest.context import Services
 from api.rest.edges import BodyLimit, RequestEdge
+from api.rest.idempotency import Idempotency
 
 
 def build(services: Services, *, new_request_id: Callable[[], str]) -> FastAPI:
@@ -30,6 +31,7 @@ def build(services: Services, *, new_request_id: Callable[[], str]) -> FastAPI:
     ):
         app.include_router(routes.router)
     errors.install(app)
+    app.add_middleware(Idempotency)
     app.add_middleware(BodyLimit, max_file_bytes=services.max_file_bytes)
     app.add_middleware(RequestEdge, new_request_id=new_request_id)
     return app

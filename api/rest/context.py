@@ -12,6 +12,7 @@ from api.services.accounts import AccountService
 from api.services.audit import AuditLog
 from api.services.files import FileService
 from api.services.health import HealthService
+from api.services.idempotency import IdempotencyService
 from api.services.jobs import JobService
 from api.services.keys import KeyService
 from api.services.members import MemberService
@@ -30,6 +31,7 @@ class Services:
     accounts: AccountService
     members: MemberService
     audit: AuditLog
+    idempotency: IdempotencyService
     serving_token: str
     max_file_bytes: int
 

@@ -14,6 +14,7 @@ from api.rest.context import Services
 from api.services.accounts import AccountService
 from api.services.audit import AuditLog
 from api.services.health import HealthService
+from api.services.idempotency import IdempotencyService
 from api.services.members import MemberService
 from api.services.models import ModelService
 from api.services.projects import ProjectService
@@ -52,6 +53,7 @@ def services_over(world: World, replicas: Replicas) -> Services:
         accounts=AccountService(keys=world.keys, audit=audit, **shared),
         members=MemberService(keys=world.keys, audit=audit, **shared),
         audit=audit,
+        idempotency=IdempotencyService(database=world.database),
         serving_token="serving-token",
         max_file_bytes=10_000_000,
     )

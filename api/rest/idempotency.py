@@ -1,0 +1,119 @@
+"""`Idempotency-Key` at the edge: reads the body once, runs the request or repeats its answer."""
+
+import hashlib
+import tempfile
+from dataclasses import dataclass, field
+from typing import IO, Final
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.domain.errors import ServiceError
+from api.rest.context import bearer_token, services_of
+from api.rest.errors import on_service_error
+from api.services.idempotency import MAX_BODY_BYTES, Answer
+
+IN_MEMORY_BYTES: Final = 1024 * 1024
+CHUNK_BYTES: Final = 256 * 1024
+
+
+class Idempotency:
+    """Only POSTs that carry the header pass through here; all others are untouched."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST":
+            return await self._app(scope, receive, send)
+        key = Headers(scope=scope).get("idempotency-key")
+        if key is None:
+            return await self._app(scope, receive, send)
+        request = Request(scope)
+        try:
+            await self._once(request, key, receive, send)
+        except ServiceError as error:
+            reply = await on_service_error(request, error)
+            await reply(scope, receive, send)
+
+    async def _once(self, request: Request, key: str, receive: Receive, send: Send) -> None:
+        services = services_of(request)
+        caller = await services.keys.authenticate(bearer_token(request))
+        with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES) as body:
+            fingerprint = await read_body(request, receive, body)
+            kept = await services.idempotency.begin(caller, key=key, fingerprint=fingerprint)
+            if kept is not None:
+                await repeated(kept)(request.scope, receive, send)
+                return
+            recorder = Recorder(send)
+            try:
+                await self._app(request.scope, replayed(body, receive), recorder.send)
+            finally:
+                await services.idempotency.end(caller, key=key, answer=recorder.answer())
+
+
+async def read_body(request: Request, receive: Receive, body: IO[bytes]) -> bytes:
+    """SHA-256 of method, path and body, which is left at its start."""
+    digest = hashlib.sha256(f"{request.method} {request.url.path}\n".encode())
+    more = True
+    while more:
+        message = await receive()
+        chunk = message.get("body", b"")
+        digest.update(chunk)
+        body.write(chunk)
+        more = message.get("more_body", False)
+    body.seek(0)
+    return digest.digest()
+
+
+def replayed(body: IO[bytes], receive: Receive) -> Receive:
+    """The body again, then whatever the client does next."""
+    finished = False
+
+    async def next_message() -> Message:
+        nonlocal finished
+        if finished:
+            return await receive()
+        chunk = body.read(CHUNK_BYTES)
+        finished = not chunk
+        return {"type": "http.request", "body": chunk, "more_body": bool(chunk)}
+
+    return next_message
+
+
+def repeated(answer: Answer) -> Response:
+    return Response(
+        answer.body,
+        status_code=answer.status,
+        media_type=answer.content_type,
+        headers={"idempotent-replayed": "true"},
+    )
+
+
+@dataclass(kw_only=False)
+class Recorder:
+    """Passes an answer on and keeps a copy of as much as may be stored."""
+
+    onward: Send
+    status: int = 0
+    content_type: str = "application/json"
+    body: bytearray = field(default_factory=bytearray)
+    whole: bool = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.content_type = Headers(raw=message["headers"]).get("content-type", self.content_type)
+        elif message["type"] == "http.response.body":
+            if len(self.body) <= MAX_BODY_BYTES:
+                self.body += message.get("body", b"")
+            self.whole = not message.get("more_body", False)
+        await self.onward(message)
+
+    def answer(self) -> Answer | None:
+        """None for an answer that broke off."""
+        if not self.whole:
+            return None
+        return Answer(status=self.status, content_type=self.content_type, body=bytes(self.body))

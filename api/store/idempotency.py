@@ -1,0 +1,64 @@
+"""Rows of idempotency keys: who runs a request first, and what it answered."""
+
+from dataclasses import dataclass
+
+from api.store.database import Connection, execute, fetch_one, queries
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """`status` is None while the first request still runs."""
+
+    fingerprint: bytes
+    status: int | None
+    content_type: str | None
+    body: bytes | None
+
+
+async def claim(
+    connection: Connection,
+    *,
+    project_id: str,
+    key: str,
+    fingerprint: bytes,
+    lock_seconds: float,
+    keep_seconds: float,
+) -> bool:
+    """Whether the caller is the one to run the request."""
+    row = await fetch_one(
+        connection,
+        queries("idempotency")["claim"],
+        project_id=project_id,
+        key=key,
+        fingerprint=fingerprint,
+        lock_seconds=lock_seconds,
+        keep_seconds=keep_seconds,
+    )
+    return row is not None
+
+
+async def find(connection: Connection, *, project_id: str, key: str) -> Kept | None:
+    row = await fetch_one(connection, queries("idempotency")["find"], project_id=project_id, key=key)
+    return Kept(**row) if row else None
+
+
+async def finish(
+    connection: Connection, *, project_id: str, key: str, status: int, content_type: str, body: bytes
+) -> None:
+    await execute(
+        connection,
+        queries("idempotency")["finish"],
+        project_id=project_id,
+        key=key,
+        status=status,
+        content_type=content_type,
+        body=body,
+    )
+
+
+async def release(connection: Connection, *, project_id: str, key: str) -> None:
+    await execute(connection, queries("idempotency")["release"], project_id=project_id, key=key)
+
+
+async def forget_old(connection: Connection, *, keep_seconds: float) -> int:
+    return await execute(connection, queries("idempotency")["forget_old"], keep_seconds=keep_seconds)

@@ -1,0 +1,78 @@
+"""`Idempotency-Key`: the same request twice is done once."""
+
+import asyncio
+from typing import Any
+
+import httpx
+
+from tests.store.test_tenancy import DATA, upload
+from tests.support.app import OUR_KEY, THEIR_KEY, Rest
+
+PATH = "fine_tuning/jobs"
+
+
+async def body_for(client: httpx.AsyncClient, **more: object) -> dict[str, Any]:
+    return {"model": "tiny-base", "training_file": (await upload(client)).json()["id"], **more}
+
+
+async def post(client: httpx.AsyncClient, body: dict[str, Any], key: str = "k1") -> httpx.Response:
+    return await client.post(PATH, json=body, headers={"Idempotency-Key": key})
+
+
+async def test_fifty_at_once_make_one_job(api: Rest) -> None:
+    client = api.as_key(OUR_KEY)
+    body = await body_for(client)
+    replies = await asyncio.gather(*(post(client, body) for _ in range(50)))
+    assert {reply.status_code for reply in replies} == {200}
+    assert len({reply.content for reply in replies}) == 1
+    assert sum("idempotent-replayed" in reply.headers for reply in replies) == 49
+    assert len((await client.get(PATH)).json()["data"]) == 1
+
+
+async def test_another_body_is_refused_and_another_key_is_another_job(api: Rest) -> None:
+    client = api.as_key(OUR_KEY)
+    body = await body_for(client)
+    first = await post(client, body)
+    other = await post(client, body | {"seed": 1})
+    assert (other.status_code, other.json()["error"]["code"]) == (400, "idempotency_key_in_use")
+    second = await post(client, body, key="k2")
+    assert second.json()["id"] != first.json()["id"]
+
+
+async def test_what_was_refused_may_be_mended_under_the_same_key(api: Rest) -> None:
+    client = api.as_key(OUR_KEY)
+    body = await body_for(client)
+    assert (await post(client, body | {"seed": -1})).status_code == 400
+    assert (await post(client, body)).status_code == 200
+
+
+async def test_keys_belong_to_their_project(api: Rest) -> None:
+    ours, theirs = api.as_key(OUR_KEY), api.as_key(THEIR_KEY)
+    first, second = await post(ours, await body_for(ours)), await post(theirs, await body_for(theirs))
+    assert first.status_code == second.status_code == 200
+    assert first.json()["id"] != second.json()["id"]
+
+
+async def test_an_upload_is_stored_once(api: Rest) -> None:
+    client = api.as_key(OUR_KEY)
+    headers = {"Idempotency-Key": "up", "Content-Type": "multipart/form-data; boundary=x"}
+    form = (
+        b'--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n'
+        b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n'
+        + DATA
+        + b"\r\n--x--\r\n"
+    )
+    ids = {(await client.post("files", content=form, headers=headers)).json()["id"] for _ in range(3)}
+    assert len(ids) == 1
+    assert (await client.get(f"files/{ids.pop()}/content")).content == DATA
+
+
+async def test_a_key_has_bounds(api: Rest) -> None:
+    client = api.as_key(OUR_KEY)
+    reply = await post(client, await body_for(client), key="x" * 256)
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "Idempotency-Key")
+
+
+async def test_without_a_valid_key_nothing_is_remembered(api: Rest) -> None:
+    reply = await api.as_key("sk-tf-nobody").post(PATH, json={}, headers={"Idempotency-Key": "k"})
+    assert reply.status_code == 401
