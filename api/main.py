@@ -27,6 +27,7 @@ from api.services.members import MemberService
 from api.services.models import ModelService
 from api.services.projects import ProjectService
 from api.services.publishing import Publishing
+from api.services.stored import StoredService
 from api.services.validation import Validation
 from api.services.wakeups import Wakeup
 from api.settings import ApiSettings
@@ -88,6 +89,7 @@ class Parts:
             accounts=AccountService(keys=keys, audit=audit, **shared),
             members=MemberService(keys=keys, audit=audit, **shared),
             audit=audit,
+            stored=StoredService(database=database),
             idempotency=IdempotencyService(database=database),
             files=FileService(blobs=blobs, max_bytes=settings.max_file_bytes, **shared),
             jobs=JobService(
@@ -96,7 +98,12 @@ class Parts:
                 to_validate=to_validate,
                 **shared,
             ),
-            models=ModelService(database=database, blobs=blobs, replicas=replicas),
+            models=ModelService(
+                database=database,
+                blobs=blobs,
+                replicas=replicas,
+                salt_key=settings.key_pepper.get_secret_value(),
+            ),
             health=HealthService(database=database, blobs=blobs, replicas=replicas),
             serving_token=settings.serving_token.get_secret_value(),
             max_file_bytes=settings.max_file_bytes,

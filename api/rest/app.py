@@ -10,8 +10,11 @@ from api.rest import (
     health_routes,
     inference_routes,
     jobs_routes,
+    messages_routes,
     models_routes,
     organization_routes,
+    responses_routes,
+    stored_routes,
 )
 from api.rest.context import Services
 from api.rest.edges import BodyLimit, RequestEdge
@@ -26,6 +29,9 @@ def build(services: Services, *, new_request_id: Callable[[], str]) -> FastAPI:
         jobs_routes,
         models_routes,
         inference_routes,
+        stored_routes,
+        responses_routes,
+        messages_routes,
         organization_routes,
         health_routes,
     ):

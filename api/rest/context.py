@@ -18,6 +18,7 @@ from api.services.keys import KeyService
 from api.services.members import MemberService
 from api.services.models import ModelService
 from api.services.projects import ProjectService
+from api.services.stored import StoredService
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,7 @@ class Services:
     accounts: AccountService
     members: MemberService
     audit: AuditLog
+    stored: StoredService
     idempotency: IdempotencyService
     serving_token: str
     max_file_bytes: int
@@ -44,12 +46,23 @@ ServicesDep = Annotated[Services, Depends(services_of)]
 
 
 def bearer_token(request: Request) -> str | None:
+    """Anthropic's SDK shows its key as `x-api-key`."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None
+    if scheme.lower() == "bearer":
+        return token.strip()
+    return request.headers.get("x-api-key")
 
 
 SAMPLING: Final = frozenset(
-    {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/embeddings"}
+    {
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/responses",
+        "/v1/responses/input_tokens",
+        "/v1/messages",
+        "/v1/messages/count_tokens",
+        "/v1/embeddings",
+    }
 )
 READING: Final = frozenset({"GET", "HEAD"})
 

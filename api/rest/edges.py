@@ -45,7 +45,7 @@ class RequestEdge:
             log.exception("%s %s %s failed", request_id, scope["method"], scope["path"])
             if status:
                 raise
-            await internal_error(request_id)(scope, receive, send_named)
+            await internal_error(request_id, scope["path"])(scope, receive, send_named)
         log.info(
             "%s %s %s %d %.0f ms",
             request_id,
@@ -56,9 +56,9 @@ class RequestEdge:
         )
 
 
-def internal_error(request_id: str) -> Any:
+def internal_error(request_id: str, path: str) -> Any:
     message = f"The server had an error while processing your request. Its log names it {request_id}."
-    return envelope(500, message, type=SERVER)
+    return envelope(500, message, type=SERVER, path=path)
 
 
 class BodyLimit:
@@ -73,7 +73,7 @@ class BodyLimit:
         most = self._max_upload_bytes if scope["path"] == UPLOADS else MAX_JSON_BYTES
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         if announced.isdigit() and int(announced) > most:
-            await envelope(413, too_long(most))(scope, receive, send)
+            await envelope(413, too_long(most), path=scope["path"])(scope, receive, send)
             return
         seen = 0
 

@@ -30,10 +30,32 @@ STATUS: Final[Mapping[ErrorKind, tuple[int, str]]] = {
 log = logging.getLogger("tuningfork.rest")
 
 
+ANTHROPIC_PATH: Final = "/v1/messages"
+ANTHROPIC_TYPES: Final[Mapping[int, str]] = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    503: "overloaded_error",
+}
+
+
 def envelope(
-    status: int, message: str, *, type: str = INVALID, param: str | None = None, code: str | None = None
+    status: int,
+    message: str,
+    *,
+    type: str = INVALID,
+    param: str | None = None,
+    code: str | None = None,
+    path: str = "",
 ) -> JSONResponse:
-    body = {"error": {"message": message, "type": type, "param": param, "code": code}}
+    """OpenAI's form, or Anthropic's on the paths that its SDK calls."""
+    body: dict[str, Any] = {"error": {"message": message, "type": type, "param": param, "code": code}}
+    if path.startswith(ANTHROPIC_PATH):
+        kind = ANTHROPIC_TYPES.get(status, INVALID)
+        body = {"type": "error", "error": {"type": kind, "message": message}}
     headers = {"retry-after": RETRY_AFTER_SECONDS} if status == 503 else None
     return JSONResponse(body, status_code=status, headers=headers)
 
@@ -46,38 +68,45 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, on_http_error)
 
 
-async def on_service_error(_request: Request, error: Exception) -> JSONResponse:
+async def on_service_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ServiceError)
     status, type = STATUS[error.kind]
-    return envelope(status, error.message, type=type, param=error.param, code=error.code)
+    return envelope(
+        status, error.message, type=type, param=error.param, code=error.code, path=request.url.path
+    )
 
 
-async def on_request_error(_request: Request, error: Exception) -> JSONResponse:
+async def on_request_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestError)
-    return envelope(400, error.message, param=error.param, code=error.code)
+    return envelope(400, error.message, param=error.param, code=error.code, path=request.url.path)
 
 
-async def on_replica_away(_request: Request, _error: Exception) -> JSONResponse:
-    return envelope(503, "The model is not being served right now. Please try again.", type=SERVER)
+async def on_replica_away(request: Request, _error: Exception) -> JSONResponse:
+    return envelope(
+        503,
+        "The model is not being served right now. Please try again.",
+        type=SERVER,
+        path=request.url.path,
+    )
 
 
 async def on_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
         message = f"Invalid URL ({request.method} {request.url.path})"
-        return envelope(404, message, code="unknown_url")
+        return envelope(404, message, code="unknown_url", path=request.url.path)
     if error.status_code == 405:
         message = f"Not allowed to {request.method} on {request.url.path}."
-        return envelope(405, message, code="method_not_supported")
-    return envelope(error.status_code, str(error.detail))
+        return envelope(405, message, code="method_not_supported", path=request.url.path)
+    return envelope(error.status_code, str(error.detail), path=request.url.path)
 
 
-async def on_invalid_body(_request: Request, error: Exception) -> JSONResponse:
+async def on_invalid_body(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     param = "" if first["type"] == "json_invalid" else path_of(first["loc"])
     message, code = worded(first, param)
-    return envelope(400, message, param=param or None, code=code)
+    return envelope(400, message, param=param or None, code=code, path=request.url.path)
 
 
 def worded(found: Mapping[str, Any], param: str) -> tuple[str, str]:

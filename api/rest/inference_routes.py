@@ -1,85 +1,98 @@
-"""`/v1/chat/completions` and `/v1/completions`: key, model, replica, and the answer streamed through."""
+"""`/v1/chat/completions`, `/v1/completions`, `/v1/embeddings`: key, model, replica, and the answer streamed through."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, TypeVar
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import ORJSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 
 from api.domain.errors import invalid
 from api.domain.keys import Caller
+from api.domain.stored import StoredCompletion
+from api.rest.asking import answered, json_object, model_name, unless_gone
 from api.rest.context import CallerDep, Services, ServicesDep
+from api.rest.jobs_schemas import check_metadata
 from serving.gateway import proxy
+from serving.gateway.assembly import ChatAssembly
+from serving.gateway.proxy import Target
 from serving.gateway.requests import chat_request, completion_request
 
 router = APIRouter(tags=["inference"])
-CLIENT_CLOSED: Final = 499
-T = TypeVar("T")
-Filter = Callable[[Mapping[str, Any]], dict[str, Any]]
+CHAT = "/v1/chat/completions"
+Keep = Callable[[Mapping[str, Any]], Any]
 
 
-@router.post("/v1/chat/completions", response_class=Response)
+@router.post(CHAT, response_class=Response)
 async def chat_completions(request: Request, caller: CallerDep, services: ServicesDep) -> Response:
-    return await answer(request, caller, services, path="/v1/chat/completions", kept=chat_request)
+    body = await json_object(request)
+    fields = chat_request(body)
+    metadata = check_metadata(body.get("metadata")) or {}
+    target = await services.models.served(caller, model_name(body))
+    keep = keeper(services, caller, fields=fields, metadata=metadata) if body.get("store") is True else None
+    if fields.get("stream"):
+        frames = await proxy.open_stream(target, CHAT, fields)
+        return event_stream(kept_stream(frames, keep) if keep else frames)
+    reply = await unless_gone(request, proxy.complete(target, CHAT, fields))
+    if reply is not None and keep is not None:
+        reply = {**reply, "metadata": metadata}
+        await keep(reply)
+    return answered(reply)
+
+
+def keeper(
+    services: Services, caller: Caller, *, fields: Mapping[str, Any], metadata: Mapping[str, str]
+) -> Keep:
+    async def keep(answer: Mapping[str, Any]) -> None:
+        completion = StoredCompletion(
+            id=answer["id"],
+            model=answer["model"],
+            messages=fields["messages"],
+            answer=answer,
+            metadata=metadata,
+        )
+        await services.stored.keep_completion(caller, completion)
+
+    return keep
+
+
+async def kept_stream(frames: AsyncIterator[bytes], keep: Keep) -> AsyncIterator[bytes]:
+    """The same frames. What was streamed whole is stored before the last of them goes out."""
+    assembly = ChatAssembly()
+    async for frame in frames:
+        if frame.startswith(b"data: {"):
+            assembly.add(orjson.loads(frame[6:]))
+        elif (whole := assembly.whole()) is not None:
+            await keep(whole)
+        yield frame
+
+
+def event_stream(frames: AsyncIterator[bytes]) -> StreamingResponse:
+    return StreamingResponse(frames, media_type="text/event-stream", headers={"cache-control": "no-cache"})
 
 
 @router.post("/v1/completions", response_class=Response)
 async def completions(request: Request, caller: CallerDep, services: ServicesDep) -> Response:
-    return await answer(request, caller, services, path="/v1/completions", kept=completion_request)
-
-
-async def answer(
-    request: Request, caller: Caller, services: Services, *, path: str, kept: Filter
-) -> Response:
     body = await json_object(request)
-    name = model_name(body)
-    fields = kept(body)
-    served = await services.models.served(caller, name)
-    names = {"served_name": served.served_name, "public_name": name}
+    fields = completion_request(body)
+    target = await services.models.served(caller, model_name(body))
+    return await passed_on(request, target, "/v1/completions", fields)
+
+
+async def passed_on(request: Request, target: Target, path: str, fields: Mapping[str, Any]) -> Response:
     if fields.get("stream"):
-        frames = await proxy.open_stream(served.replica, path, fields, **names)
-        return StreamingResponse(
-            frames, media_type="text/event-stream", headers={"cache-control": "no-cache"}
-        )
-    reply = await unless_gone(request, proxy.complete(served.replica, path, fields, **names))
-    return Response(status_code=CLIENT_CLOSED) if reply is None else ORJSONResponse(reply)
+        return event_stream(await proxy.open_stream(target, path, fields))
+    return answered(await unless_gone(request, proxy.complete(target, path, fields)))
 
 
-async def json_object(request: Request) -> dict[str, Any]:
-    try:
-        body = orjson.loads(await request.body())
-    except orjson.JSONDecodeError as error:
-        raise invalid(
-            f"We could not parse the JSON body of your request: {error}.", code="invalid_json"
-        ) from error
-    if not isinstance(body, dict):
-        raise invalid("The body must be a JSON object.", code="invalid_type")
-    return body
-
-
-def model_name(body: Mapping[str, Any]) -> str:
-    name = body.get("model")
-    if not isinstance(name, str) or not name:
-        raise invalid("you must provide a model parameter", param="model", code="missing_required_parameter")
-    return name
-
-
-async def unless_gone(request: Request, work: Awaitable[T]) -> T | None:
-    """None when the client has hung up: then the work is cancelled, and with it the replica's."""
-    working = asyncio.ensure_future(work)
-    gone = asyncio.create_task(disconnected(request))
-    try:
-        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        return None
-    finally:
-        for task in (working, gone):
-            task.cancel()
-
-
-async def disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+@router.post("/v1/embeddings", response_class=Response)
+async def embeddings(request: Request, caller: CallerDep, services: ServicesDep) -> Response:
+    """Base models here generate text; vLLM serves embeddings from models of another kind alone."""
+    name = model_name(await json_object(request))
+    await services.models.served(caller, name)
+    raise invalid(
+        f"The model `{name}` generates text and has no embeddings. Ask it through chat completions, or serve an "
+        "embedding model of your own.",
+        param="model",
+        code="model_not_supported",
+    )

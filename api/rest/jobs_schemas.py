@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from api.domain.checkpoints import Checkpoint
+from api.domain.errors import invalid
 from api.domain.events import JobEvent
 from api.domain.jobs import Auto, Hyperparameters, Job, NewJob, SupervisedMethod
 from api.rest.wire import unix, unix_or_none
@@ -106,6 +107,18 @@ def small_metadata(value: dict[str, str] | None) -> dict[str, str] | None:
         if "\x00" in key + text:
             raise wrong("no key or value may hold a NUL character.")
     return value
+
+
+def check_metadata(value: object) -> dict[str, str] | None:
+    """The same bounds, where a body is read by hand. Raises ServiceError."""
+    if value is not None and not (
+        isinstance(value, dict) and all(isinstance(text, str) for pair in value.items() for text in pair)
+    ):
+        raise invalid("'metadata' must map strings to strings.", param="metadata", code="invalid_type")
+    try:
+        return small_metadata(value)
+    except PydanticCustomError as error:
+        raise invalid(f"Invalid 'metadata': {error.message()}", param="metadata") from error
 
 
 def no_integrations(value: Any) -> None:

@@ -1,5 +1,6 @@
 """Models: what a caller may use, under which name a replica serves it, and the adapter's own files."""
 
+import hmac
 import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -10,18 +11,11 @@ from api.domain.keys import Caller
 from api.domain.models import AdapterFile, BaseModel, ModelVersion
 from api.store import models
 from api.store.database import Database
-from serving.gateway.client import ReplicaClient, ReplicaError
+from serving.gateway.client import ReplicaError
+from serving.gateway.proxy import Target
 from serving.gateway.replicas import Replicas
 
 log = logging.getLogger("tuningfork.models")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Served:
-    """`served_name` is what the replica calls the model: the base's name or a model version's id."""
-
-    replica: ReplicaClient
-    served_name: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +39,9 @@ class AdapterManifest:
 
 
 class ModelService:
-    def __init__(self, *, database: Database, blobs: Blobs, replicas: Replicas) -> None:
+    def __init__(self, *, database: Database, blobs: Blobs, replicas: Replicas, salt_key: str) -> None:
         self._database, self._blobs, self._replicas = database, blobs, replicas
+        self._salt_key = salt_key.encode()
 
     async def remember_bases(self) -> None:
         async with self._database.transaction() as connection:
@@ -114,14 +109,21 @@ class ModelService:
             ],
         )
 
-    async def served(self, caller: Caller, name: str) -> Served:
-        if name in self._replicas.base_models:
-            return Served(replica=self._replicas.of(name), served_name=name)
-        async with self._database.tenant(caller.project_id) as connection:
-            version = await models.by_name(connection, project_id=caller.project_id, name=name)
-        if version is None or version.base_model not in self._replicas.base_models:
-            raise no_such_model(name)
-        return Served(replica=self._replicas.of(version.base_model), served_name=version.id)
+    async def served(self, caller: Caller, name: str) -> Target:
+        """Where the caller's requests for this model go. Raises ServiceError(NOT_FOUND)."""
+        base, served_name = name, name
+        if name not in self._replicas.base_models:
+            async with self._database.tenant(caller.project_id) as connection:
+                version = await models.by_name(connection, project_id=caller.project_id, name=name)
+            if version is None or version.base_model not in self._replicas.base_models:
+                raise no_such_model(name)
+            base, served_name = version.base_model, version.id
+        return Target(
+            replica=self._replicas.of(base),
+            served_name=served_name,
+            public_name=name,
+            cache_salt=hmac.digest(self._salt_key, caller.project_id.encode(), "sha256").hex(),
+        )
 
 
 def no_such_model(name: str) -> ServiceError:

@@ -1,6 +1,7 @@
 """Carries a request to a replica and its answer back, under the public model name. Knows no tenant."""
 
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import httpx
@@ -16,38 +17,53 @@ class ReplicaAwayError(Exception):
     """No replica can answer now; the same request may succeed in a moment."""
 
 
-async def complete(
-    replica: ReplicaClient, path: str, request: Mapping[str, Any], *, served_name: str, public_name: str
-) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """`served_name` is what the replica calls the model, `public_name` what users do.
+
+    `cache_salt` keeps the prefix caches of projects apart, so that timing tells nothing of another's prompts.
+    """
+
+    replica: ReplicaClient
+    served_name: str
+    public_name: str
+    cache_salt: str
+
+
+async def complete(target: Target, path: str, request: Mapping[str, Any]) -> dict[str, Any]:
     """The whole answer. Raises RequestError or ReplicaAwayError."""
-    response = await send(replica, path, request, served_name=served_name, public_name=public_name)
+    response = await send(target, path, request)
     try:
         reply = orjson.loads(await response.aread())
     except httpx.HTTPError as error:
         raise ReplicaAwayError from error
     finally:
         await response.aclose()
-    return named(reply, public_name)
+    return named(reply, target.public_name)
 
 
-async def open_stream(
-    replica: ReplicaClient, path: str, request: Mapping[str, Any], *, served_name: str, public_name: str
-) -> AsyncIterator[bytes]:
+async def open_stream(target: Target, path: str, request: Mapping[str, Any]) -> AsyncIterator[bytes]:
     """Server-sent events, once the replica has accepted the request. Raises as `complete` does.
 
     Closing the iterator closes the connection, and with it the replica stops generating.
     """
-    response = await send(replica, path, request, served_name=served_name, public_name=public_name)
-    return frames(response, public_name)
+    response = await send(target, path, request)
+    return frames(response, target.public_name)
 
 
 async def frames(response: httpx.Response, public_name: str) -> AsyncIterator[bytes]:
+    """One event each: its `event:` line, if it has one, and its `data:`."""
+    event = b""
     try:
         async for line in response.aiter_lines():
-            if line.startswith("data: {"):
-                yield b"data: " + orjson.dumps(named(orjson.loads(line[6:]), public_name)) + b"\n\n"
+            if line.startswith("event: "):
+                event = line.encode() + b"\n"
+            elif line.startswith("data: {"):
+                yield event + b"data: " + orjson.dumps(named(orjson.loads(line[6:]), public_name)) + b"\n\n"
+                event = b""
             elif line.startswith("data: "):
-                yield line.encode() + b"\n\n"
+                yield event + line.encode() + b"\n\n"
+                event = b""
     except httpx.HTTPError:
         yield b"data: " + orjson.dumps(broken_off()) + b"\n\n"
     finally:
@@ -61,32 +77,30 @@ def broken_off() -> dict[str, Any]:
 
 def named(reply: dict[str, Any], public_name: str) -> dict[str, Any]:
     """The replica knows adapters by internal ids, and users by their names."""
-    if "model" in reply:
-        reply["model"] = public_name
-    for field in INTERNAL_FIELDS:
-        reply.pop(field, None)
-    for choice in reply.get("choices", ()):
+    for holder in (reply, reply.get("message"), reply.get("response")):
+        if isinstance(holder, dict) and "model" in holder:
+            holder["model"] = public_name
+    choices = reply.get("choices") or ()
+    for holder in (reply, *choices):
         for field in INTERNAL_FIELDS:
-            choice.pop(field, None)
+            holder.pop(field, None)
     return reply
 
 
-async def send(
-    replica: ReplicaClient, path: str, request: Mapping[str, Any], *, served_name: str, public_name: str
-) -> httpx.Response:
-    body = orjson.dumps({**request, "model": served_name})
+async def send(target: Target, path: str, request: Mapping[str, Any]) -> httpx.Response:
+    body = {**request, "model": target.served_name, "cache_salt": target.cache_salt}
     try:
-        response = await replica.forward(path, body)
+        response = await target.replica.forward(path, orjson.dumps(body))
         if response.is_success:
             return response
         await response.aread()
     except httpx.HTTPError as error:
         raise ReplicaAwayError from error
     await response.aclose()
-    raise refusal(response, served_name=served_name, public_name=public_name)
+    raise refusal(response, target)
 
 
-def refusal(response: httpx.Response, *, served_name: str, public_name: str) -> Exception:
+def refusal(response: httpx.Response, target: Target) -> Exception:
     """The replica's 4xx is about the request; all else, an adapter it cannot fetch too, is about itself."""
     if response.status_code not in {400, 413, 422}:
         return ReplicaAwayError()
@@ -94,7 +108,8 @@ def refusal(response: httpx.Response, *, served_name: str, public_name: str) -> 
         error = orjson.loads(response.content).get("error", {})
     except orjson.JSONDecodeError:
         error = {}
-    message = str(error.get("message") or "The model refused the request.").replace(served_name, public_name)
+    message = str(error.get("message") or "The model refused the request.")
+    message = message.replace(target.served_name, target.public_name)
     too_long = "maximum context length" in message or "maximum model length" in message
     return RequestError(
         message,

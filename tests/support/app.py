@@ -18,6 +18,7 @@ from api.services.idempotency import IdempotencyService
 from api.services.members import MemberService
 from api.services.models import ModelService
 from api.services.projects import ProjectService
+from api.services.stored import StoredService
 from serving.gateway.client import ReplicaClient
 from serving.gateway.replicas import Replicas
 from tests.support.stores import BASE, World
@@ -47,12 +48,13 @@ def services_over(world: World, replicas: Replicas) -> Services:
         keys=world.keys,
         files=world.files,
         jobs=world.jobs,
-        models=ModelService(database=world.database, blobs=world.blobs, replicas=replicas),
+        models=ModelService(database=world.database, blobs=world.blobs, replicas=replicas, salt_key="salt"),
         health=HealthService(database=world.database, blobs=world.blobs, replicas=replicas),
         projects=ProjectService(keys=world.keys, audit=audit, **shared),
         accounts=AccountService(keys=world.keys, audit=audit, **shared),
         members=MemberService(keys=world.keys, audit=audit, **shared),
         audit=audit,
+        stored=StoredService(database=world.database),
         idempotency=IdempotencyService(database=world.database),
         serving_token="serving-token",
         max_file_bytes=10_000_000,

@@ -16,7 +16,7 @@ from serving.gateway.requests import CHAT, DROPPED, RequestError, chat_request, 
 from tests.support.fake_replica import completion, fake_replica
 
 CHAT_BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
-NAMES = {"served_name": "mv-internal", "public_name": "ft:base:personal::12345678"}
+NAMES = {"served_name": "mv-internal", "public_name": "ft:base:personal::12345678", "cache_salt": "salt"}
 PATH = "/v1/chat/completions"
 
 
@@ -48,7 +48,7 @@ def test_wrong_types_are_refused(change: dict[str, object]) -> None:
 async def test_a_replica_that_is_away() -> None:
     client = ReplicaClient(base_model="b", url="http://127.0.0.1:9", api_key="k")
     with pytest.raises(proxy.ReplicaAwayError):
-        await proxy.complete(client, PATH, CHAT_BODY, **NAMES)
+        await proxy.complete(proxy.Target(replica=client, **NAMES), PATH, CHAT_BODY)
     with pytest.raises(ReplicaError) as error:
         await client.score("mv-internal", [1, 2])
     assert not error.value.refused
@@ -63,7 +63,7 @@ async def test_the_replicas_own_trouble_is_not_the_users(status: int) -> None:
 
     async with fake_replica(answer) as client:
         with pytest.raises(proxy.ReplicaAwayError):
-            await proxy.complete(client, PATH, CHAT_BODY, **NAMES)
+            await proxy.complete(proxy.Target(replica=client, **NAMES), PATH, CHAT_BODY)
 
 
 async def test_a_refusal_is_told_under_the_public_name() -> None:
@@ -73,19 +73,20 @@ async def test_a_refusal_is_told_under_the_public_name() -> None:
 
     async with fake_replica(answer) as client:
         with pytest.raises(RequestError) as refused:
-            await proxy.complete(client, PATH, CHAT_BODY, **NAMES)
+            await proxy.complete(proxy.Target(replica=client, **NAMES), PATH, CHAT_BODY)
     assert refused.value.code == "context_length_exceeded"
     assert NAMES["public_name"] in refused.value.message and "mv-internal" not in refused.value.message
 
 
 async def test_internal_names_and_fields_stay_inside() -> None:
     async def answer(request: Request) -> Response:
-        assert json.loads(await request.body())["model"] == "mv-internal"
+        body = json.loads(await request.body())
+        assert (body["model"], body["cache_salt"]) == ("mv-internal", "salt")
         assert request.headers["authorization"] == "Bearer key"
         return JSONResponse(completion([1, 2], [-0.1]) | {"kv_transfer_params": 1})
 
     async with fake_replica(answer) as client:
-        reply = await proxy.complete(client, PATH, CHAT_BODY, **NAMES)
+        reply = await proxy.complete(proxy.Target(replica=client, **NAMES), PATH, CHAT_BODY)
     assert reply == {"model": NAMES["public_name"], "choices": [{"index": 0, "text": "x"}]}
 
 
@@ -98,7 +99,7 @@ async def test_a_stream_that_breaks_off_says_so() -> None:
         return StreamingResponse(frames(), media_type="text/event-stream")
 
     async with fake_replica(answer) as client:
-        stream = await proxy.open_stream(client, PATH, CHAT_BODY, **NAMES)
+        stream = await proxy.open_stream(proxy.Target(replica=client, **NAMES), PATH, CHAT_BODY)
         got = [json.loads(frame[6:]) async for frame in stream]
     assert got[0]["model"] == NAMES["public_name"]
     assert got[1]["error"]["type"] == "server_error"
@@ -119,7 +120,7 @@ async def test_hanging_up_reaches_the_replica() -> None:
         return StreamingResponse(frames(), media_type="text/event-stream")
 
     async with fake_replica(answer) as client:
-        stream = await proxy.open_stream(client, PATH, CHAT_BODY, **NAMES)
+        stream = await proxy.open_stream(proxy.Target(replica=client, **NAMES), PATH, CHAT_BODY)
         await anext(stream)
         await stream.aclose()  # type: ignore[attr-defined]
         await asyncio.wait_for(hung_up.wait(), timeout=5)

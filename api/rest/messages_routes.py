@@ -1,0 +1,27 @@
+"""`/v1/messages`, as Anthropic's SDK calls it, on base and tuned names."""
+
+from fastapi import APIRouter, Request, Response
+
+from api.rest.asking import answered, json_object, model_name, unless_gone
+from api.rest.context import CallerDep, ServicesDep
+from api.rest.inference_routes import passed_on
+from serving.gateway import proxy
+from serving.gateway.messages import count_request, messages_request
+
+router = APIRouter(prefix="/v1/messages", tags=["messages"])
+
+
+@router.post("", response_class=Response)
+async def create(request: Request, caller: CallerDep, services: ServicesDep) -> Response:
+    body = await json_object(request)
+    fields = messages_request(body)
+    target = await services.models.served(caller, model_name(body))
+    return await passed_on(request, target, "/v1/messages", fields)
+
+
+@router.post("/count_tokens", response_class=Response)
+async def count_tokens(request: Request, caller: CallerDep, services: ServicesDep) -> Response:
+    body = await json_object(request)
+    fields = {**count_request(body), "max_tokens": 1}  # vLLM's own form asks for it
+    target = await services.models.served(caller, model_name(body))
+    return answered(await unless_gone(request, proxy.complete(target, "/v1/messages/count_tokens", fields)))

@@ -1,0 +1,118 @@
+"""Rows of stored chat completions and responses."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from api.domain.pages import Order, Page
+from api.domain.stored import StoredCompletion, StoredResponse
+from api.store.database import Connection, Row, execute, fetch, fetch_one, queries
+
+
+def completion_from(row: Row) -> StoredCompletion:
+    return StoredCompletion(
+        id=row["id"],
+        model=row["model"],
+        messages=row["messages"],
+        answer=row["answer"],
+        metadata=row["metadata"],
+    )
+
+
+async def insert_completion(connection: Connection, *, project_id: str, completion: StoredCompletion) -> None:
+    await execute(
+        connection,
+        queries("stored")["insert_completion"],
+        id=completion.id,
+        project_id=project_id,
+        model=completion.model,
+        messages=Jsonb(list(completion.messages)),
+        answer=Jsonb(dict(completion.answer)),
+        metadata=Jsonb(dict(completion.metadata)),
+    )
+
+
+async def completion(
+    connection: Connection, *, project_id: str, completion_id: str
+) -> StoredCompletion | None:
+    row = await fetch_one(
+        connection, queries("stored")["completion"], project_id=project_id, id=completion_id
+    )
+    return completion_from(row) if row else None
+
+
+async def completions(
+    connection: Connection,
+    *,
+    project_id: str,
+    model: str | None,
+    metadata: Mapping[str, str],
+    order: Order,
+    after: str | None,
+    limit: int,
+) -> Page[StoredCompletion]:
+    rows = await fetch(
+        connection,
+        queries("stored")[f"completions_{order}"],
+        project_id=project_id,
+        model=model,
+        metadata=Jsonb(dict(metadata)),
+        after=after,
+        limit=limit + 1,
+    )
+    return Page(items=[completion_from(row) for row in rows[:limit]], has_more=len(rows) > limit)
+
+
+async def set_metadata(
+    connection: Connection, *, project_id: str, completion_id: str, metadata: Mapping[str, str]
+) -> StoredCompletion | None:
+    row = await fetch_one(
+        connection,
+        queries("stored")["set_metadata"],
+        project_id=project_id,
+        id=completion_id,
+        metadata=Jsonb(dict(metadata)),
+    )
+    return completion_from(row) if row else None
+
+
+async def delete_completion(connection: Connection, *, project_id: str, completion_id: str) -> bool:
+    touched = await execute(
+        connection, queries("stored")["delete_completion"], project_id=project_id, id=completion_id
+    )
+    return touched == 1
+
+
+async def insert_response(
+    connection: Connection,
+    *,
+    project_id: str,
+    response_id: str,
+    items: Sequence[Mapping[str, Any]],
+    own_items: int,
+    answer: Mapping[str, Any],
+) -> None:
+    await execute(
+        connection,
+        queries("stored")["insert_response"],
+        id=response_id,
+        project_id=project_id,
+        items=Jsonb(list(items)),
+        own_items=own_items,
+        answer=Jsonb(dict(answer)),
+    )
+
+
+async def response(connection: Connection, *, project_id: str, response_id: str) -> StoredResponse | None:
+    row = await fetch_one(connection, queries("stored")["response"], project_id=project_id, id=response_id)
+    if row is None:
+        return None
+    return StoredResponse(id=row["id"], items=row["items"], own_items=row["own_items"], answer=row["answer"])
+
+
+async def delete_response(connection: Connection, *, project_id: str, response_id: str) -> bool:
+    touched = await execute(
+        connection, queries("stored")["delete_response"], project_id=project_id, id=response_id
+    )
+    return touched == 1
