@@ -17,6 +17,7 @@ from api.rest.context import Services
 from api.rpc import server as rpc
 from api.services.accounts import AccountService
 from api.services.audit import AuditLog
+from api.services.expiry import Expiry
 from api.services.files import FileService
 from api.services.health import HealthService
 from api.services.idempotency import IdempotencyService
@@ -28,6 +29,7 @@ from api.services.models import ModelService
 from api.services.projects import ProjectService
 from api.services.publishing import Publishing
 from api.services.stored import StoredService
+from api.services.uploads import UploadService
 from api.services.validation import Validation
 from api.services.wakeups import Wakeup
 from api.settings import ApiSettings
@@ -83,6 +85,7 @@ class Parts:
         self.settings = settings
         keys = KeyService(pepper=settings.key_pepper.get_secret_value(), **shared)
         audit = AuditLog(**shared)
+        files = FileService(blobs=blobs, max_bytes=settings.max_file_bytes, **shared)
         self.services = Services(
             keys=keys,
             projects=ProjectService(keys=keys, audit=audit, **shared),
@@ -91,7 +94,8 @@ class Parts:
             audit=audit,
             stored=StoredService(database=database),
             idempotency=IdempotencyService(database=database),
-            files=FileService(blobs=blobs, max_bytes=settings.max_file_bytes, **shared),
+            files=files,
+            uploads=UploadService(blobs=blobs, files=files, **shared),
             jobs=JobService(
                 random_below=secrets.randbelow,
                 base_models=replicas.base_models,
@@ -113,6 +117,8 @@ class Parts:
         )
         self.validation = Validation(blobs=blobs, woken_by=to_validate, wakes=queued, **shared)
         self.publishing = Publishing(blobs=blobs, replicas=replicas, woken_by=trained, **shared)
+
+        self.expiry = Expiry(database=database, blobs=blobs)
 
     async def prepare(self) -> None:
         await self.services.keys.bootstrap(
@@ -158,7 +164,7 @@ async def run_until_signal(parts: Parts, server: uvicorn.Server) -> None:
     """A loop that dies takes the process with it: whoever started us starts us again."""
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, partial(setattr, server, "should_exit", True))
-    loops = [asyncio.create_task(parts.validation.run())]
+    loops = [asyncio.create_task(loop.run()) for loop in (parts.validation, parts.expiry)]
     loops += [asyncio.create_task(parts.publishing.run()) for _ in range(PUBLISHERS)]
     serving = asyncio.create_task(server.serve())
     await asyncio.wait({serving, *loops}, return_when=asyncio.FIRST_COMPLETED)

@@ -26,6 +26,10 @@ def file_key(file_id: str) -> str:
     return f"files/{file_id}"
 
 
+def part_key(upload_id: str, part_id: str) -> str:
+    return f"uploads/{upload_id}/{part_id}"
+
+
 def checkpoint_key(*, job_id: str, attempt: int, step: int, name: str) -> str:
     """The attempt is part of the key: S3 cannot fence, so a stale writer must write elsewhere."""
     return f"jobs/{job_id}/a{attempt}/step-{step}/{name}"

@@ -15,6 +15,7 @@ from api.rest import (
     organization_routes,
     responses_routes,
     stored_routes,
+    uploads_routes,
 )
 from api.rest.context import Services
 from api.rest.edges import BodyLimit, RequestEdge
@@ -26,6 +27,7 @@ def build(services: Services, *, new_request_id: Callable[[], str]) -> FastAPI:
     app.state.services = services
     for routes in (
         files_routes,
+        uploads_routes,
         jobs_routes,
         models_routes,
         inference_routes,

@@ -19,6 +19,7 @@ from api.services.members import MemberService
 from api.services.models import ModelService
 from api.services.projects import ProjectService
 from api.services.stored import StoredService
+from api.services.uploads import UploadService
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,7 @@ class Services:
     members: MemberService
     audit: AuditLog
     stored: StoredService
+    uploads: UploadService
     idempotency: IdempotencyService
     serving_token: str
     max_file_bytes: int

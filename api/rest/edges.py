@@ -1,6 +1,7 @@
 """What every request passes: an id, a bound on its size, and a last catch that shows no internals."""
 
 import logging
+import re
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -9,11 +10,13 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.domain.uploads import MAX_PART_BYTES
 from api.rest.errors import SERVER, envelope
 
 MAX_JSON_BYTES: Final = 16 * 1024 * 1024
 MULTIPART_BYTES: Final = 1024 * 1024  # what the form adds to a file
-UPLOADS: Final = "/v1/files"
+FILES: Final = "/v1/files"
+PARTS: Final = re.compile(r"/v1/uploads/[^/]+/parts")
 
 log = logging.getLogger("tuningfork.rest")
 
@@ -70,7 +73,7 @@ class BodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        most = self._max_upload_bytes if scope["path"] == UPLOADS else MAX_JSON_BYTES
+        most = self._most(scope["path"])
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         if announced.isdigit() and int(announced) > most:
             await envelope(413, too_long(most), path=scope["path"])(scope, receive, send)
@@ -86,6 +89,11 @@ class BodyLimit:
             return message
 
         await self._app(scope, receive_counted, send)
+
+    def _most(self, path: str) -> int:
+        if path == FILES:
+            return self._max_upload_bytes
+        return MAX_PART_BYTES + MULTIPART_BYTES if PARTS.fullmatch(path) else MAX_JSON_BYTES
 
 
 def too_long(most: int) -> str:

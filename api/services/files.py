@@ -31,10 +31,12 @@ class FileService:
         source: BinaryIO,
         size_bytes: int,
         expires_after_seconds: int | None = None,
+        most_bytes: int | None = None,
     ) -> File:
-        """`source` stands at its start and has `size_bytes` bytes. A failure leaves no file: at worst bytes without
+        """`most_bytes` stands in for the limit of files that come in one piece. `source` stands at its start and has `size_bytes` bytes. A failure leaves no file: at worst bytes without
         a row, which are nobody's."""
-        self._check(filename=filename, purpose=purpose, size_bytes=size_bytes, expiry=expires_after_seconds)
+        self.check_names(filename=filename, purpose=purpose, expiry=expires_after_seconds)
+        check_size(size_bytes, most=most_bytes or self._max_bytes)
         if purpose == "fine-tune":
             await asyncio.to_thread(check_jsonl, source)
         file_id = self._new_id("file-")
@@ -50,17 +52,12 @@ class FileService:
                 expires_after_seconds=expires_after_seconds,
             )
 
-    def _check(self, *, filename: str, purpose: str, size_bytes: int, expiry: int | None) -> None:
+    def check_names(self, *, filename: str, purpose: str, expiry: int | None) -> None:
+        """What can be said before the first byte. Raises ServiceError."""
         if purpose not in UPLOAD_PURPOSES:
             raise invalid(f"'{purpose}' is not one of {list(UPLOAD_PURPOSES)} - 'purpose'", param="purpose")
-        if size_bytes == 0:
-            raise invalid("The file is empty: upload a file with content.", param="file")
-        if size_bytes > self._max_bytes:
-            raise ServiceError(
-                ErrorKind.TOO_LARGE,
-                f"The file has {size_bytes} bytes, but at most {self._max_bytes} are allowed. Split it.",
-                param="file",
-            )
+        if "\x00" in filename:
+            raise invalid("A file name cannot hold a NUL character.", param="file")
         if purpose == "fine-tune" and not filename.endswith(".jsonl"):
             raise invalid(
                 f"Invalid file format for purpose fine-tune: '{filename}' must end in .jsonl", param="file"
@@ -108,3 +105,14 @@ class FileService:
         if not gone:
             raise not_found(f"No such File object: {file_id}", param="id")
         await self._blobs.delete(file_key(file_id))
+
+
+def check_size(size_bytes: int, *, most: int) -> None:
+    if size_bytes == 0:
+        raise invalid("The file is empty: upload a file with content.", param="file")
+    if size_bytes > most:
+        raise ServiceError(
+            ErrorKind.TOO_LARGE,
+            f"The file has {size_bytes} bytes, but at most {most} are allowed. Send it in parts through /v1/uploads.",
+            param="file",
+        )

@@ -36,7 +36,6 @@ def test_a_stream_says_the_same(client: Anthropic, tuned: str) -> None:
         max_tokens=8,
         messages=QUESTION,  # type: ignore[arg-type]
         system="Be brief.",
-        temperature=0,
     ) as stream:
         said = "".join(stream.text_stream)
         message = stream.get_final_message()

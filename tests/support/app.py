@@ -19,6 +19,7 @@ from api.services.members import MemberService
 from api.services.models import ModelService
 from api.services.projects import ProjectService
 from api.services.stored import StoredService
+from api.services.uploads import UploadService
 from serving.gateway.client import ReplicaClient
 from serving.gateway.replicas import Replicas
 from tests.support.stores import BASE, World
@@ -47,6 +48,7 @@ def services_over(world: World, replicas: Replicas) -> Services:
     return Services(
         keys=world.keys,
         files=world.files,
+        uploads=UploadService(blobs=world.blobs, files=world.files, **shared),
         jobs=world.jobs,
         models=ModelService(database=world.database, blobs=world.blobs, replicas=replicas, salt_key="salt"),
         health=HealthService(database=world.database, blobs=world.blobs, replicas=replicas),
