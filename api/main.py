@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 import secrets
 import signal
 from contextlib import AsyncExitStack
@@ -26,12 +27,14 @@ from api.services.keys import KeyService
 from api.services.leases import LeaseService
 from api.services.members import MemberService
 from api.services.models import ModelService
+from api.services.outbound import Outbound
 from api.services.projects import ProjectService
 from api.services.publishing import Publishing
 from api.services.stored import StoredService
 from api.services.uploads import UploadService
 from api.services.validation import Validation
 from api.services.wakeups import Wakeup
+from api.services.webhooks import WebhookDelivery, WebhookService
 from api.settings import ApiSettings
 from api.store.database import Database
 from api.store.migrate import migrate
@@ -85,6 +88,7 @@ class Parts:
         self.settings = settings
         keys = KeyService(pepper=settings.key_pepper.get_secret_value(), **shared)
         audit = AuditLog(**shared)
+        outbound = Outbound(allow_private=settings.allow_private_webhooks)
         files = FileService(blobs=blobs, max_bytes=settings.max_file_bytes, **shared)
         self.services = Services(
             keys=keys,
@@ -95,6 +99,7 @@ class Parts:
             stored=StoredService(database=database),
             idempotency=IdempotencyService(database=database),
             files=files,
+            webhooks=WebhookService(outbound=outbound, random_bytes=secrets.token_bytes, **shared),
             uploads=UploadService(blobs=blobs, files=files, **shared),
             jobs=JobService(
                 random_below=secrets.randbelow,
@@ -118,7 +123,11 @@ class Parts:
         self.validation = Validation(blobs=blobs, woken_by=to_validate, wakes=queued, **shared)
         self.publishing = Publishing(blobs=blobs, replicas=replicas, woken_by=trained, **shared)
 
+        self.deliveries = WebhookDelivery(
+            database=database, outbound=outbound, woken_by=Wakeup(), jitter=random.random
+        )
         self.expiry = Expiry(database=database, blobs=blobs)
+        self.loops = (self.validation, self.expiry, self.deliveries)
 
     async def prepare(self) -> None:
         await self.services.keys.bootstrap(
@@ -164,7 +173,7 @@ async def run_until_signal(parts: Parts, server: uvicorn.Server) -> None:
     """A loop that dies takes the process with it: whoever started us starts us again."""
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, partial(setattr, server, "should_exit", True))
-    loops = [asyncio.create_task(loop.run()) for loop in (parts.validation, parts.expiry)]
+    loops = [asyncio.create_task(loop.run()) for loop in parts.loops]
     loops += [asyncio.create_task(parts.publishing.run()) for _ in range(PUBLISHERS)]
     serving = asyncio.create_task(server.serve())
     await asyncio.wait({serving, *loops}, return_when=asyncio.FIRST_COMPLETED)

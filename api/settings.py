@@ -33,5 +33,8 @@ class ApiSettings(BaseSettings):
     worker_token: SecretStr = Field(min_length=16, description="engines show it over gRPC")
     serving_token: SecretStr = Field(min_length=16, description="replicas show it to fetch adapters")
     replicas: tuple[Replica, ...]
+    allow_private_webhooks: bool = Field(
+        default=False, description="let tenants' webhooks reach any address, over plain HTTP too"
+    )
     lease_seconds: int = Field(default=30, ge=1)
     max_file_bytes: int = 512 * 1024 * 1024

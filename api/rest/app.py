@@ -16,6 +16,7 @@ from api.rest import (
     responses_routes,
     stored_routes,
     uploads_routes,
+    webhooks_routes,
 )
 from api.rest.context import Services
 from api.rest.edges import BodyLimit, RequestEdge
@@ -35,6 +36,7 @@ def build(services: Services, *, new_request_id: Callable[[], str]) -> FastAPI:
         responses_routes,
         messages_routes,
         organization_routes,
+        webhooks_routes,
         health_routes,
     ):
         app.include_router(routes.router)

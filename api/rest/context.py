@@ -20,6 +20,7 @@ from api.services.models import ModelService
 from api.services.projects import ProjectService
 from api.services.stored import StoredService
 from api.services.uploads import UploadService
+from api.services.webhooks import WebhookService
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,7 @@ class Services:
     audit: AuditLog
     stored: StoredService
     uploads: UploadService
+    webhooks: WebhookService
     idempotency: IdempotencyService
     serving_token: str
     max_file_bytes: int

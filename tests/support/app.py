@@ -17,9 +17,11 @@ from api.services.health import HealthService
 from api.services.idempotency import IdempotencyService
 from api.services.members import MemberService
 from api.services.models import ModelService
+from api.services.outbound import Outbound
 from api.services.projects import ProjectService
 from api.services.stored import StoredService
 from api.services.uploads import UploadService
+from api.services.webhooks import WebhookService
 from serving.gateway.client import ReplicaClient
 from serving.gateway.replicas import Replicas
 from tests.support.stores import BASE, World
@@ -42,7 +44,7 @@ class Rest:
         )
 
 
-def services_over(world: World, replicas: Replicas) -> Services:
+def services_over(world: World, replicas: Replicas, *, private_webhooks: bool = False) -> Services:
     shared = {"database": world.database, "new_id": world.new_id}
     audit = AuditLog(**shared)
     return Services(
@@ -56,6 +58,9 @@ def services_over(world: World, replicas: Replicas) -> Services:
         accounts=AccountService(keys=world.keys, audit=audit, **shared),
         members=MemberService(keys=world.keys, audit=audit, **shared),
         audit=audit,
+        webhooks=WebhookService(
+            random_bytes=secrets.token_bytes, outbound=Outbound(allow_private=private_webhooks), **shared
+        ),
         stored=StoredService(database=world.database),
         idempotency=IdempotencyService(database=world.database),
         serving_token="serving-token",
