@@ -25,6 +25,7 @@ from api.services.idempotency import IdempotencyService
 from api.services.jobs import JobService
 from api.services.keys import KeyService
 from api.services.leases import LeaseService
+from api.services.limits import LimitService
 from api.services.members import MemberService
 from api.services.models import ModelService
 from api.services.outbound import Outbound
@@ -96,6 +97,13 @@ class Parts:
             accounts=AccountService(keys=keys, audit=audit, **shared),
             members=MemberService(keys=keys, audit=audit, **shared),
             audit=audit,
+            limits=LimitService(
+                database=database,
+                audit=audit,
+                base_models=replicas.base_models,
+                default_requests=settings.requests_per_minute,
+                default_tokens=settings.tokens_per_minute,
+            ),
             stored=StoredService(database=database),
             idempotency=IdempotencyService(database=database),
             files=files,

@@ -36,5 +36,11 @@ class ApiSettings(BaseSettings):
     allow_private_webhooks: bool = Field(
         default=False, description="let tenants' webhooks reach any address, over plain HTTP too"
     )
+    requests_per_minute: int = Field(
+        default=3_000,
+        ge=1,
+        description="of a project on one base model, where no owner has set another limit",
+    )
+    tokens_per_minute: int = Field(default=2_000_000, ge=1)
     lease_seconds: int = Field(default=30, ge=1)
     max_file_bytes: int = 512 * 1024 * 1024

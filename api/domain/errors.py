@@ -10,6 +10,7 @@ class ErrorKind(StrEnum):
     NOT_FOUND = "not_found"
     CONFLICT = "conflict"  # the object is in a state that forbids this
     TOO_LARGE = "too_large"
+    RATE_LIMITED = "rate_limited"  # more than agreed; wait
     STALE_ATTEMPT = "stale_attempt"  # an engine reported for a lease it has lost
     UNAVAILABLE = "unavailable"  # a part the service stands on does not answer; try again
 
@@ -18,13 +19,20 @@ class ServiceError(Exception):
     """`message` says what is wrong and how to mend it; `param` names the request field; `code` is OpenAI's."""
 
     def __init__(
-        self, kind: ErrorKind, message: str, *, param: str | None = None, code: str | None = None
+        self,
+        kind: ErrorKind,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_seconds: float | None = None,
     ) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
         self.param = param
         self.code = code
+        self.retry_after_seconds = retry_after_seconds
 
 
 def invalid(message: str, *, param: str | None = None, code: str | None = None) -> ServiceError:

@@ -10,6 +10,7 @@ from api.rest import (
     health_routes,
     inference_routes,
     jobs_routes,
+    limits_routes,
     messages_routes,
     models_routes,
     organization_routes,
@@ -36,6 +37,7 @@ def build(services: Services, *, new_request_id: Callable[[], str]) -> FastAPI:
         responses_routes,
         messages_routes,
         organization_routes,
+        limits_routes,
         webhooks_routes,
         health_routes,
     ):

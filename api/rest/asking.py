@@ -1,14 +1,19 @@
-"""What every route that asks a model shares: the body, the model's name, and a client that may hang up."""
+"""What every route that asks a model shares: the body, the model's name, the meter, and a client that may hang up."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import Any, Final, TypeVar
 
 import orjson
 from fastapi import Request, Response
-from fastapi.responses import ORJSONResponse
+from fastapi.responses import StreamingResponse
 
 from api.domain.errors import invalid
+from api.domain.keys import Caller
+from api.domain.limits import Usage
+from api.rest.context import Services
+from serving.gateway.proxy import Target
+from serving.gateway.usage import Tokens, guess, larger, tokens_of
 
 CLIENT_CLOSED: Final = 499
 T = TypeVar("T")
@@ -33,9 +38,60 @@ def model_name(body: Mapping[str, Any]) -> str:
     return name
 
 
-def answered(reply: Mapping[str, Any] | None) -> Response:
+def answered(reply: Mapping[str, Any] | None, meter: "Meter | None" = None) -> Response:
     """Nobody reads what is sent to a client that hung up."""
-    return Response(status_code=CLIENT_CLOSED) if reply is None else ORJSONResponse(reply)
+    if reply is None:
+        return Response(status_code=CLIENT_CLOSED)
+    headers = dict(meter.headers) if meter else None
+    return Response(orjson.dumps(reply), media_type="application/json", headers=headers)
+
+
+class Meter:
+    """One admitted request: told what is left of its limits, and to be settled once."""
+
+    def __init__(
+        self, services: Services, caller: Caller, target: Target, *, headers: Mapping[str, str]
+    ) -> None:
+        self._services, self._caller, self._target = services, caller, target
+        self.headers = headers
+
+    async def settle(self, tokens: Tokens) -> None:
+        await self._services.limits.settle(
+            self._caller,
+            base_model=self._target.base_model,
+            model=self._target.public_name,
+            usage=Usage(input_tokens=tokens.input, output_tokens=tokens.output),
+        )
+
+    async def answer(self, request: Request, work: Awaitable[dict[str, Any]]) -> dict[str, Any] | None:
+        reply = await unless_gone(request, work)
+        if reply is not None:
+            await self.settle(tokens_of(reply))
+        return reply
+
+    async def frames(self, frames: AsyncIterator[bytes], *, usage_asked: bool) -> AsyncIterator[bytes]:
+        """The same events, but for the count of tokens where only this service asked for it."""
+        tokens = Tokens()
+        try:
+            async for frame in frames:
+                _, _, data = frame.partition(b"data: ")
+                event = orjson.loads(data) if data.startswith(b"{") else {}
+                tokens = larger(tokens, tokens_of(event))
+                if usage_asked or event.get("usage") is None or event.get("choices"):
+                    yield frame
+        finally:
+            await self.settle(tokens)
+
+
+async def admitted(services: Services, caller: Caller, target: Target, fields: Mapping[str, Any]) -> Meter:
+    """Raises ServiceError(RATE_LIMITED)."""
+    headers = await services.limits.admit(caller, base_model=target.base_model, tokens=guess(fields))
+    return Meter(services, caller, target, headers=headers)
+
+
+def event_stream(frames: AsyncIterator[bytes], meter: Meter) -> StreamingResponse:
+    headers = {"cache-control": "no-cache", **meter.headers}
+    return StreamingResponse(frames, media_type="text/event-stream", headers=headers)
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T | None:

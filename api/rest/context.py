@@ -15,6 +15,7 @@ from api.services.health import HealthService
 from api.services.idempotency import IdempotencyService
 from api.services.jobs import JobService
 from api.services.keys import KeyService
+from api.services.limits import LimitService
 from api.services.members import MemberService
 from api.services.models import ModelService
 from api.services.projects import ProjectService
@@ -34,6 +35,7 @@ class Services:
     accounts: AccountService
     members: MemberService
     audit: AuditLog
+    limits: LimitService
     stored: StoredService
     uploads: UploadService
     webhooks: WebhookService

@@ -1,6 +1,7 @@
 """Every error to OpenAI's envelope: one total table, and one handler per kind of exception."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from serving.gateway.requests import RequestError
 RETRY_AFTER_SECONDS: Final = "2"
 INVALID: Final = "invalid_request_error"
 SERVER: Final = "server_error"
+RATE: Final = "rate_limit_error"
 STATUS: Final[Mapping[ErrorKind, tuple[int, str]]] = {
     ErrorKind.INVALID: (400, INVALID),
     ErrorKind.UNAUTHENTICATED: (401, INVALID),
@@ -23,6 +25,7 @@ STATUS: Final[Mapping[ErrorKind, tuple[int, str]]] = {
     ErrorKind.NOT_FOUND: (404, INVALID),
     ErrorKind.CONFLICT: (409, INVALID),
     ErrorKind.TOO_LARGE: (413, INVALID),
+    ErrorKind.RATE_LIMITED: (429, RATE),
     ErrorKind.STALE_ATTEMPT: (409, INVALID),
     ErrorKind.UNAVAILABLE: (503, SERVER),
 }
@@ -71,9 +74,13 @@ def install(app: FastAPI) -> None:
 async def on_service_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ServiceError)
     status, type = STATUS[error.kind]
-    return envelope(
+    reply = envelope(
         status, error.message, type=type, param=error.param, code=error.code, path=request.url.path
     )
+    if error.retry_after_seconds is not None:
+        reply.headers["retry-after"] = str(math.ceil(error.retry_after_seconds))
+        reply.headers["retry-after-ms"] = str(math.ceil(error.retry_after_seconds * 1000))
+    return reply
 
 
 async def on_request_error(request: Request, error: Exception) -> JSONResponse:

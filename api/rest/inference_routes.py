@@ -5,12 +5,11 @@ from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import StreamingResponse
 
 from api.domain.errors import invalid
 from api.domain.keys import Caller
 from api.domain.stored import StoredCompletion
-from api.rest.asking import answered, json_object, model_name, unless_gone
+from api.rest.asking import Meter, admitted, answered, event_stream, json_object, model_name
 from api.rest.context import CallerDep, Services, ServicesDep
 from api.rest.jobs_schemas import check_metadata
 from serving.gateway import proxy
@@ -29,15 +28,26 @@ async def chat_completions(request: Request, caller: CallerDep, services: Servic
     fields = chat_request(body)
     metadata = check_metadata(body.get("metadata")) or {}
     target = await services.models.served(caller, model_name(body))
+    meter = await admitted(services, caller, target, fields)
     keep = keeper(services, caller, fields=fields, metadata=metadata) if body.get("store") is True else None
     if fields.get("stream"):
-        frames = await proxy.open_stream(target, CHAT, fields)
-        return event_stream(kept_stream(frames, keep) if keep else frames)
-    reply = await unless_gone(request, proxy.complete(target, CHAT, fields))
+        frames = await counted_stream(target, CHAT, fields, meter)
+        return event_stream(kept_stream(frames, keep) if keep else frames, meter)
+    reply = await meter.answer(request, proxy.complete(target, CHAT, fields))
     if reply is not None and keep is not None:
         reply = {**reply, "metadata": metadata}
         await keep(reply)
-    return answered(reply)
+    return answered(reply, meter)
+
+
+async def counted_stream(
+    target: Target, path: str, fields: Mapping[str, Any], meter: Meter
+) -> AsyncIterator[bytes]:
+    """A stream of completions, whose tokens are counted whether or not the client wants to know."""
+    options = fields.get("stream_options") or {}
+    asked = {**fields, "stream_options": {**options, "include_usage": True}}
+    frames = await proxy.open_stream(target, path, asked)
+    return meter.frames(frames, usage_asked=bool(options.get("include_usage")))
 
 
 def keeper(
@@ -67,22 +77,15 @@ async def kept_stream(frames: AsyncIterator[bytes], keep: Keep) -> AsyncIterator
         yield frame
 
 
-def event_stream(frames: AsyncIterator[bytes]) -> StreamingResponse:
-    return StreamingResponse(frames, media_type="text/event-stream", headers={"cache-control": "no-cache"})
-
-
 @router.post("/v1/completions", response_class=Response)
 async def completions(request: Request, caller: CallerDep, services: ServicesDep) -> Response:
     body = await json_object(request)
     fields = completion_request(body)
     target = await services.models.served(caller, model_name(body))
-    return await passed_on(request, target, "/v1/completions", fields)
-
-
-async def passed_on(request: Request, target: Target, path: str, fields: Mapping[str, Any]) -> Response:
+    meter = await admitted(services, caller, target, fields)
     if fields.get("stream"):
-        return event_stream(await proxy.open_stream(target, path, fields))
-    return answered(await unless_gone(request, proxy.complete(target, path, fields)))
+        return event_stream(await counted_stream(target, "/v1/completions", fields, meter), meter)
+    return answered(await meter.answer(request, proxy.complete(target, "/v1/completions", fields)), meter)
 
 
 @router.post("/v1/embeddings", response_class=Response)

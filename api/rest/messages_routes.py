@@ -1,14 +1,16 @@
 """`/v1/messages`, as Anthropic's SDK calls it, on base and tuned names."""
 
+from typing import Final
+
 from fastapi import APIRouter, Request, Response
 
-from api.rest.asking import answered, json_object, model_name, unless_gone
+from api.rest.asking import admitted, answered, event_stream, json_object, model_name, unless_gone
 from api.rest.context import CallerDep, ServicesDep
-from api.rest.inference_routes import passed_on
 from serving.gateway import proxy
 from serving.gateway.messages import count_request, messages_request
 
 router = APIRouter(prefix="/v1/messages", tags=["messages"])
+PATH: Final = "/v1/messages"
 
 
 @router.post("", response_class=Response)
@@ -16,7 +18,11 @@ async def create(request: Request, caller: CallerDep, services: ServicesDep) -> 
     body = await json_object(request)
     fields = messages_request(body)
     target = await services.models.served(caller, model_name(body))
-    return await passed_on(request, target, "/v1/messages", fields)
+    meter = await admitted(services, caller, target, fields)
+    if fields.get("stream"):
+        frames = await proxy.open_stream(target, PATH, fields)
+        return event_stream(meter.frames(frames, usage_asked=True), meter)
+    return answered(await meter.answer(request, proxy.complete(target, PATH, fields)), meter)
 
 
 @router.post("/count_tokens", response_class=Response)

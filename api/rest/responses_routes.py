@@ -9,9 +9,8 @@ from fastapi import APIRouter, Query, Request, Response
 from api.domain.errors import invalid
 from api.domain.keys import Caller
 from api.domain.pages import Order
-from api.rest.asking import answered, json_object, model_name, unless_gone
+from api.rest.asking import admitted, answered, event_stream, json_object, model_name
 from api.rest.context import CallerDep, Services, ServicesDep
-from api.rest.inference_routes import event_stream
 from api.rest.jobs_schemas import check_metadata
 from api.rest.stored_routes import listed
 from serving.gateway import proxy
@@ -58,13 +57,15 @@ async def create(request: Request, caller: CallerDep, services: ServicesDep) -> 
     turn = await turn_of(services, caller, body)
     target = await services.models.served(caller, model_name(body))
     asked = {**fields, "input": turn.items, "store": False}
+    meter = await admitted(services, caller, target, asked)
     if fields.get("stream"):
-        return event_stream(kept_events(await proxy.open_stream(target, PATH, asked), turn))
-    reply = await unless_gone(request, proxy.complete(target, PATH, asked))
+        frames = meter.frames(await proxy.open_stream(target, PATH, asked), usage_asked=True)
+        return event_stream(kept_events(frames, turn), meter)
+    reply = await meter.answer(request, proxy.complete(target, PATH, asked))
     if reply is not None:
         reply = turn.own_answer(reply)
         await turn.keep(reply)
-    return answered(reply)
+    return answered(reply, meter)
 
 
 async def turn_of(services: Services, caller: Caller, body: Mapping[str, Any]) -> Turn:

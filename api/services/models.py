@@ -120,6 +120,7 @@ class ModelService:
             base, served_name = version.base_model, version.id
         return Target(
             replica=self._replicas.of(base),
+            base_model=base,
             served_name=served_name,
             public_name=name,
             cache_salt=hmac.digest(self._salt_key, caller.project_id.encode(), "sha256").hex(),

@@ -46,8 +46,8 @@ class Outbound:
             port = parts.port
         except ValueError as error:
             raise invalid("The URL cannot be read.", param="url") from error
-        host_fits = HOST.fullmatch(parts.hostname or "") is not None
-        if not host_fits or parts.username or parts.password:
+        host = parts.hostname or ""
+        if not HOST.fullmatch(host) or parts.username or parts.password:
             raise invalid("The URL needs a host, and no user in it.", param="url")
         if self._allow_private:
             if parts.scheme not in {"http", "https"}:
@@ -55,7 +55,7 @@ class Outbound:
             return
         if parts.scheme != "https" or (port or 443) not in HTTPS_PORTS:
             raise invalid("The URL must begin with https:// and use port 443 or 8443.", param="url")
-        if is_literal(parts.hostname) and not is_public(ipaddress.ip_address(parts.hostname)):
+        if is_literal(host) and not is_public(ipaddress.ip_address(host)):
             raise invalid("The URL must not name a private address.", param="url")
 
     async def post(self, url: str, *, body: bytes, headers: Mapping[str, str]) -> int:

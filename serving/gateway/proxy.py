@@ -19,12 +19,13 @@ class ReplicaAwayError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """`served_name` is what the replica calls the model, `public_name` what users do.
+    """`served_name` is what the replica calls the model, `public_name` what users do, `base_model` what it rests on.
 
     `cache_salt` keeps the prefix caches of projects apart, so that timing tells nothing of another's prompts.
     """
 
     replica: ReplicaClient
+    base_model: str
     served_name: str
     public_name: str
     cache_salt: str

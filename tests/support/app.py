@@ -15,6 +15,7 @@ from api.services.accounts import AccountService
 from api.services.audit import AuditLog
 from api.services.health import HealthService
 from api.services.idempotency import IdempotencyService
+from api.services.limits import LimitService
 from api.services.members import MemberService
 from api.services.models import ModelService
 from api.services.outbound import Outbound
@@ -58,6 +59,13 @@ def services_over(world: World, replicas: Replicas, *, private_webhooks: bool = 
         accounts=AccountService(keys=world.keys, audit=audit, **shared),
         members=MemberService(keys=world.keys, audit=audit, **shared),
         audit=audit,
+        limits=LimitService(
+            database=world.database,
+            audit=audit,
+            base_models=replicas.base_models,
+            default_requests=5,
+            default_tokens=1000,
+        ),
         webhooks=WebhookService(
             random_bytes=secrets.token_bytes, outbound=Outbound(allow_private=private_webhooks), **shared
         ),

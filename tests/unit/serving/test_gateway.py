@@ -16,7 +16,12 @@ from serving.gateway.requests import CHAT, DROPPED, RequestError, chat_request, 
 from tests.support.fake_replica import completion, fake_replica
 
 CHAT_BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
-NAMES = {"served_name": "mv-internal", "public_name": "ft:base:personal::12345678", "cache_salt": "salt"}
+NAMES = {
+    "base_model": "b",
+    "served_name": "mv-internal",
+    "public_name": "ft:base:personal::12345678",
+    "cache_salt": "salt",
+}
 PATH = "/v1/chat/completions"
 
 

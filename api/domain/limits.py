@@ -1,0 +1,65 @@
+"""Rate limits: buckets that refill steadily, and what was used."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateLimit:
+    """Of one project on one base model and all its adapters, per minute."""
+
+    model: str
+    requests: int
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsageBucket:
+    """Sums over [start, end) of one combination of what was grouped by; None: not grouped by."""
+
+    start: datetime
+    project_id: str | None
+    api_key_id: str | None
+    model: str | None
+    requests: int
+    input_tokens: int
+    output_tokens: int
+
+
+class Bucket:
+    """A token bucket: holds up to `size`, refills `size` per minute. The clock comes in, in seconds."""
+
+    def __init__(self, size: int, clock: Callable[[], float]) -> None:
+        self._clock, self._size = clock, size
+        self._level, self._at = float(size), clock()
+
+    def resize(self, size: int) -> None:
+        """A changed limit counts from now on; what has been taken stays taken."""
+        self._level = max(0.0, self.level() + size - self._size) if size != self._size else self._level
+        self._size = size
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    def level(self) -> float:
+        now = self._clock()
+        self._level = min(self._size, self._level + (now - self._at) * self._size / 60)
+        self._at = now
+        return self._level
+
+    def take(self, amount: float) -> None:
+        """May go below zero: what an answer cost is known only afterwards, and is paid by those that follow."""
+        self._level = self.level() - amount
+
+    def seconds_until(self, amount: float) -> float:
+        """Until `amount` is there; a request for more than a full bucket waits for a full one."""
+        missing = min(amount, self._size) - self.level()
+        return max(0.0, missing * 60 / self._size) if self._size else 60.0

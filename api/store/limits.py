@@ -1,0 +1,65 @@
+"""Rows of rate limits and of usage by the minute."""
+
+from collections.abc import Sequence
+
+from api.domain.limits import RateLimit, Usage, UsageBucket
+from api.store.database import Connection, execute, fetch, queries
+
+
+async def of_project(connection: Connection, *, project_id: str) -> dict[str, RateLimit]:
+    """By base model; only what differs from the operator's defaults."""
+    rows = await fetch(connection, queries("limits")["of_project"], project_id=project_id)
+    return {row["model"]: RateLimit(**row) for row in rows}
+
+
+async def put(connection: Connection, *, project_id: str, limit: RateLimit) -> None:
+    await execute(
+        connection,
+        queries("limits")["put"],
+        project_id=project_id,
+        model=limit.model,
+        requests=limit.requests,
+        tokens=limit.tokens,
+    )
+
+
+async def add_usage(
+    connection: Connection, *, project_id: str, api_key_id: str, model: str, usage: Usage
+) -> None:
+    await execute(
+        connection,
+        queries("limits")["add_usage"],
+        project_id=project_id,
+        api_key_id=api_key_id,
+        model=model,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+    )
+
+
+async def usage(
+    connection: Connection,
+    *,
+    organization_id: str,
+    start: int,
+    end: int,
+    width: int,
+    group_by: Sequence[str],
+    projects: Sequence[str] | None,
+    models: Sequence[str] | None,
+    keys: Sequence[str] | None,
+) -> list[UsageBucket]:
+    """`start`, `end` in Unix seconds, `width` in seconds; oldest first; buckets without use are left out."""
+    rows = await fetch(
+        connection,
+        queries("limits")["usage"],
+        organization_id=organization_id,
+        start=start,
+        end=end,
+        width=width,
+        group_by=list(group_by),
+        projects=None if projects is None else list(projects),
+        models=None if models is None else list(models),
+        keys=None if keys is None else list(keys),
+    )
+    return [UsageBucket(**row) for row in rows]

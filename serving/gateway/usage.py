@@ -1,0 +1,42 @@
+"""What an answer cost, from whatever form it has. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+CHARACTERS_PER_TOKEN = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    input: int = 0
+    output: int = 0
+
+
+def tokens_of(reply: Mapping[str, Any]) -> Tokens:
+    """Of an answer or of one streamed event: chat, completions, responses or messages. Zero where it says nothing."""
+    found = Tokens()
+    for holder in (reply, reply.get("response"), reply.get("message")):
+        usage = holder.get("usage") if isinstance(holder, Mapping) else None
+        if isinstance(usage, Mapping):
+            found = larger(
+                found,
+                Tokens(input=count(usage, "input", "prompt"), output=count(usage, "output", "completion")),
+            )
+    return found
+
+
+def larger(one: Tokens, other: Tokens) -> Tokens:
+    """Streamed counts grow: the last is the largest."""
+    return Tokens(input=max(one.input, other.input), output=max(one.output, other.output))
+
+
+def count(usage: Mapping[str, Any], *names: str) -> int:
+    values = (usage.get(f"{name}_tokens") for name in names)
+    return next((value for value in values if isinstance(value, int)), 0)
+
+
+def guess(request: Mapping[str, Any]) -> int:
+    """Tokens of a prompt before anybody has counted them: a quarter of its characters."""
+    shown = [request.get(name) for name in ("messages", "prompt", "input", "system", "instructions")]
+    return sum(len(str(part)) for part in shown if part) // CHARACTERS_PER_TOKEN
