@@ -10,7 +10,7 @@ import psycopg
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from api.domain.errors import ErrorKind, ServiceError
+from api.domain.errors import ErrorKind, ServiceError, invalid
 
 Connection = psycopg.AsyncConnection[DictRow]
 Row = Mapping[str, Any]
@@ -48,13 +48,19 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """Commits at the end, rolls back on an exception. Raises ServiceError(UNAVAILABLE) without a database."""
+        """Commits at the end, rolls back on an exception. Raises ServiceError: UNAVAILABLE without a
+        database, INVALID for text that it cannot hold."""
         try:
             async with self._pool.connection() as connection, connection.transaction():
                 yield connection
         except (psycopg.OperationalError, PoolTimeout) as error:
             raise ServiceError(
                 ErrorKind.UNAVAILABLE, "The database does not answer. Please try again."
+            ) from error
+        except (psycopg.DataError, UnicodeEncodeError) as error:
+            # NUL bytes and lone surrogates are JSON, but no text that Postgres stores.
+            raise invalid(
+                "A value holds a character that cannot be stored, such as NUL, or is out of range."
             ) from error
 
     @asynccontextmanager
