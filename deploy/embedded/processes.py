@@ -107,6 +107,7 @@ class Processes:
             "WORKER_TOKEN": secrets.worker_token,
             "SERVING_TOKEN": secrets.serving_token,
             "REPLICAS": json.dumps([replica]),
+            "ALLOW_PRIVATE_WEBHOOKS": self._settings.allow_private_webhooks,
         }
 
     def _database_url(self) -> str:

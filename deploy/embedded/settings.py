@@ -26,6 +26,9 @@ class UpSettings(BaseSettings):
     s3_secret_key: SecretStr | None = None
     s3_bucket: str = "tuningfork"
     s3_secure: bool = False
+    allow_private_webhooks: bool = Field(
+        default=False, description="let tenants' webhooks reach any address, over plain HTTP too"
+    )
 
 
 def inherited_environment() -> dict[str, str]:
