@@ -29,6 +29,7 @@ from api.services.limits import LimitService
 from api.services.members import MemberService
 from api.services.models import ModelService
 from api.services.outbound import Outbound
+from api.services.permissions import PermissionService
 from api.services.projects import ProjectService
 from api.services.publishing import Publishing
 from api.services.stored import StoredService
@@ -97,6 +98,7 @@ class Parts:
             accounts=AccountService(keys=keys, audit=audit, **shared),
             members=MemberService(keys=keys, audit=audit, **shared),
             audit=audit,
+            permissions=PermissionService(audit=audit, **shared),
             limits=LimitService(
                 database=database,
                 audit=audit,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from engine.contract.events import StepMetrics
 
@@ -14,3 +15,15 @@ class Checkpoint:
     step: int
     model_name: str
     metrics: StepMetrics
+
+
+PermissionOrder = Literal["ascending", "descending"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Permission:
+    """`project_id` may ask the checkpoint's model."""
+
+    id: str
+    project_id: str
+    created_at: datetime

@@ -18,6 +18,7 @@ from api.services.keys import KeyService
 from api.services.limits import LimitService
 from api.services.members import MemberService
 from api.services.models import ModelService
+from api.services.permissions import PermissionService
 from api.services.projects import ProjectService
 from api.services.stored import StoredService
 from api.services.uploads import UploadService
@@ -36,6 +37,7 @@ class Services:
     members: MemberService
     audit: AuditLog
     limits: LimitService
+    permissions: PermissionService
     stored: StoredService
     uploads: UploadService
     webhooks: WebhookService

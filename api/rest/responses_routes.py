@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from api.domain.errors import invalid
 from api.domain.keys import Caller
 from api.domain.pages import Order
-from api.rest.asking import admitted, answered, event_stream, json_object, model_name
+from api.rest.asking import admitted, answered, event_stream, json_object, model_name, unless_gone
 from api.rest.context import CallerDep, Services, ServicesDep
 from api.rest.jobs_schemas import check_metadata
 from api.rest.stored_routes import listed
@@ -18,6 +18,7 @@ from serving.gateway.responses import Item, fed_back, input_items, responses_req
 
 router = APIRouter(prefix="/v1/responses", tags=["responses"])
 PATH = "/v1/responses"
+TOKENIZE = "/tokenize"
 
 
 class Turn:
@@ -89,6 +90,22 @@ async def kept_events(frames: AsyncIterator[bytes], turn: Turn) -> AsyncIterator
             if event.get("type") in ("response.completed", "response.incomplete"):
                 await turn.keep(event["response"])
         yield frame
+
+
+@router.post("/input_tokens", response_class=Response)
+async def input_tokens(request: Request, caller: CallerDep, services: ServicesDep) -> Response:
+    """How long the prompt would be, asked of the replica's own tokenizer."""
+    body = await json_object(request)
+    responses_request(body)
+    turn = await turn_of(services, caller, body)
+    target = await services.models.served(caller, model_name(body))
+    messages = [item for item in turn.items if "role" in item]
+    if body.get("instructions"):
+        messages = [{"role": "system", "content": str(body["instructions"])}, *messages]
+    reply = await unless_gone(request, proxy.complete(target, TOKENIZE, {"messages": messages}))
+    if reply is not None:
+        reply = {"object": "response.input_tokens", "input_tokens": reply["count"]}
+    return answered(reply)
 
 
 @router.get("/{response_id}")

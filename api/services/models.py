@@ -75,11 +75,14 @@ class ModelService:
             await self._blobs.delete(file.blob_key)
 
     async def _version(self, caller: Caller, name: str) -> ModelVersion:
+        """The caller's own: what another project shares may be asked, not taken or deleted."""
         model = await self.retrieve(caller, name)
         if isinstance(model, BaseModel):
             raise invalid(
                 f"{name} is a base model: only fine-tuned models can be deleted or downloaded.", param="model"
             )
+        if model.project_id != caller.project_id:
+            raise no_such_model(name)
         return model
 
     async def adapter_files(

@@ -35,12 +35,18 @@ update model_version set published = true where id = %(id)s
 
 -- name: published
 select * from model_version
-where project_id = %(project_id)s and published and deleted_at is null
+where published and deleted_at is null
+  and (project_id = %(project_id)s
+       or exists (select from checkpoint_permission
+                  where model_version_id = model_version.id and granted_project_id = %(project_id)s))
 order by created_at, id
 
 -- name: by_name
 select * from model_version
-where project_id = %(project_id)s and name = %(name)s and published and deleted_at is null
+where name = %(name)s and published and deleted_at is null
+  and (project_id = %(project_id)s
+       or exists (select from checkpoint_permission
+                  where model_version_id = model_version.id and granted_project_id = %(project_id)s))
 
 -- name: by_id
 select * from model_version where id = %(id)s and deleted_at is null

@@ -23,6 +23,7 @@ BODIES: dict[str, dict[str, Any]] = {
         "max_requests_per_1_minute": 1
     },
     "post /v1/organization/users/{member_id}": {"role": "owner"},
+    "post /v1/fine_tuning/checkpoints/{name}/permissions": {"project_ids": ["proj_x"]},
     "post /v1/uploads/{upload_id}/complete": {"part_ids": ["x"]},
     "post /v1/chat/completions/{completion_id}": {"metadata": {}},
     "post /v1/webhook_endpoints/{endpoint_id}": {"name": "theirs"},
@@ -90,6 +91,7 @@ async def everything(api: Rest, ours: httpx.AsyncClient) -> dict[str, str]:
         "rate_limit_id": "rl-tiny-base",
         "endpoint_id": webhook["id"],
         "upload_id": pending["id"],
+        "permission_id": "cp_x",
         "completion_id": "chatcmpl-1234",
         "response_id": "resp_1234",
     }

@@ -19,6 +19,7 @@ from api.services.limits import LimitService
 from api.services.members import MemberService
 from api.services.models import ModelService
 from api.services.outbound import Outbound
+from api.services.permissions import PermissionService
 from api.services.projects import ProjectService
 from api.services.stored import StoredService
 from api.services.uploads import UploadService
@@ -59,6 +60,7 @@ def services_over(world: World, replicas: Replicas, *, private_webhooks: bool = 
         accounts=AccountService(keys=world.keys, audit=audit, **shared),
         members=MemberService(keys=world.keys, audit=audit, **shared),
         audit=audit,
+        permissions=PermissionService(audit=audit, **shared),
         limits=LimitService(
             database=world.database,
             audit=audit,

@@ -40,6 +40,13 @@ def test_a_conversation_goes_on(client) -> None:
     assert len(client.responses.input_items.list(second.id).data) == 1, "this turn's own input alone"
 
 
+def test_input_tokens_are_counted_before_they_are_paid_for(client) -> None:
+    asked = {"model": BASE, "input": INPUT}
+    counted = client.post("/responses/input_tokens", body=asked, cast_to=dict)
+    assert counted["object"] == "response.input_tokens"
+    assert counted["input_tokens"] == ask(client, BASE).usage.input_tokens
+
+
 def test_streamed_events(client, model) -> None:
     events = list(ask(client, model, stream=True))
     kinds = [event.type for event in events]

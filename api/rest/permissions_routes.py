@@ -1,0 +1,68 @@
+"""`/v1/fine_tuning/checkpoints/{name}/permissions`."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict
+
+from api.domain.checkpoints import Permission, PermissionOrder
+from api.domain.pages import Page
+from api.rest.context import CallerDep, ServicesDep
+from api.rest.wire import Deleted, IdentifiedList, unix
+
+router = APIRouter(prefix="/v1/fine_tuning/checkpoints", tags=["fine-tuning"])
+
+
+class GrantBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    project_ids: list[str]
+
+
+class PermissionObject(BaseModel):
+    id: str
+    object: Literal["checkpoint.permission"] = "checkpoint.permission"
+    created_at: int
+    project_id: str
+
+
+def listed(page: Page[Permission]) -> IdentifiedList[PermissionObject]:
+    data = [
+        PermissionObject(id=item.id, created_at=unix(item.created_at), project_id=item.project_id)
+        for item in page.items
+    ]
+    return IdentifiedList(
+        data=data,
+        has_more=page.has_more,
+        first_id=data[0].id if data else None,
+        last_id=data[-1].id if data else None,
+    )
+
+
+@router.post("/{name:path}/permissions")
+async def grant(
+    name: str, body: GrantBody, caller: CallerDep, services: ServicesDep
+) -> IdentifiedList[PermissionObject]:
+    return listed(await services.permissions.grant(caller, name, project_ids=body.project_ids))
+
+
+@router.get("/{name:path}/permissions")
+async def list_permissions(
+    name: str,
+    caller: CallerDep,
+    services: ServicesDep,
+    project_id: str | None = None,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 10,
+    order: PermissionOrder = "descending",
+) -> IdentifiedList[PermissionObject]:
+    page = await services.permissions.list(
+        caller, name, project_id=project_id, order=order, after=after, limit=limit
+    )
+    return listed(page)
+
+
+@router.delete("/{name:path}/permissions/{permission_id}")
+async def revoke(name: str, permission_id: str, caller: CallerDep, services: ServicesDep) -> Deleted:
+    await services.permissions.revoke(caller, name, permission_id)
+    return Deleted(id=permission_id, object="checkpoint.permission")
