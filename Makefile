@@ -60,6 +60,7 @@ bench: install ## the README's figures, each as a ratio or a median measured in 
 	@$(BIN)/tuningfork models prepare
 	$(BIN)/python -m bench.training
 	$(BIN)/python -m bench.publishing
+	$(BIN)/python -m bench.validation --mib 256
 
 EXTRAS := --extra api --extra engine --extra embedded --extra cli --extra dev
 lock: $(UV) ## pin all dependencies again, without addresses

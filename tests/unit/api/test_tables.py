@@ -45,7 +45,7 @@ def test_a_suffix_cannot_break_a_name() -> None:
     ("line", "reason"),
     [
         (b"{", "not valid JSON"),
-        (b'{"a": Infinity}', "Infinity"),
+        (b'{"a": Infinity}', "not valid JSON"),
         (b"\xff", "UTF-8"),
         (b"[" * 70 + b"]" * 70, "nested deeper than 64"),
         (b"[" * 100_000, "nested"),
