@@ -42,7 +42,7 @@ def test_a_conversation_goes_on(client) -> None:
 
 def test_input_tokens_are_counted_before_they_are_paid_for(client) -> None:
     asked = {"model": BASE, "input": INPUT}
-    counted = client.post("/responses/input_tokens", body=asked, cast_to=dict)
+    counted = client.post("/responses/input_tokens", body=asked, cast_to=object)
     assert counted["object"] == "response.input_tokens"
     assert counted["input_tokens"] == ask(client, BASE).usage.input_tokens
 
