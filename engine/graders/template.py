@@ -1,0 +1,47 @@
+"""`{{ item.answer }}` and `{{ sample.output_text }}`: looks paths up, runs nothing."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+VARIABLE: Final = re.compile(r"\{\{([^{}]{1,256})\}\}")
+STEP: Final = re.compile(r"\.([A-Za-z_][\w-]*)|\[(\d{1,6})\]|\['([^']*)'\]|\[\"([^\"]*)\"\]")
+MAX_RENDERED: Final = 1024 * 1024
+
+
+class MissingVariableError(Exception):
+    """The template names what the row and the sample do not have."""
+
+
+def render(template: str, *, item: Mapping[str, Any], sample: Mapping[str, Any]) -> str:
+    """Raises MissingVariableError."""
+    spaces = {"item": item, "sample": sample}
+    rendered, end = [], 0
+    for found in VARIABLE.finditer(template):
+        rendered += [template[end : found.start()], text_of(look_up(found[1].strip(), spaces))]
+        end = found.end()
+        if sum(map(len, rendered)) > MAX_RENDERED:
+            raise MissingVariableError("the rendered text is longer than 1 MiB")
+    return "".join(rendered) + template[end:]
+
+
+def look_up(path: str, spaces: Mapping[str, Any]) -> Any:
+    name = re.match(r"\w+", path)
+    if name is None or name[0] not in spaces:
+        raise MissingVariableError(f"'{path}' starts with neither 'item' nor 'sample'")
+    value, at = spaces[name[0]], name.end()
+    while at < len(path):
+        step = STEP.match(path, at)
+        if step is None:
+            raise MissingVariableError(f"'{path}' is not a path")
+        try:
+            value = value[int(step[2])] if step[2] else value[step[1] or step[3] or step[4] or ""]
+        except (KeyError, IndexError, TypeError) as error:
+            raise MissingVariableError(f"'{path}' is not there") from error
+        at = step.end()
+    return value
+
+
+def text_of(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
