@@ -17,9 +17,11 @@ from api.rest import app as rest
 from api.rest.context import Services
 from api.rpc import server as rpc
 from api.services.accounts import AccountService
+from api.services.asking import Asking
 from api.services.audit import AuditLog
 from api.services.expiry import Expiry
 from api.services.files import FileService
+from api.services.graders import GraderService
 from api.services.health import HealthService
 from api.services.idempotency import IdempotencyService
 from api.services.jobs import JobService
@@ -40,6 +42,7 @@ from api.services.webhooks import WebhookDelivery, WebhookService
 from api.settings import ApiSettings
 from api.store.database import Database
 from api.store.migrate import migrate
+from engine.graders.sandbox.bubblewrap import Sandbox
 from serving.gateway.client import ReplicaClient
 from serving.gateway.replicas import Replicas
 
@@ -92,6 +95,20 @@ class Parts:
         audit = AuditLog(**shared)
         outbound = Outbound(allow_private=settings.allow_private_webhooks)
         files = FileService(blobs=blobs, max_bytes=settings.max_file_bytes, **shared)
+        limits = LimitService(
+            database=database,
+            audit=audit,
+            base_models=replicas.base_models,
+            default_requests=settings.requests_per_minute,
+            default_tokens=settings.tokens_per_minute,
+        )
+        models = ModelService(
+            database=database,
+            blobs=blobs,
+            replicas=replicas,
+            salt_key=settings.key_pepper.get_secret_value(),
+        )
+        asking = Asking(models=models, limits=limits)
         self.services = Services(
             keys=keys,
             projects=ProjectService(keys=keys, audit=audit, **shared),
@@ -99,13 +116,7 @@ class Parts:
             members=MemberService(keys=keys, audit=audit, **shared),
             audit=audit,
             permissions=PermissionService(audit=audit, **shared),
-            limits=LimitService(
-                database=database,
-                audit=audit,
-                base_models=replicas.base_models,
-                default_requests=settings.requests_per_minute,
-                default_tokens=settings.tokens_per_minute,
-            ),
+            limits=limits,
             stored=StoredService(database=database),
             idempotency=IdempotencyService(database=database),
             files=files,
@@ -117,12 +128,8 @@ class Parts:
                 to_validate=to_validate,
                 **shared,
             ),
-            models=ModelService(
-                database=database,
-                blobs=blobs,
-                replicas=replicas,
-                salt_key=settings.key_pepper.get_secret_value(),
-            ),
+            models=models,
+            graders=GraderService(models=models, asking=asking, sandbox=Sandbox()),
             health=HealthService(database=database, blobs=blobs, replicas=replicas),
             serving_token=settings.serving_token.get_secret_value(),
             max_file_bytes=settings.max_file_bytes,

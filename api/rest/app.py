@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from api.rest import (
     errors,
     files_routes,
+    graders_routes,
     health_routes,
     inference_routes,
     jobs_routes,
@@ -33,6 +34,7 @@ def build(services: Services, *, new_request_id: Callable[[], str]) -> FastAPI:
         uploads_routes,
         jobs_routes,
         permissions_routes,
+        graders_routes,
         models_routes,
         inference_routes,
         stored_routes,

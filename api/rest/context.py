@@ -11,6 +11,7 @@ from api.domain.keys import Caller, Scope
 from api.services.accounts import AccountService
 from api.services.audit import AuditLog
 from api.services.files import FileService
+from api.services.graders import GraderService
 from api.services.health import HealthService
 from api.services.idempotency import IdempotencyService
 from api.services.jobs import JobService
@@ -31,6 +32,7 @@ class Services:
     files: FileService
     jobs: JobService
     models: ModelService
+    graders: GraderService
     health: HealthService
     projects: ProjectService
     accounts: AccountService
@@ -70,6 +72,8 @@ SAMPLING: Final = frozenset(
         "/v1/messages",
         "/v1/messages/count_tokens",
         "/v1/embeddings",
+        "/v1/fine_tuning/alpha/graders/run",
+        "/v1/fine_tuning/alpha/graders/validate",
     }
 )
 READING: Final = frozenset({"GET", "HEAD"})

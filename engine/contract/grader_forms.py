@@ -15,6 +15,14 @@ from engine.contract.graders import (
     TextSimilarity,
 )
 
+KINDS: Final[Mapping[type[Grader], str]] = {
+    StringCheck: "string_check",
+    TextSimilarity: "text_similarity",
+    ScoreModel: "score_model",
+    LabelModel: "label_model",
+    PythonGrader: "python",
+    Multi: "multi",
+}
 OPERATIONS: Final = ("eq", "ne", "like", "ilike")
 METRICS: Final = (
     "cosine",

@@ -12,7 +12,9 @@ from api.domain.ids import make_id
 from api.rest import app as rest
 from api.rest.context import Services
 from api.services.accounts import AccountService
+from api.services.asking import Asking
 from api.services.audit import AuditLog
+from api.services.graders import GraderService
 from api.services.health import HealthService
 from api.services.idempotency import IdempotencyService
 from api.services.limits import LimitService
@@ -24,6 +26,7 @@ from api.services.projects import ProjectService
 from api.services.stored import StoredService
 from api.services.uploads import UploadService
 from api.services.webhooks import WebhookService
+from engine.graders.sandbox.bubblewrap import Sandbox
 from serving.gateway.client import ReplicaClient
 from serving.gateway.replicas import Replicas
 from tests.support.stores import BASE, World
@@ -49,25 +52,28 @@ class Rest:
 def services_over(world: World, replicas: Replicas, *, private_webhooks: bool = False) -> Services:
     shared = {"database": world.database, "new_id": world.new_id}
     audit = AuditLog(**shared)
+    models = ModelService(database=world.database, blobs=world.blobs, replicas=replicas, salt_key="salt")
+    limits = LimitService(
+        database=world.database,
+        audit=audit,
+        base_models=replicas.base_models,
+        default_requests=5,
+        default_tokens=1000,
+    )
     return Services(
         keys=world.keys,
         files=world.files,
         uploads=UploadService(blobs=world.blobs, files=world.files, **shared),
         jobs=world.jobs,
-        models=ModelService(database=world.database, blobs=world.blobs, replicas=replicas, salt_key="salt"),
+        models=models,
+        graders=GraderService(models=models, asking=Asking(models=models, limits=limits), sandbox=Sandbox()),
         health=HealthService(database=world.database, blobs=world.blobs, replicas=replicas),
         projects=ProjectService(keys=world.keys, audit=audit, **shared),
         accounts=AccountService(keys=world.keys, audit=audit, **shared),
         members=MemberService(keys=world.keys, audit=audit, **shared),
         audit=audit,
         permissions=PermissionService(audit=audit, **shared),
-        limits=LimitService(
-            database=world.database,
-            audit=audit,
-            base_models=replicas.base_models,
-            default_requests=5,
-            default_tokens=1000,
-        ),
+        limits=limits,
         webhooks=WebhookService(
             random_bytes=secrets.token_bytes, outbound=Outbound(allow_private=private_webhooks), **shared
         ),

@@ -1,0 +1,136 @@
+"""Graders as users try them out: checked, and run over one sample."""
+
+import contextlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from api.domain.errors import ServiceError, invalid
+from api.domain.keys import Caller
+from api.services.asking import Asking
+from api.services.models import ModelService
+from engine.contract.grader_forms import GraderFormError, grader_from
+from engine.contract.graders import Grader, LabelModel, Multi, PythonGrader, ScoreModel, TextSimilarity
+from engine.graders import formula, grading
+from engine.graders.grading import Answer, AskError, Grade, TokenUse
+from engine.graders.sandbox.bubblewrap import Sandbox, SandboxError, SourceError
+from serving.gateway.proxy import ReplicaAwayError
+from serving.gateway.requests import RequestError
+
+
+class GraderService:
+    def __init__(self, *, models: ModelService, asking: Asking, sandbox: Sandbox) -> None:
+        self._models, self._asking, self._sandbox = models, asking, sandbox
+
+    async def validate(self, caller: Caller, form: object) -> Grader:
+        """A grader that can run here: its models are there, its formula and its source can be read.
+
+        Raises ServiceError naming the field.
+        """
+        grader = await self._readable(caller, form)
+        for path, each in parts_of(grader):
+            if isinstance(each, PythonGrader):
+                await self._check_source(each, path=f"{path}.source")
+        return grader
+
+    async def _readable(self, caller: Caller, form: object) -> Grader:
+        try:
+            grader = grader_from(form)
+        except GraderFormError as error:
+            raise invalid(f"Invalid '{error.path}': {error.message}", param=error.path) from error
+        if isinstance(grader, Multi):
+            check_formula(grader)
+        for path, each in parts_of(grader):
+            if isinstance(each, ScoreModel | LabelModel):
+                await self._check_model(caller, each.model, path=f"{path}.model")
+            if isinstance(each, TextSimilarity) and each.evaluation_metric == "cosine":
+                raise invalid(
+                    "The metric 'cosine' compares embeddings, and no embedding model is served here. Use "
+                    "fuzzy_match, bleu, gleu, meteor or a rouge metric.",
+                    param=f"{path}.evaluation_metric",
+                )
+        return grader
+
+    async def _check_model(self, caller: Caller, model: str, *, path: str) -> None:
+        try:
+            await self._models.served(caller, model)
+        except ServiceError as error:
+            raise invalid(error.message, param=path, code="model_not_found") from error
+
+    async def _check_source(self, grader: PythonGrader, *, path: str) -> None:
+        try:
+            await self._sandbox.rewards(grader.source, [])
+        except SourceError as error:
+            raise invalid(f"The source cannot be loaded: {last_line(error)}", param=path) from error
+        except SandboxError as error:
+            raise invalid(
+                f"This service runs no python graders: {error}.",
+                param=path,
+                code="python_grader_server_error",
+            ) from error
+
+    async def run(
+        self, caller: Caller, form: object, *, model_sample: str, item: Mapping[str, Any]
+    ) -> tuple[Grader, Grade]:
+        grader = await self._readable(caller, form)
+        return grader, await self.grade(caller, grader, sample=sample_of(model_sample), item=item)
+
+    async def grade(
+        self, caller: Caller, grader: Grader, *, sample: Mapping[str, Any], item: Mapping[str, Any]
+    ) -> Grade:
+        async def ask(request: Mapping[str, Any]) -> Answer:
+            try:
+                return answer_of(await self._asking.chat(caller, request))
+            except (ServiceError, RequestError) as error:
+                raise AskError(error.message) from error
+            except ReplicaAwayError as error:
+                raise AskError("the model is not being served right now") from error
+
+        return await grading.grade(grader, sample=sample, item=item, ask=ask, sandbox=self._sandbox)
+
+
+def parts_of(grader: Grader) -> list[tuple[str, Any]]:
+    if isinstance(grader, Multi):
+        return [(f"grader.graders.{key}", each) for key, each in grader.graders.items()]
+    return [("grader", grader)]
+
+
+def check_formula(grader: Multi) -> None:
+    try:
+        unknown = sorted(formula.names(grader.calculate_output) - set(grader.graders))
+    except formula.FormulaError as error:
+        message = f"Invalid 'grader.calculate_output': {error}."
+        raise invalid(message, param="grader.calculate_output", code="formula_parse_error") from error
+    if unknown:
+        known = ", ".join(grader.graders)
+        raise invalid(
+            f"Invalid 'grader.calculate_output': there is no grader named '{unknown[0]}'; there is {known}.",
+            param="grader.calculate_output",
+            code="formula_parse_error",
+        )
+
+
+def sample_of(text: str) -> dict[str, Any]:
+    """What templates and sources see of a sample: `output_json` is there when the text is JSON."""
+    message = {"role": "assistant", "content": text}
+    sample = {"output_text": text, "output_tools": [], "choices": [{"index": 0, "message": message}]}
+    with contextlib.suppress(ValueError, RecursionError):
+        sample["output_json"] = json.loads(text)
+    return sample
+
+
+def answer_of(reply: Mapping[str, Any]) -> Answer:
+    usage = reply.get("usage") or {}
+    return Answer(
+        text=reply["choices"][0]["message"].get("content"),
+        model=reply["model"],
+        use=TokenUse(
+            prompt_tokens=usage.get("prompt_tokens") or 0,
+            completion_tokens=usage.get("completion_tokens") or 0,
+            cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
+        ),
+    )
+
+
+def last_line(error: Exception) -> str:
+    return str(error).strip().rsplit("\n", 1)[-1]
