@@ -5,8 +5,7 @@ Limits are OpenAI's: two minutes, 2 GB of memory, 1 GB of disk. Without a workin
 
 import asyncio
 import json
-import os
-import resource
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +14,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
-MEMORY_BYTES: Final = 2 * 1024**3
-DISK_BYTES: Final = 1024**3
-MAX_PROCESSES: Final = 256  # of all sandboxes together, where this process may say so
+from engine.graders.sandbox.limits import DISK_BYTES
+
+logger = logging.getLogger(__name__)
+
 MAX_RESULT_BYTES: Final = 1024 * 1024
 SECONDS: Final = 120.0
 AT_ONCE: Final = 2
+STARTED: Final = b"the runner has started\n"
+HERE: Final = Path(__file__).parent
 # What an interpreter needs to start: it sees these, read-only, and nothing else of this machine.
 SYSTEM: Final = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache")
 
@@ -59,8 +61,7 @@ class Sandbox:
                 *command(),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL,
-                preexec_fn=limit,
+                stderr=asyncio.subprocess.STDOUT,  # before the runner starts: why bubblewrap could not
                 start_new_session=True,
                 env={},
             )
@@ -94,10 +95,17 @@ async def talk(process: asyncio.subprocess.Process, job: bytes) -> bytes:
 
 
 def result_of(output: bytes, status: int | None) -> Mapping[str, Any]:
-    if not output and status in (1, 125, 126, 127):
+    """The runner says that it has started, then the result: what goes wrong before is not the source's fault."""
+    head, _, rest = output.partition(STARTED)
+    if len(head) == len(output):
+        logger.error(
+            "a sandbox ended with status %s before its source ran: %s",
+            status,
+            head[-400:].decode(errors="replace"),
+        )
         raise SandboxError(f"the sandbox ended with status {status} before the source ran")
     try:
-        result = json.loads(output)
+        result = json.loads(rest)
     except ValueError:
         result = None
     if not isinstance(result, dict) or not ({"error", "rewards"} & set(result)):
@@ -113,6 +121,7 @@ def command() -> list[str]:
     shown = [*SYSTEM, sys.base_prefix, sys.prefix]
     mounts = [word for path in dict.fromkeys(shown) for word in ("--ro-bind-try", path, path)]
     return [
+        *(sys.executable, "-I", "-S", str(HERE / "limits.py")),
         bwrap,
         *("--unshare-all", "--unshare-user", "--disable-userns", "--uid", "65534", "--gid", "65534"),
         *("--cap-drop", "ALL", "--clearenv", "--new-session", "--die-with-parent"),
@@ -121,35 +130,9 @@ def command() -> list[str]:
         *("--size", str(DISK_BYTES), "--tmpfs", "/tmp", "--chdir", "/tmp"),
         *("--setenv", "HOME", "/tmp", "--setenv", "PATH", "/usr/bin:/bin"),
         *(word for name in THREADS for word in ("--setenv", name, "1")),
-        *(sys.executable, "-I", "-c", Path(__file__).with_name("runner.py").read_text()),
+        *(sys.executable, "-I", "-c", (HERE / "runner.py").read_text()),
     ]
 
 
 # A thread of BLAS reserves tens of megabytes of addresses, and counts as a process.
 THREADS: Final = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-
-
-def limit() -> None:
-    """In the child, before bubblewrap."""
-    join_cgroup()
-    for what, most in (
-        (resource.RLIMIT_AS, MEMORY_BYTES),
-        (resource.RLIMIT_FSIZE, DISK_BYTES),
-        (resource.RLIMIT_NOFILE, 256),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(what, (most, most))
-
-
-def join_cgroup() -> None:
-    """The kernel exempts root from RLIMIT_NPROC (set in the runner), but not from a control group."""
-    for controller in ("/sys/fs/cgroup/pids", "/sys/fs/cgroup"):
-        group = f"{controller}/tuningfork-graders"
-        try:
-            os.makedirs(group, exist_ok=True)
-            for name, value in (("pids.max", MAX_PROCESSES), ("cgroup.procs", os.getpid())):
-                with open(f"{group}/{name}", "w") as file:
-                    file.write(str(value))
-        except OSError:
-            continue  # not root, or no such controller
-        return
