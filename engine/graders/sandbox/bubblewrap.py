@@ -50,7 +50,10 @@ class Sandbox:
         """One number per case; no case: the source is only loaded. Raises SandboxError or SourceError."""
         job = json.dumps({"source": source, "cases": [vars(case) for case in cases]}).encode()
         async with self._slots:
-            result = await self._run(job)
+            try:
+                result = await self._run(job)
+            except SandboxError:  # nothing of the source has run: a second try is safe
+                result = await self._run(job)
         if "error" in result:
             raise SourceError(str(result["error"]))
         return [float(reward) for reward in result["rewards"]]
@@ -125,9 +128,9 @@ def command() -> list[str]:
         bwrap,
         *("--unshare-all", "--unshare-user", "--disable-userns", "--uid", "65534", "--gid", "65534"),
         *("--cap-drop", "ALL", "--clearenv", "--new-session", "--die-with-parent"),
-        *mounts,
-        *("--proc", "/proc", "--dev", "/dev"),
-        *("--size", str(DISK_BYTES), "--tmpfs", "/tmp", "--chdir", "/tmp"),
+        *("--proc", "/proc", "--dev", "/dev", "--size", str(DISK_BYTES), "--tmpfs", "/tmp"),
+        *mounts,  # last: the interpreter may lie under /tmp
+        *("--chdir", "/tmp"),
         *("--setenv", "HOME", "/tmp", "--setenv", "PATH", "/usr/bin:/bin"),
         *(word for name in THREADS for word in ("--setenv", name, "1")),
         *(sys.executable, "-I", "-c", (HERE / "runner.py").read_text()),
