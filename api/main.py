@@ -19,6 +19,9 @@ from api.rpc import server as rpc
 from api.services.accounts import AccountService
 from api.services.asking import Asking
 from api.services.audit import AuditLog
+from api.services.batch_answers import BatchAnswers
+from api.services.batch_runs import BatchRuns
+from api.services.batches import BatchService
 from api.services.expiry import Expiry
 from api.services.files import FileService
 from api.services.graders import GraderService
@@ -88,26 +91,16 @@ class Parts:
     def __init__(
         self, settings: ApiSettings, *, database: Database, blobs: Blobs, replicas: Replicas, new_id: NewId
     ) -> None:
-        to_validate, queued, trained = Wakeup(), Wakeup(), Wakeup()
+        to_validate, queued, trained, batched = Wakeup(), Wakeup(), Wakeup(), Wakeup()
         shared: dict[str, Any] = {"database": database, "new_id": new_id}
         self.settings = settings
         keys = KeyService(pepper=settings.key_pepper.get_secret_value(), **shared)
         audit = AuditLog(**shared)
         outbound = Outbound(allow_private=settings.allow_private_webhooks)
         files = FileService(blobs=blobs, max_bytes=settings.max_file_bytes, **shared)
-        limits = LimitService(
-            database=database,
-            audit=audit,
-            base_models=replicas.base_models,
-            default_requests=settings.requests_per_minute,
-            default_tokens=settings.tokens_per_minute,
-        )
-        models = ModelService(
-            database=database,
-            blobs=blobs,
-            replicas=replicas,
-            salt_key=settings.key_pepper.get_secret_value(),
-        )
+        limits = limits_of(settings, database=database, audit=audit, replicas=replicas)
+        salt = settings.key_pepper.get_secret_value()
+        models = ModelService(database=database, blobs=blobs, replicas=replicas, salt_key=salt)
         asking = Asking(models=models, limits=limits)
         self.services = Services(
             keys=keys,
@@ -130,6 +123,7 @@ class Parts:
             ),
             models=models,
             graders=GraderService(models=models, asking=asking, sandbox=Sandbox()),
+            batches=BatchService(wakes=batched, **shared),
             health=HealthService(database=database, blobs=blobs, replicas=replicas),
             serving_token=settings.serving_token.get_secret_value(),
             max_file_bytes=settings.max_file_bytes,
@@ -139,12 +133,18 @@ class Parts:
         )
         self.validation = Validation(blobs=blobs, woken_by=to_validate, wakes=queued, **shared)
         self.publishing = Publishing(blobs=blobs, replicas=replicas, woken_by=trained, **shared)
-
+        self.batch_runs = BatchRuns(
+            blobs=blobs,
+            models=models,
+            answers=BatchAnswers(models=models, limits=limits, new_id=new_id),
+            woken_by=batched,
+            **shared,
+        )
         self.deliveries = WebhookDelivery(
             database=database, outbound=outbound, woken_by=Wakeup(), jitter=random.random
         )
         self.expiry = Expiry(database=database, blobs=blobs)
-        self.loops = (self.validation, self.expiry, self.deliveries)
+        self.loops = (self.validation, self.expiry, self.deliveries, self.batch_runs)
 
     async def prepare(self) -> None:
         await self.services.keys.bootstrap(
@@ -160,6 +160,18 @@ def blobs_of(settings: ApiSettings) -> Blobs:
         secret_key=settings.s3_secret_key.get_secret_value(),
         bucket=settings.s3_bucket,
         secure=settings.s3_secure,
+    )
+
+
+def limits_of(
+    settings: ApiSettings, *, database: Database, audit: AuditLog, replicas: Replicas
+) -> LimitService:
+    return LimitService(
+        database=database,
+        audit=audit,
+        base_models=replicas.base_models,
+        default_requests=settings.requests_per_minute,
+        default_tokens=settings.tokens_per_minute,
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from fastapi import FastAPI
 
 from api.rest import (
+    batches_routes,
     errors,
     files_routes,
     graders_routes,
@@ -35,6 +36,7 @@ def build(services: Services, *, new_request_id: Callable[[], str]) -> FastAPI:
         jobs_routes,
         permissions_routes,
         graders_routes,
+        batches_routes,
         models_routes,
         inference_routes,
         stored_routes,

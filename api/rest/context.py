@@ -10,6 +10,7 @@ from api.domain.errors import ErrorKind, ServiceError
 from api.domain.keys import Caller, Scope
 from api.services.accounts import AccountService
 from api.services.audit import AuditLog
+from api.services.batches import BatchService
 from api.services.files import FileService
 from api.services.graders import GraderService
 from api.services.health import HealthService
@@ -33,6 +34,7 @@ class Services:
     jobs: JobService
     models: ModelService
     graders: GraderService
+    batches: BatchService
     health: HealthService
     projects: ProjectService
     accounts: AccountService

@@ -68,6 +68,10 @@ class LimitService:
         """Pays for what was answered and writes it down."""
         buckets = await self._of(caller.project_id, base_model)
         buckets.tokens.take(usage.input_tokens + usage.output_tokens)
+        await self.record(caller, model=model, usage=usage)
+
+    async def record(self, caller: Caller, *, model: str, usage: Usage) -> None:
+        """Writes down what was used, without a limit."""
         async with self._database.tenant(caller.project_id) as connection:
             await limits.add_usage(
                 connection,

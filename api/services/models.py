@@ -112,7 +112,7 @@ class ModelService:
             ],
         )
 
-    async def served(self, caller: Caller, name: str) -> Target:
+    async def served(self, caller: Caller, name: str, *, priority: int = 0) -> Target:
         """Where the caller's requests for this model go. Raises ServiceError(NOT_FOUND)."""
         base, served_name = name, name
         if name not in self._replicas.base_models:
@@ -127,6 +127,7 @@ class ModelService:
             served_name=served_name,
             public_name=name,
             cache_salt=hmac.digest(self._salt_key, caller.project_id.encode(), "sha256").hex(),
+            priority=priority,
         )
 
 

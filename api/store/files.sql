@@ -33,7 +33,10 @@ select id from job
 where project_id = %(project_id)s
   and (training_file = %(id)s or validation_file = %(id)s)
   and status in ('validating_files', 'queued', 'running')
-order by created_at
+union all
+select id from batch
+where project_id = %(project_id)s and input_file_id = %(id)s
+  and status in ('validating', 'in_progress', 'finalizing', 'cancelling')
 limit 1
 
 -- name: delete

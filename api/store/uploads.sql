@@ -38,7 +38,7 @@ where id in (
 returning id, upload_id
 
 -- name: take_expired_files
--- A job that still needs the file keeps it.
+-- A job or a batch that still needs the file keeps it.
 delete from file
 where id in (
     select id from file
@@ -46,5 +46,7 @@ where id in (
       and not exists (select from job where job.project_id = file.project_id
                                         and (training_file = file.id or validation_file = file.id)
                                         and job.status in ('validating_files', 'queued', 'running'))
+      and not exists (select from batch where batch.project_id = file.project_id and input_file_id = file.id
+                                          and status in ('validating', 'in_progress', 'finalizing', 'cancelling'))
     limit 100)
 returning id

@@ -10,6 +10,7 @@ import orjson
 from serving.gateway.client import ReplicaClient
 from serving.gateway.requests import RequestError
 
+LOW_PRIORITY: Final = 10  # vLLM serves smaller numbers first
 INTERNAL_FIELDS: Final = ("prompt_logprobs", "prompt_token_ids", "kv_transfer_params")
 
 
@@ -29,6 +30,7 @@ class Target:
     served_name: str
     public_name: str
     cache_salt: str
+    priority: int = 0
 
 
 async def complete(target: Target, path: str, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,6 +92,8 @@ def named(reply: dict[str, Any], public_name: str) -> dict[str, Any]:
 
 async def send(target: Target, path: str, request: Mapping[str, Any]) -> httpx.Response:
     body = {**request, "model": target.served_name, "cache_salt": target.cache_salt}
+    if target.priority:
+        body["priority"] = target.priority
     try:
         response = await target.replica.forward(path, orjson.dumps(body))
         if response.is_success:

@@ -26,6 +26,12 @@ def tokens_of(reply: Mapping[str, Any]) -> Tokens:
     return found
 
 
+def cached_tokens(reply: Mapping[str, Any]) -> int:
+    usage = reply.get("usage") or {}
+    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
+    return details.get("cached_tokens") or 0
+
+
 def larger(one: Tokens, other: Tokens) -> Tokens:
     """Streamed counts grow: the last is the largest."""
     return Tokens(input=max(one.input, other.input), output=max(one.output, other.output))

@@ -23,6 +23,7 @@ def arguments(settings: ServingSettings, *, device: Device) -> list[str]:
         # Nothing of a request in the log, no page of documentation, no file of this machine in an answer.
         *("--disable-uvicorn-access-log", "--no-enable-log-requests", "--disable-fastapi-docs"),
         *("--max-log-len", "0"),
+        *("--scheduling-policy", "priority"),  # batches give way to whoever waits
         *ARGUMENTS_FOR_DEVICE[device],
     ]
 

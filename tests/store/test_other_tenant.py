@@ -94,6 +94,7 @@ async def everything(api: Rest, ours: httpx.AsyncClient) -> dict[str, str]:
         "permission_id": "cp_x",
         "completion_id": "chatcmpl-1234",
         "response_id": "resp_1234",
+        "batch_id": "batch_1234",
     }
 
 
@@ -104,6 +105,11 @@ async def stored(api: Rest) -> None:
             b"insert into stored_completion (id, project_id, model, messages, answer) "
             b"values ('chatcmpl-1234', %s, 'm', '[]', '{\"id\": \"chatcmpl-1234\"}')",
             (project_id,),
+        )
+        await connection.execute(
+            b"insert into batch (id, project_id, api_key_id, endpoint, input_file_id) "
+            b"values ('batch_1234', %s, %s, '/v1/completions', 'file-x')",
+            (project_id, api.world.caller.key_id),
         )
         await connection.execute(
             b"insert into stored_response (id, project_id, items, own_items, answer) "
@@ -126,6 +132,7 @@ async def seen(ours: httpx.AsyncClient, ids: dict[str, str]) -> str:
         f"webhook_endpoints/{ids['endpoint_id']}",
         f"chat/completions/{ids['completion_id']}",
         f"responses/{ids['response_id']}",
+        f"batches/{ids['batch_id']}",
     ]
     replies = [await ours.get(path) for path in paths]
     assert {reply.status_code for reply in replies} == {200}, [

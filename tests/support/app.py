@@ -14,6 +14,7 @@ from api.rest.context import Services
 from api.services.accounts import AccountService
 from api.services.asking import Asking
 from api.services.audit import AuditLog
+from api.services.batches import BatchService
 from api.services.graders import GraderService
 from api.services.health import HealthService
 from api.services.idempotency import IdempotencyService
@@ -25,6 +26,7 @@ from api.services.permissions import PermissionService
 from api.services.projects import ProjectService
 from api.services.stored import StoredService
 from api.services.uploads import UploadService
+from api.services.wakeups import Wakeup
 from api.services.webhooks import WebhookService
 from engine.graders.sandbox.bubblewrap import Sandbox
 from serving.gateway.client import ReplicaClient
@@ -67,6 +69,7 @@ def services_over(world: World, replicas: Replicas, *, private_webhooks: bool = 
         jobs=world.jobs,
         models=models,
         graders=GraderService(models=models, asking=Asking(models=models, limits=limits), sandbox=Sandbox()),
+        batches=BatchService(wakes=Wakeup(), **shared),
         health=HealthService(database=world.database, blobs=world.blobs, replicas=replicas),
         projects=ProjectService(keys=world.keys, audit=audit, **shared),
         accounts=AccountService(keys=world.keys, audit=audit, **shared),
