@@ -1,0 +1,178 @@
+"""Batches through faults: a replica that goes away, a service that is killed, a day that passes, two runners."""
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from api.blobs.objects import file_key
+from api.domain.batches import Batch, NewBatch
+from api.services.audit import AuditLog
+from api.services.batch_answers import BatchAnswers
+from api.services.batch_runs import LINES_AT_ONCE, BatchRuns
+from api.services.batches import BatchService
+from api.services.limits import LimitService
+from api.services.models import ModelService
+from api.services.wakeups import Wakeup
+from serving.gateway.proxy import LOW_PRIORITY
+from serving.gateway.replicas import Replicas
+from tests.support.fake_replica import Answer, fake_replica
+from tests.support.stores import BASE, World
+
+LINES = 3 * LINES_AT_ONCE
+
+
+class FaultyReplica:
+    """Counts what it is asked, and is away from the `until`-th request on."""
+
+    def __init__(self, *, until: int = 10**9) -> None:
+        self.until = until
+        self.asked: list[dict[str, Any]] = []
+
+    async def answer(self, request: Request) -> Response:
+        if len(self.asked) >= self.until:
+            return JSONResponse({"error": {"message": "away"}}, status_code=503)
+        self.asked.append(await request.json())
+        usage = {"prompt_tokens": 3, "completion_tokens": 2}
+        return JSONResponse({"model": "internal", "choices": [{"index": 0, "text": "x"}], "usage": usage})
+
+
+@asynccontextmanager
+async def runs(world: World, answer: Answer) -> AsyncIterator[BatchRuns]:
+    async with fake_replica(answer) as client:
+        yield await runs_over(world, Replicas([client]))
+
+
+async def runs_over(world: World, replicas: Replicas) -> BatchRuns:
+    database, new_id = world.database, world.new_id
+    models = ModelService(database=database, blobs=world.blobs, replicas=replicas, salt_key="salt")
+    limits = LimitService(
+        database=database,
+        audit=AuditLog(database=database, new_id=new_id),
+        base_models=[BASE],
+        default_requests=1,
+        default_tokens=1,
+    )
+    await models.remember_bases()
+    answers = BatchAnswers(models=models, limits=limits, new_id=new_id)
+    return BatchRuns(
+        database=database,
+        blobs=world.blobs,
+        new_id=new_id,
+        models=models,
+        answers=answers,
+        woken_by=Wakeup(),
+    )
+
+
+def service(world: World) -> BatchService:
+    return BatchService(database=world.database, new_id=world.new_id, wakes=Wakeup())
+
+
+async def begun(world: World) -> Batch:
+    """A batch of `LINES` requests, with a blank line in the middle."""
+    body = {"model": BASE, "prompt": "a"}
+    lines = [
+        json.dumps({"custom_id": f"r{n}", "method": "POST", "url": "/v1/completions", "body": body})
+        for n in range(LINES)
+    ]
+    data = "\n".join([*lines[:5], "", *lines[5:]]).encode()
+    file = await world.files.create(
+        world.caller, filename="b.jsonl", purpose="batch", source=io.BytesIO(data), size_bytes=len(data)
+    )
+    return await service(world).create(
+        world.caller, NewBatch(endpoint="/v1/completions", input_file_id=file.id)
+    )
+
+
+async def seen(world: World, batch: Batch) -> Batch:
+    return await service(world).retrieve(world.caller, batch.id)
+
+
+async def change(world: World, batch: Batch, columns: str) -> None:
+    async with world.database.transaction() as connection:
+        await connection.execute(f"update batch set {columns} where id = %s".encode(), (batch.id,))
+
+
+async def ids_in(world: World, file_id: str | None) -> list[str]:
+    assert file_id is not None
+    data = b"".join([chunk async for chunk in world.blobs.read(file_key(file_id))])
+    return [json.loads(line)["custom_id"] for line in data.splitlines()]
+
+
+async def work_off(run: BatchRuns) -> None:
+    while await run.take_turn():
+        pass
+
+
+async def test_only_lines_without_an_answer_are_asked_again(world: World) -> None:
+    batch, replica = await begun(world), FaultyReplica(until=LINES_AT_ONCE + 3)
+    async with runs(world, replica.answer) as run:
+        await work_off(run)
+        waiting = await seen(world, batch)
+        assert (waiting.status, waiting.total) == ("in_progress", LINES)
+        assert waiting.completed == LINES_AT_ONCE + 3, "each answer was written down as it came"
+
+    await change(world, batch, "due_at = now()")
+    replica.until = 10**9
+    async with runs(world, replica.answer) as run:  # another process, which knows what the database knows
+        await work_off(run)
+    done = await seen(world, batch)
+    assert (done.status, done.completed, done.failed) == ("completed", LINES, 0)
+    assert (done.input_tokens, done.output_tokens) == (3 * LINES, 2 * LINES)
+    assert len(replica.asked) == LINES
+    assert {asked["priority"] for asked in replica.asked} == {LOW_PRIORITY}
+    assert await ids_in(world, done.output_file_id) == [f"r{n}" for n in range(LINES)]
+    assert done.error_file_id is None
+
+
+async def test_when_the_day_is_over_the_rest_is_told(world: World) -> None:
+    batch, replica = await begun(world), FaultyReplica(until=LINES_AT_ONCE)
+    async with runs(world, replica.answer) as run:
+        await work_off(run)
+        await change(world, batch, "due_at = now(), expires_at = now()")
+        await work_off(run)
+    done = await seen(world, batch)
+    assert (done.status, done.completed, done.failed) == ("expired", LINES_AT_ONCE, LINES - LINES_AT_ONCE)
+    assert done.moments["expired"] is not None
+    assert len(await ids_in(world, done.output_file_id)) == LINES_AT_ONCE
+    assert await ids_in(world, done.error_file_id) == [f"r{n}" for n in range(LINES_AT_ONCE, LINES)]
+
+
+async def test_two_runners_share_batches_and_no_line(world: World) -> None:
+    batches, replica = [await begun(world) for _ in range(3)], FaultyReplica()
+    async with runs(world, replica.answer) as one, runs(world, replica.answer) as other:
+        await asyncio.gather(work_off(one), work_off(other))
+        await work_off(one)
+    assert [(await seen(world, batch)).status for batch in batches] == ["completed"] * 3
+    assert len(replica.asked) == 3 * LINES
+
+
+async def test_a_cancelled_batch_that_never_ran_has_no_files(world: World) -> None:
+    batch, replica = await begun(world), FaultyReplica()
+    await service(world).cancel(world.caller, batch.id)
+    async with runs(world, replica.answer) as run:
+        await work_off(run)
+    done = await seen(world, batch)
+    assert (done.status, done.output_file_id, done.error_file_id) == ("cancelled", None, None)
+    assert replica.asked == []
+
+
+async def test_its_end_is_told_to_webhooks(world: World) -> None:
+    async with world.database.tenant(world.caller.project_id) as connection:
+        await connection.execute(
+            b"insert into webhook_endpoint (id, project_id, name, url, event_types, secret) "
+            b"values ('we_1', %s, 'n', 'https://example.com', '{batch.completed}', 's')",
+            (world.caller.project_id,),
+        )
+    batch = await begun(world)
+    async with runs(world, FaultyReplica().answer) as run:
+        await work_off(run)
+    async with world.database.transaction() as connection:
+        rows = await (await connection.execute(b"select type, data from webhook_event")).fetchall()
+    assert [(row["type"], row["data"]) for row in rows] == [("batch.completed", {"id": batch.id})]
