@@ -97,10 +97,10 @@ class Parts:
         keys = KeyService(pepper=settings.key_pepper.get_secret_value(), **shared)
         audit = AuditLog(**shared)
         outbound = Outbound(allow_private=settings.allow_private_webhooks)
-        files = FileService(blobs=blobs, max_bytes=settings.max_file_bytes, **shared)
+        files = FileService(blobs=blobs, audit=audit, max_bytes=settings.max_file_bytes, **shared)
         limits = limits_of(settings, database=database, audit=audit, replicas=replicas)
         salt = settings.key_pepper.get_secret_value()
-        models = ModelService(database=database, blobs=blobs, replicas=replicas, salt_key=salt)
+        models = ModelService(database=database, blobs=blobs, audit=audit, replicas=replicas, salt_key=salt)
         asking = Asking(models=models, limits=limits)
         self.services = Services(
             keys=keys,
@@ -113,9 +113,12 @@ class Parts:
             stored=StoredService(database=database),
             idempotency=IdempotencyService(database=database),
             files=files,
-            webhooks=WebhookService(outbound=outbound, random_bytes=secrets.token_bytes, **shared),
+            webhooks=WebhookService(
+                outbound=outbound, audit=audit, random_bytes=secrets.token_bytes, **shared
+            ),
             uploads=UploadService(blobs=blobs, files=files, **shared),
             jobs=JobService(
+                audit=audit,
                 random_below=secrets.randbelow,
                 base_models=replicas.base_models,
                 to_validate=to_validate,
@@ -123,7 +126,7 @@ class Parts:
             ),
             models=models,
             graders=GraderService(models=models, asking=asking, sandbox=Sandbox()),
-            batches=BatchService(wakes=batched, **shared),
+            batches=BatchService(audit=audit, wakes=batched, **shared),
             health=HealthService(database=database, blobs=blobs, replicas=replicas),
             serving_token=settings.serving_token.get_secret_value(),
             max_file_bytes=settings.max_file_bytes,

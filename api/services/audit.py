@@ -1,4 +1,4 @@
-"""The audit log: every change an owner makes, written with the change or not at all."""
+"""The audit log: every change, written with the change or not at all."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -34,6 +34,10 @@ class AuditLog:
             actor_key_id=caller.key_id,
             details=details,
         )
+
+    async def note(self, connection: Connection, caller: Caller, type: str, object_id: str) -> None:
+        """A change of an object of the caller's own project."""
+        await self.record(connection, caller, type, project_id=caller.project_id, details={"id": object_id})
 
     async def list(
         self,

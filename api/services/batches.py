@@ -5,6 +5,7 @@ from api.domain.errors import ErrorKind, ServiceError, invalid, not_found
 from api.domain.ids import NewId
 from api.domain.keys import Caller
 from api.domain.pages import Page
+from api.services.audit import AuditLog
 from api.services.files import MAX_EXPIRY_SECONDS, MIN_EXPIRY_SECONDS
 from api.services.wakeups import Wakeup
 from api.store import batches, files
@@ -12,8 +13,8 @@ from api.store.database import Database
 
 
 class BatchService:
-    def __init__(self, *, database: Database, new_id: NewId, wakes: Wakeup) -> None:
-        self._database, self._new_id, self._wakes = database, new_id, wakes
+    def __init__(self, *, database: Database, new_id: NewId, audit: AuditLog, wakes: Wakeup) -> None:
+        self._database, self._new_id, self._audit, self._wakes = database, new_id, audit, wakes
 
     async def create(self, caller: Caller, new: NewBatch) -> Batch:
         check(new)
@@ -33,6 +34,7 @@ class BatchService:
                     param="input_file_id",
                 )
             batch = await batches.insert(connection, batch_id=self._new_id("batch_"), caller=caller, new=new)
+            await self._audit.note(connection, caller, "batch.created", batch.id)
         self._wakes.wake()
         return batch
 
@@ -52,6 +54,8 @@ class BatchService:
         """What was answered by then is kept, in the output file. Cancelling twice is no error."""
         async with self._database.tenant(caller.project_id) as connection:
             batch = await batches.cancel(connection, project_id=caller.project_id, batch_id=batch_id)
+            if batch is not None:
+                await self._audit.note(connection, caller, "batch.cancelled", batch_id)
         if batch is None:
             batch = await self.retrieve(caller, batch_id)
             if batch.status not in ("cancelling", "cancelled"):

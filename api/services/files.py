@@ -10,6 +10,7 @@ from api.domain.files import UPLOAD_PURPOSES, File
 from api.domain.ids import NewId
 from api.domain.keys import Caller
 from api.domain.pages import Order, Page
+from api.services.audit import AuditLog
 from api.services.jsonl import check_jsonl
 from api.store import files
 from api.store.database import Database
@@ -19,7 +20,10 @@ MAX_EXPIRY_SECONDS: Final = 2_592_000
 
 
 class FileService:
-    def __init__(self, *, database: Database, blobs: Blobs, new_id: NewId, max_bytes: int) -> None:
+    def __init__(
+        self, *, database: Database, blobs: Blobs, new_id: NewId, audit: AuditLog, max_bytes: int
+    ) -> None:
+        self._audit = audit
         self._database, self._blobs, self._new_id, self._max_bytes = database, blobs, new_id, max_bytes
 
     async def create(
@@ -42,7 +46,7 @@ class FileService:
         file_id = self._new_id("file-")
         await self._blobs.put(file_key(file_id), source=source, size_bytes=size_bytes)
         async with self._database.tenant(caller.project_id) as connection:
-            return await files.insert(
+            file = await files.insert(
                 connection,
                 file_id=file_id,
                 project_id=caller.project_id,
@@ -51,6 +55,8 @@ class FileService:
                 purpose=purpose,
                 expires_after_seconds=expires_after_seconds,
             )
+            await self._audit.note(connection, caller, "file.created", file_id)
+            return file
 
     def check_names(self, *, filename: str, purpose: str, expiry: int | None) -> None:
         """What can be said before the first byte. Raises ServiceError."""
@@ -101,9 +107,9 @@ class FileService:
                     f"File {file_id} is in use by {job_id}: wait until that job ends, or cancel it.",
                     param="id",
                 )
-            gone = await files.delete(connection, project_id=caller.project_id, file_id=file_id)
-        if not gone:
-            raise not_found(f"No such File object: {file_id}", param="id")
+            if not await files.delete(connection, project_id=caller.project_id, file_id=file_id):
+                raise not_found(f"No such File object: {file_id}", param="id")
+            await self._audit.note(connection, caller, "file.deleted", file_id)
         await self._blobs.delete(file_key(file_id))
 
 

@@ -10,6 +10,7 @@ from api.domain.ids import NewId
 from api.domain.jobs import Job, NewJob
 from api.domain.keys import Caller
 from api.domain.pages import Page
+from api.services.audit import AuditLog
 from api.services.wakeups import Wakeup
 from api.store import files, job_events, jobs, models
 from api.store.database import Connection, Database
@@ -23,12 +24,13 @@ class JobService:
         *,
         database: Database,
         new_id: NewId,
+        audit: AuditLog,
         random_below: Callable[[int], int],
         base_models: Sequence[str],
         to_validate: Wakeup,
     ) -> None:
         self._database, self._new_id, self._random_below = database, new_id, random_below
-        self._base_models, self._to_validate = base_models, to_validate
+        self._base_models, self._to_validate, self._audit = base_models, to_validate, audit
 
     async def create(self, caller: Caller, new: NewJob) -> Job:
         self._check_model(new.model)
@@ -44,6 +46,7 @@ class JobService:
                 validating += f" and validation file: {job.validation_file}"
             for message in (f"Created fine-tuning job: {job.id}", validating):
                 await self._tell(connection, job.id, message)
+            await self._audit.note(connection, caller, "fine_tuning.job.created", job.id)
         self._to_validate.wake()
         return job
 
@@ -107,6 +110,7 @@ class JobService:
                 job = await self._owned(connection, caller, job_id)
                 raise invalid(f"Job {job_id} is {job.status} and can no longer be cancelled.")
             await self._tell(connection, job_id, "Job cancelled")
+            await self._audit.note(connection, caller, "fine_tuning.job.cancelled", job_id)
             return cancelled
 
     async def events(self, caller: Caller, job_id: str, *, after: str | None, limit: int) -> Page[JobEvent]:

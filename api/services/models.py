@@ -9,6 +9,7 @@ from api.blobs.objects import Blobs
 from api.domain.errors import ServiceError, invalid, not_found
 from api.domain.keys import Caller
 from api.domain.models import AdapterFile, BaseModel, ModelVersion
+from api.services.audit import AuditLog
 from api.store import models
 from api.store.database import Database
 from serving.gateway.client import ReplicaError
@@ -39,7 +40,10 @@ class AdapterManifest:
 
 
 class ModelService:
-    def __init__(self, *, database: Database, blobs: Blobs, replicas: Replicas, salt_key: str) -> None:
+    def __init__(
+        self, *, database: Database, blobs: Blobs, audit: AuditLog, replicas: Replicas, salt_key: str
+    ) -> None:
+        self._audit = audit
         self._database, self._blobs, self._replicas = database, blobs, replicas
         self._salt_key = salt_key.encode()
 
@@ -67,6 +71,7 @@ class ModelService:
         async with self._database.tenant(caller.project_id) as connection:
             if not await models.delete(connection, project_id=caller.project_id, version_id=version.id):
                 raise no_such_model(name)
+            await self._audit.note(connection, caller, "model.deleted", name)
         try:
             await self._replicas.of(version.base_model).unload(version.id)
         except ReplicaError as error:

@@ -20,6 +20,7 @@ from api.domain.webhooks import (
     retry_seconds,
     signature,
 )
+from api.services.audit import AuditLog
 from api.services.outbound import Outbound, OutboundError
 from api.services.wakeups import Wakeup
 from api.store import webhooks
@@ -39,17 +40,18 @@ class WebhookService:
         *,
         database: Database,
         new_id: NewId,
+        audit: AuditLog,
         random_bytes: Callable[[int], bytes],
         outbound: Outbound,
     ) -> None:
         self._database, self._new_id = database, new_id
-        self._random_bytes, self._outbound = random_bytes, outbound
+        self._random_bytes, self._outbound, self._audit = random_bytes, outbound, audit
 
     async def create(self, caller: Caller, *, name: str, url: str, event_types: Sequence[str]) -> Endpoint:
         check_types(event_types)
         self._outbound.check_url(url)
         async with self._database.tenant(caller.project_id) as connection:
-            return await webhooks.insert(
+            endpoint = await webhooks.insert(
                 connection,
                 endpoint_id=self._new_id("we_"),
                 project_id=caller.project_id,
@@ -58,6 +60,8 @@ class WebhookService:
                 event_types=event_types,
                 secret=make_secret(self._random_bytes(SECRET_BYTES)),
             )
+            await self._audit.note(connection, caller, "webhook_endpoint.created", endpoint.id)
+            return endpoint
 
     async def list(self, caller: Caller, *, after: str | None, limit: int) -> Page[Endpoint]:
         """Newest first."""
@@ -91,7 +95,8 @@ class WebhookService:
                 url=url,
                 event_types=event_types,
             )
-        return there(changed, endpoint_id)
+            await self._audit.note(connection, caller, "webhook_endpoint.updated", endpoint_id)
+            return there(changed, endpoint_id)
 
     async def rotate(self, caller: Caller, endpoint_id: str, *, keep_old: bool) -> Endpoint:
         """With `keep_old` deliveries carry both signatures for a day."""
@@ -103,12 +108,14 @@ class WebhookService:
                 secret=make_secret(self._random_bytes(SECRET_BYTES)),
                 keep_old=keep_old,
             )
-        return there(rotated, endpoint_id)
+            await self._audit.note(connection, caller, "webhook_endpoint.secret_rotated", endpoint_id)
+            return there(rotated, endpoint_id)
 
     async def delete(self, caller: Caller, endpoint_id: str) -> None:
         async with self._database.tenant(caller.project_id) as connection:
             if not await webhooks.delete(connection, project_id=caller.project_id, endpoint_id=endpoint_id):
                 raise no_such_endpoint(endpoint_id)
+            await self._audit.note(connection, caller, "webhook_endpoint.deleted", endpoint_id)
 
     async def test(self, caller: Caller, endpoint_id: str, *, event_type: str) -> int:
         """Delivers an example now, once. The receiver's status; raises ServiceError when it was not a 2xx."""

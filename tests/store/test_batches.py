@@ -50,10 +50,13 @@ async def runs(world: World, answer: Answer) -> AsyncIterator[BatchRuns]:
 
 async def runs_over(world: World, replicas: Replicas) -> BatchRuns:
     database, new_id = world.database, world.new_id
-    models = ModelService(database=database, blobs=world.blobs, replicas=replicas, salt_key="salt")
+    audit = AuditLog(database=database, new_id=new_id)
+    models = ModelService(
+        database=database, blobs=world.blobs, audit=audit, replicas=replicas, salt_key="salt"
+    )
     limits = LimitService(
         database=database,
-        audit=AuditLog(database=database, new_id=new_id),
+        audit=audit,
         base_models=[BASE],
         default_requests=1,
         default_tokens=1,
@@ -71,7 +74,8 @@ async def runs_over(world: World, replicas: Replicas) -> BatchRuns:
 
 
 def service(world: World) -> BatchService:
-    return BatchService(database=world.database, new_id=world.new_id, wakes=Wakeup())
+    audit = AuditLog(database=world.database, new_id=world.new_id)
+    return BatchService(database=world.database, new_id=world.new_id, audit=audit, wakes=Wakeup())
 
 
 async def begun(world: World) -> Batch:

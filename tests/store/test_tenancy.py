@@ -219,3 +219,29 @@ async def test_another_organization_sees_nothing(api: Rest) -> None:
 async def test_bad_requests_are_named(api: Rest, path: str, body: dict[str, object], param: str) -> None:
     reply = await api.as_key(OUR_KEY).post(path, json=body)
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)
+
+
+async def test_changes_of_a_projects_objects_are_in_the_log(api: Rest) -> None:
+    owner = api.as_key(OUR_KEY)
+    project = await made(owner, "organization/projects", name="doors")
+    robot = api.as_key(await account_key(owner, project["id"]))
+    file = (await upload(robot)).json()
+    job = await made(robot, "fine_tuning/jobs", model="tiny-base", training_file=file["id"])
+    assert (await robot.delete(f"files/{file['id']}")).status_code == 400, "in use: nothing has changed"
+    await made(robot, f"fine_tuning/jobs/{job['id']}/cancel")
+    await robot.delete(f"files/{file['id']}")
+    endpoint = {"name": "n", "url": "https://example.com", "event_types": ["batch.failed"]}
+    webhook = await made(robot, "webhook_endpoints", **endpoint)
+    await made(robot, f"webhook_endpoints/{webhook['id']}/rotate_secret")
+    await robot.delete(f"webhook_endpoints/{webhook['id']}")
+    log = (await owner.get(f"organization/audit_logs?project_ids[]={project['id']}")).json()["data"]
+    ours = [(entry["type"], entry[entry["type"]]["id"]) for entry in reversed(log)][-7:]
+    assert ours == [
+        ("file.created", file["id"]),
+        ("fine_tuning.job.created", job["id"]),
+        ("fine_tuning.job.cancelled", job["id"]),
+        ("file.deleted", file["id"]),
+        ("webhook_endpoint.created", webhook["id"]),
+        ("webhook_endpoint.secret_rotated", webhook["id"]),
+        ("webhook_endpoint.deleted", webhook["id"]),
+    ]

@@ -62,3 +62,14 @@ async def test_a_connection_comes_back_without_the_wall(world: World) -> None:
         async with world.database.transaction() as connection:
             row = await (await connection.execute("select current_user as name")).fetchone()
             assert row is not None and row["name"] != "tuningfork_tenant"
+
+
+async def test_nobody_writes_another_projects_audit_log(world: World) -> None:
+    insert = (
+        b"insert into audit_log (id, organization_id, subject_project_id, type, details) "
+        b"values ('audit_log-x', %s, %s, 'file.deleted', '{}')"
+    )
+    ours = (world.caller.organization_id, world.caller.project_id)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
+        async with world.database.tenant(world.stranger.project_id) as connection:
+            await connection.execute(insert, ours)

@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from api.domain.errors import ServiceError
 from api.domain.webhooks import retry_seconds
+from api.services.audit import AuditLog
 from api.services.outbound import Outbound, OutboundError, is_public
 from api.services.wakeups import Wakeup
 from api.services.webhooks import WebhookDelivery, WebhookService
@@ -74,7 +75,11 @@ async def outbound() -> AsyncIterator[Outbound]:
 @pytest.fixture
 def service(world: World, outbound: Outbound) -> WebhookService:
     return WebhookService(
-        database=world.database, new_id=world.new_id, random_bytes=lambda n: b"s" * n, outbound=outbound
+        audit=AuditLog(database=world.database, new_id=world.new_id),
+        database=world.database,
+        new_id=world.new_id,
+        random_bytes=lambda n: b"s" * n,
+        outbound=outbound,
     )
 
 
@@ -145,7 +150,11 @@ async def test_both_secrets_sign_for_a_day_after_a_rotation(
 ) -> None:
     old = await service.create(world.caller, name="a", url=receiver.url, event_types=[CANCELLED])
     other = WebhookService(
-        database=world.database, new_id=world.new_id, random_bytes=lambda n: b"t" * n, outbound=outbound
+        audit=AuditLog(database=world.database, new_id=world.new_id),
+        database=world.database,
+        new_id=world.new_id,
+        random_bytes=lambda n: b"t" * n,
+        outbound=outbound,
     )
     new = await other.rotate(world.caller, old.id, keep_old=True)
     await cancelled(world)

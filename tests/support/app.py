@@ -54,7 +54,9 @@ class Rest:
 def services_over(world: World, replicas: Replicas, *, private_webhooks: bool = False) -> Services:
     shared = {"database": world.database, "new_id": world.new_id}
     audit = AuditLog(**shared)
-    models = ModelService(database=world.database, blobs=world.blobs, replicas=replicas, salt_key="salt")
+    models = ModelService(
+        database=world.database, blobs=world.blobs, audit=audit, replicas=replicas, salt_key="salt"
+    )
     limits = LimitService(
         database=world.database,
         audit=audit,
@@ -69,7 +71,7 @@ def services_over(world: World, replicas: Replicas, *, private_webhooks: bool = 
         jobs=world.jobs,
         models=models,
         graders=GraderService(models=models, asking=Asking(models=models, limits=limits), sandbox=Sandbox()),
-        batches=BatchService(wakes=Wakeup(), **shared),
+        batches=BatchService(audit=audit, wakes=Wakeup(), **shared),
         health=HealthService(database=world.database, blobs=world.blobs, replicas=replicas),
         projects=ProjectService(keys=world.keys, audit=audit, **shared),
         accounts=AccountService(keys=world.keys, audit=audit, **shared),
@@ -78,7 +80,10 @@ def services_over(world: World, replicas: Replicas, *, private_webhooks: bool = 
         permissions=PermissionService(audit=audit, **shared),
         limits=limits,
         webhooks=WebhookService(
-            random_bytes=secrets.token_bytes, outbound=Outbound(allow_private=private_webhooks), **shared
+            audit=audit,
+            random_bytes=secrets.token_bytes,
+            outbound=Outbound(allow_private=private_webhooks),
+            **shared,
         ),
         stored=StoredService(database=world.database),
         idempotency=IdempotencyService(database=world.database),

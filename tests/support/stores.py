@@ -15,6 +15,7 @@ from psycopg import sql
 from api.blobs.objects import Blobs
 from api.domain.ids import NewId, make_id
 from api.domain.keys import Caller
+from api.services.audit import AuditLog
 from api.services.files import FileService
 from api.services.jobs import JobService
 from api.services.keys import KeyService
@@ -111,6 +112,7 @@ LEASE_SECONDS = 2
 async def world(database: Database, blobs: Blobs) -> World:
     new_id = partial(make_id, random_below=secrets.randbelow)
     to_validate, queued, trained = Wakeup(), Wakeup(), Wakeup()
+    audit = AuditLog(database=database, new_id=new_id)
     keys = KeyService(database=database, pepper="pepper", new_id=new_id)
     await keys.bootstrap(organization="personal", key="sk-tf-ours")
     await keys.bootstrap(organization="other", key="sk-tf-theirs")
@@ -118,8 +120,9 @@ async def world(database: Database, blobs: Blobs) -> World:
         database=database,
         blobs=blobs,
         new_id=new_id,
-        files=FileService(database=database, blobs=blobs, new_id=new_id, max_bytes=10_000_000),
+        files=FileService(database=database, blobs=blobs, new_id=new_id, audit=audit, max_bytes=10_000_000),
         jobs=JobService(
+            audit=audit,
             database=database,
             new_id=new_id,
             random_below=secrets.randbelow,
