@@ -102,6 +102,7 @@ class Parts:
         salt = settings.key_pepper.get_secret_value()
         models = ModelService(database=database, blobs=blobs, audit=audit, replicas=replicas, salt_key=salt)
         asking = Asking(models=models, limits=limits)
+        graders = GraderService(models=models, asking=asking, sandbox=Sandbox())
         self.services = Services(
             keys=keys,
             projects=ProjectService(keys=keys, audit=audit, **shared),
@@ -121,11 +122,14 @@ class Parts:
                 audit=audit,
                 random_below=secrets.randbelow,
                 base_models=replicas.base_models,
+                graders=graders,
                 to_validate=to_validate,
+                queued=queued,
+                trained=trained,
                 **shared,
             ),
             models=models,
-            graders=GraderService(models=models, asking=asking, sandbox=Sandbox()),
+            graders=graders,
             batches=BatchService(audit=audit, wakes=batched, **shared),
             health=HealthService(database=database, blobs=blobs, replicas=replicas),
             serving_token=settings.serving_token.get_secret_value(),

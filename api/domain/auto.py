@@ -4,9 +4,17 @@ The shape follows what OpenAI's jobs echo: about 100 examples give 3 epochs and 
 grows with 0.2 % of the examples. The learning rate's scale is the engine's own, so its multiplier is 1.
 """
 
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final, assert_never
 
-from api.domain.jobs import Hyperparameters, Method, SupervisedMethod
+from api.domain.jobs import (
+    DpoMethod,
+    Hyperparameters,
+    Method,
+    ReinforcementHyperparameters,
+    ReinforcementMethod,
+    SupervisedMethod,
+)
 
 EPOCHS: Final = 3
 MOST_EPOCHS: Final = 25
@@ -14,19 +22,48 @@ FEWEST_SEEN: Final = 100  # examples seen in all, where the file is small
 MOST_SEEN: Final = 25_000  # and where it is big
 MAX_BATCH: Final = 256
 BATCH_SHARE: Final = 0.002
+BETA: Final = 0.1  # the value of the DPO paper's experiments
+PROMPTS_PER_STEP: Final = 8  # each stands for a group of samples
+EVALUATIONS: Final = 10  # of the validation file over a reinforcement run
 
 
 def resolved(method: Method, *, examples: int) -> Method:
-    asked = method.hyperparameters
-    return SupervisedMethod(
-        hyperparameters=Hyperparameters(
-            n_epochs=epochs(examples) if asked.n_epochs == "auto" else asked.n_epochs,
-            batch_size=batch_size(examples) if asked.batch_size == "auto" else asked.batch_size,
-            learning_rate_multiplier=(
-                1.0 if asked.learning_rate_multiplier == "auto" else asked.learning_rate_multiplier
-            ),
-        )
-    )
+    found: dict[str, Any] = {
+        "n_epochs": epochs(examples),
+        "batch_size": batch_size(examples),
+        "learning_rate_multiplier": 1.0,
+    }
+    match method:
+        case SupervisedMethod():
+            supervised = method.hyperparameters
+            return replace(method, hyperparameters=replace(supervised, **filled(supervised, found)))
+        case DpoMethod():
+            found |= {"beta": BETA}
+            dpo = method.hyperparameters
+            return replace(method, hyperparameters=replace(dpo, **filled(dpo, found)))
+        case ReinforcementMethod():
+            asked = method.hyperparameters
+            found |= reinforcement(asked, found["n_epochs"], examples=examples)
+            return replace(method, hyperparameters=replace(asked, **filled(asked, found)))
+        case _:
+            assert_never(method)
+
+
+def filled(asked: Hyperparameters, found: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in found.items() if getattr(asked, name) == "auto"}
+
+
+def reinforcement(asked: ReinforcementHyperparameters, n_epochs: int, *, examples: int) -> dict[str, Any]:
+    prompts = min(PROMPTS_PER_STEP, examples)
+    size = prompts if asked.batch_size == "auto" else asked.batch_size
+    rounds = n_epochs if asked.n_epochs == "auto" else asked.n_epochs
+    steps = -(-examples // size) * rounds
+    return {
+        "batch_size": prompts,
+        "compute_multiplier": 1.0,
+        "eval_interval": max(1, steps // EVALUATIONS),
+        "eval_samples": 1,
+    }
 
 
 def epochs(examples: int) -> int:

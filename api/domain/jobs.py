@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
+from engine.contract.graders import Grader
 from engine.contract.spec import LoraOptions
 
 Auto = Literal["auto"]
@@ -15,6 +16,7 @@ class JobStatus(StrEnum):
     VALIDATING_FILES = "validating_files"
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSED = "paused"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -24,10 +26,11 @@ TERMINAL: Final = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CA
 
 MAY_FOLLOW: Final[Mapping[JobStatus, frozenset[JobStatus]]] = {
     JobStatus.VALIDATING_FILES: frozenset({JobStatus.QUEUED, JobStatus.FAILED, JobStatus.CANCELLED}),
-    JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.FAILED, JobStatus.CANCELLED}),
+    JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.PAUSED, JobStatus.FAILED, JobStatus.CANCELLED}),
     JobStatus.RUNNING: frozenset(
-        {JobStatus.QUEUED, JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED}
+        {JobStatus.QUEUED, JobStatus.PAUSED, JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED}
     ),
+    JobStatus.PAUSED: frozenset({JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.FAILED, JobStatus.CANCELLED}),
     JobStatus.SUCCEEDED: frozenset(),
     JobStatus.FAILED: frozenset(),
     JobStatus.CANCELLED: frozenset(),
@@ -48,7 +51,34 @@ class SupervisedMethod:
     hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
 
 
-Method = SupervisedMethod
+@dataclass(frozen=True, kw_only=True)
+class DpoHyperparameters(Hyperparameters):
+    beta: float | Auto = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpoMethod:
+    hyperparameters: DpoHyperparameters = field(default_factory=DpoHyperparameters)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReinforcementHyperparameters(Hyperparameters):
+    """`reasoning_effort` is kept and told, and changes nothing: no base model here has one."""
+
+    compute_multiplier: float | Auto = "auto"
+    eval_interval: int | Auto = "auto"
+    eval_samples: int | Auto = "auto"
+    reasoning_effort: str = "default"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReinforcementMethod:
+    grader: Grader
+    hyperparameters: ReinforcementHyperparameters = field(default_factory=ReinforcementHyperparameters)
+    response_format: Mapping[str, Any] | None = None
+
+
+Method = SupervisedMethod | DpoMethod | ReinforcementMethod
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,16 +1,19 @@
 """Leases: a run in the hands of one engine for a while."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.contract.spec import RunSpec
+from engine.contract.spec import RunRef, RunSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataFile:
-    """`url` is a presigned GET."""
+    """`url` is a presigned GET. `name` and `sha256` are given for the files of a checkpoint."""
 
     url: str
     size_bytes: int
+    name: str = ""
+    sha256: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +24,15 @@ class Lease:
     lease_seconds: int
     training_file: DataFile
     validation_file: DataFile | None
+    resume_files: tuple[DataFile, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeartbeatReply:
+    """Runs that must stop at once, and runs that must write a checkpoint and end."""
+
+    stop: Sequence[RunRef]
+    pause: Sequence[RunRef]
 
 
 @dataclass(frozen=True, kw_only=True)

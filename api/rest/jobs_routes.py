@@ -56,6 +56,16 @@ async def cancel(job_id: str, caller: CallerDep, services: ServicesDep) -> JobOb
     return job_object(await services.jobs.cancel(caller, job_id))
 
 
+@router.post("/{job_id}/pause")
+async def pause(job_id: str, caller: CallerDep, services: ServicesDep) -> JobObject:
+    return job_object(await services.jobs.pause(caller, job_id))
+
+
+@router.post("/{job_id}/resume")
+async def resume(job_id: str, caller: CallerDep, services: ServicesDep) -> JobObject:
+    return job_object(await services.jobs.resume(caller, job_id))
+
+
 @router.get("/{job_id}/events")
 async def events(
     job_id: str, caller: CallerDep, services: ServicesDep, after: str | None = None, limit: Limit = 20

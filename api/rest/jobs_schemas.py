@@ -3,13 +3,22 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from api.domain.checkpoints import Checkpoint
 from api.domain.errors import invalid
 from api.domain.events import JobEvent
-from api.domain.jobs import Auto, Hyperparameters, Job, NewJob, SupervisedMethod
+from api.domain.jobs import Job, NewJob
+from api.rest.forms import Strict, wrong
+from api.rest.methods_schemas import (
+    HyperparametersBody,
+    HyperparametersObject,
+    MethodBody,
+    MethodObject,
+    method_object,
+    method_of,
+)
 from api.rest.wire import unix, unix_or_none
 from engine.contract.spec import ALL_LINEAR, LoraOptions
 
@@ -17,59 +26,6 @@ MAX_RANK: Final = 64
 MAX_METADATA_PAIRS: Final = 16
 MAX_METADATA_KEY: Final = 64
 MAX_METADATA_VALUE: Final = 512
-
-
-def wrong(message: str) -> PydanticCustomError:
-    """pydantic would read `{…}` in a message as a field."""
-    return PydanticCustomError("invalid_value", "{message}", {"message": message})
-
-
-def whole_or_auto(least: int, most: int) -> BeforeValidator:
-    def check(value: object) -> object:
-        if value == "auto" and isinstance(value, str):
-            return value
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if not whole or not least <= int(value) <= most:  # type: ignore[call-overload]
-            raise wrong(f"give an integer from {least} to {most}, or 'auto' (given: {value!r:.60}).")
-        return value
-
-    return BeforeValidator(check)
-
-
-def above_zero_or_auto(value: object) -> object:
-    if value == "auto" and isinstance(value, str):
-        return value
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 < float(value) <= 1000:  # type: ignore[arg-type]
-        raise wrong(f"give a number above 0 and at most 1000, or 'auto' (given: {value!r:.60}).")
-    return value
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class HyperparametersBody(Strict):
-    n_epochs: Annotated[int | Auto, whole_or_auto(1, 50)] = "auto"
-    batch_size: Annotated[int | Auto, whole_or_auto(1, 256)] = "auto"
-    learning_rate_multiplier: Annotated[float | Auto, BeforeValidator(above_zero_or_auto)] = "auto"
-
-
-class SupervisedBody(Strict):
-    hyperparameters: HyperparametersBody | None = None
-
-
-def only_supervised(value: object) -> object:
-    if value in ("dpo", "reinforcement"):
-        raise wrong(f"'{value}' is not supported by this release; use 'supervised'.")
-    if value != "supervised":
-        raise wrong(f"give 'supervised' (given: {value!r:.60}).")
-    return value
-
-
-class MethodBody(Strict):
-    type: Annotated[Literal["supervised"], BeforeValidator(only_supervised)]
-    supervised: SupervisedBody | None = None
 
 
 def module_names(value: object) -> object:
@@ -85,7 +41,9 @@ class LoraBody(Strict):
     rank: Annotated[int, Field(strict=True, ge=1, le=MAX_RANK)] = 16
     alpha: Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)] = 32.0
     dropout: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
-    target_modules: Annotated[list[str], BeforeValidator(module_names)] = list(ALL_LINEAR)
+    target_modules: Annotated[list[str], BeforeValidator(module_names)] = Field(
+        default_factory=lambda: list(ALL_LINEAR)
+    )
 
     def options(self) -> LoraOptions:
         return LoraOptions(
@@ -146,35 +104,16 @@ class CreateJobBody(Strict):
 
 
 def new_job(body: CreateJobBody) -> NewJob:
-    asked = body.hyperparameters
-    if body.method is not None:  # the older field gives way
-        asked = body.method.supervised.hyperparameters if body.method.supervised else None
-    asked = asked or HyperparametersBody()
     return NewJob(
         model=body.model,
         training_file=body.training_file,
         validation_file=body.validation_file,
-        method=SupervisedMethod(hyperparameters=Hyperparameters(**asked.model_dump())),
+        method=method_of(body.method, older=body.hyperparameters),
         lora=(body.lora or LoraBody()).options(),
         suffix=body.suffix,
         seed=body.seed,
         metadata=body.metadata,
     )
-
-
-class HyperparametersObject(BaseModel):
-    n_epochs: int | Auto
-    batch_size: int | Auto
-    learning_rate_multiplier: float | Auto
-
-
-class SupervisedObject(BaseModel):
-    hyperparameters: HyperparametersObject
-
-
-class MethodObject(BaseModel):
-    type: Literal["supervised"] = "supervised"
-    supervised: SupervisedObject
 
 
 class LoraObject(BaseModel):
@@ -205,7 +144,7 @@ class JobObject(BaseModel):
     result_files: Sequence[str]
     trained_tokens: int | None
     error: ErrorObject | None
-    hyperparameters: HyperparametersObject
+    hyperparameters: HyperparametersObject | None
     method: MethodObject
     seed: int
     user_provided_suffix: str | None
@@ -215,7 +154,7 @@ class JobObject(BaseModel):
 
 
 def job_object(job: Job) -> JobObject:
-    hyperparameters = HyperparametersObject(**vars(job.method.hyperparameters))
+    method = method_object(job.method)
     return JobObject(
         id=job.id,
         created_at=unix(job.created_at),
@@ -230,8 +169,8 @@ def job_object(job: Job) -> JobObject:
         result_files=job.result_files,
         trained_tokens=job.trained_tokens,
         error=ErrorObject(**vars(job.error)) if job.error else None,
-        hyperparameters=hyperparameters,
-        method=MethodObject(supervised=SupervisedObject(hyperparameters=hyperparameters)),
+        hyperparameters=method.supervised.hyperparameters if method.supervised else None,
+        method=method,
         seed=job.seed,
         user_provided_suffix=job.suffix,
         metadata=job.metadata,
@@ -288,5 +227,6 @@ def checkpoint_object(checkpoint: Checkpoint) -> CheckpointObject:
         fine_tuning_job_id=checkpoint.job_id,
         fine_tuned_model_checkpoint=checkpoint.model_name,
         step_number=checkpoint.step,
-        metrics={name: value for name, value in values.items() if value is not None},
+        metrics={name: value for name, value in values.items() if value is not None}
+        | dict(checkpoint.metrics.extra),
     )

@@ -25,8 +25,11 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):  # type: ignore[mis
 
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatResponse:
         runs = [wire.ref_from_pb(run) for run in request.runs]
-        stop = await self._leases.heartbeat(engine_id=request.engine_id, runs=runs)
-        return pb.HeartbeatResponse(stop=[wire.ref_to_pb(run) for run in stop])
+        reply = await self._leases.heartbeat(engine_id=request.engine_id, runs=runs)
+        return pb.HeartbeatResponse(
+            stop=[wire.ref_to_pb(run) for run in reply.stop],
+            pause=[wire.ref_to_pb(run) for run in reply.pause],
+        )
 
     async def OpenCheckpoint(
         self, request: pb.OpenCheckpointRequest, context: Any
@@ -40,8 +43,8 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):  # type: ignore[mis
 
     async def Report(self, request: pb.ReportRequest, context: Any) -> pb.ReportResponse:
         events = [wire.event_from_pb(event) for event in request.events]
-        await self._leases.report(run=wire.ref_from_pb(request.run), events=events)
-        return pb.ReportResponse()
+        pause = await self._leases.report(run=wire.ref_from_pb(request.run), events=events)
+        return pb.ReportResponse(pause=pause)
 
 
 def lease_to_pb(lease: Lease) -> pb.Lease:
@@ -50,8 +53,9 @@ def lease_to_pb(lease: Lease) -> pb.Lease:
         lease_seconds=lease.lease_seconds,
         training_file=file_to_pb(lease.training_file),
         validation_file=file_to_pb(lease.validation_file) if lease.validation_file else None,
+        resume_files=[file_to_pb(file) for file in lease.resume_files],
     )
 
 
 def file_to_pb(file: DataFile) -> pb.DataFile:
-    return pb.DataFile(url=file.url, size_bytes=file.size_bytes)
+    return pb.DataFile(url=file.url, size_bytes=file.size_bytes, name=file.name, sha256=file.sha256)

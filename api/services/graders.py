@@ -1,7 +1,5 @@
 """Graders as users try them out: checked, and run over one sample."""
 
-import contextlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +11,7 @@ from engine.contract.grader_forms import GraderFormError, grader_from
 from engine.contract.graders import Grader, LabelModel, Multi, PythonGrader, ScoreModel, TextSimilarity
 from engine.graders import formula, grading
 from engine.graders.grading import Answer, AskError, Grade, TokenUse
+from engine.graders.samples import sample_of
 from engine.graders.sandbox.bubblewrap import Sandbox, SandboxError, SourceError
 from serving.gateway.proxy import ReplicaAwayError
 from serving.gateway.requests import RequestError
@@ -28,28 +27,46 @@ class GraderService:
         Raises ServiceError naming the field.
         """
         grader = await self._readable(caller, form)
-        for path, each in parts_of(grader):
-            if isinstance(each, PythonGrader):
-                await self._check_source(each, path=f"{path}.source")
+        await self._check_sources(grader, path="grader")
         return grader
+
+    async def check_for_training(self, caller: Caller, grader: Grader, *, base_model: str) -> None:
+        """As `validate`. A model grader must be the base model: the engine asks it itself, with the adapter off."""
+        path = "method.reinforcement.grader"
+        await self._check(caller, grader, path=path)
+        for place, each in parts_of(grader, path=path):
+            if isinstance(each, ScoreModel | LabelModel) and each.model != base_model:
+                raise invalid(
+                    f"Invalid '{place}.model': a reinforcement job is graded by its own base model, {base_model}.",
+                    param=f"{place}.model",
+                )
+        await self._check_sources(grader, path=path)
+
+    async def _check_sources(self, grader: Grader, *, path: str) -> None:
+        for place, each in parts_of(grader, path=path):
+            if isinstance(each, PythonGrader):
+                await self._check_source(each, path=f"{place}.source")
 
     async def _readable(self, caller: Caller, form: object) -> Grader:
         try:
             grader = grader_from(form)
         except GraderFormError as error:
             raise invalid(f"Invalid '{error.path}': {error.message}", param=error.path) from error
+        await self._check(caller, grader, path="grader")
+        return grader
+
+    async def _check(self, caller: Caller, grader: Grader, *, path: str) -> None:
         if isinstance(grader, Multi):
-            check_formula(grader)
-        for path, each in parts_of(grader):
+            check_formula(grader, path=path)
+        for place, each in parts_of(grader, path=path):
             if isinstance(each, ScoreModel | LabelModel):
-                await self._check_model(caller, each.model, path=f"{path}.model")
+                await self._check_model(caller, each.model, path=f"{place}.model")
             if isinstance(each, TextSimilarity) and each.evaluation_metric == "cosine":
                 raise invalid(
                     "The metric 'cosine' compares embeddings, and no embedding model is served here. Use "
                     "fuzzy_match, bleu, gleu, meteor or a rouge metric.",
-                    param=f"{path}.evaluation_metric",
+                    param=f"{place}.evaluation_metric",
                 )
-        return grader
 
     async def _check_model(self, caller: Caller, model: str, *, path: str) -> None:
         try:
@@ -89,34 +106,26 @@ class GraderService:
         return await grading.grade(grader, sample=sample, item=item, ask=ask, sandbox=self._sandbox)
 
 
-def parts_of(grader: Grader) -> list[tuple[str, Any]]:
+def parts_of(grader: Grader, *, path: str) -> list[tuple[str, Any]]:
     if isinstance(grader, Multi):
-        return [(f"grader.graders.{key}", each) for key, each in grader.graders.items()]
-    return [("grader", grader)]
+        return [(f"{path}.graders.{key}", each) for key, each in grader.graders.items()]
+    return [(path, grader)]
 
 
-def check_formula(grader: Multi) -> None:
+def check_formula(grader: Multi, *, path: str) -> None:
+    param = f"{path}.calculate_output"
     try:
         unknown = sorted(formula.names(grader.calculate_output) - set(grader.graders))
     except formula.FormulaError as error:
-        message = f"Invalid 'grader.calculate_output': {error}."
-        raise invalid(message, param="grader.calculate_output", code="formula_parse_error") from error
+        message = f"Invalid '{param}': {error}."
+        raise invalid(message, param=param, code="formula_parse_error") from error
     if unknown:
         known = ", ".join(grader.graders)
         raise invalid(
-            f"Invalid 'grader.calculate_output': there is no grader named '{unknown[0]}'; there is {known}.",
-            param="grader.calculate_output",
+            f"Invalid '{param}': there is no grader named '{unknown[0]}'; there is {known}.",
+            param=param,
             code="formula_parse_error",
         )
-
-
-def sample_of(text: str) -> dict[str, Any]:
-    """What templates and sources see of a sample: `output_json` is there when the text is JSON."""
-    message = {"role": "assistant", "content": text}
-    sample = {"output_text": text, "output_tools": [], "choices": [{"index": 0, "message": message}]}
-    with contextlib.suppress(ValueError, RecursionError):
-        sample["output_json"] = json.loads(text)
-    return sample
 
 
 def answer_of(reply: Mapping[str, Any]) -> Answer:

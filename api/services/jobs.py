@@ -1,4 +1,4 @@
-"""Fine-tuning jobs as their owners see them: create, read, cancel. What happens to them is other modules' work."""
+"""Fine-tuning jobs as their owners see them: create, read, pause, resume, cancel. What happens to them is other modules' work."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -7,10 +7,11 @@ from api.domain.checkpoints import Checkpoint
 from api.domain.errors import ServiceError, invalid, not_found
 from api.domain.events import JobEvent
 from api.domain.ids import NewId
-from api.domain.jobs import Job, NewJob
+from api.domain.jobs import Job, JobStatus, NewJob, ReinforcementMethod
 from api.domain.keys import Caller
 from api.domain.pages import Page
 from api.services.audit import AuditLog
+from api.services.graders import GraderService
 from api.services.wakeups import Wakeup
 from api.store import files, job_events, jobs, models
 from api.store.database import Connection, Database
@@ -27,13 +28,19 @@ class JobService:
         audit: AuditLog,
         random_below: Callable[[int], int],
         base_models: Sequence[str],
+        graders: GraderService,
         to_validate: Wakeup,
+        queued: Wakeup,
+        trained: Wakeup,
     ) -> None:
         self._database, self._new_id, self._random_below = database, new_id, random_below
         self._base_models, self._to_validate, self._audit = base_models, to_validate, audit
+        self._graders, self._wakes = graders, (queued, trained)
 
     async def create(self, caller: Caller, new: NewJob) -> Job:
         self._check_model(new.model)
+        if isinstance(new.method, ReinforcementMethod):
+            await self._graders.check_for_training(caller, new.method.grader, base_model=new.model)
         job_id = self._new_id("ftjob-")
         seed = self._random_below(MAX_SEED + 1) if new.seed is None else new.seed
         async with self._database.tenant(caller.project_id) as connection:
@@ -113,6 +120,30 @@ class JobService:
             await self._audit.note(connection, caller, "fine_tuning.job.cancelled", job_id)
             return cancelled
 
+    async def pause(self, caller: Caller, job_id: str) -> Job:
+        """A running job is paused once its engine has written a checkpoint, a moment later; its model can be asked."""
+        async with self._database.tenant(caller.project_id) as connection:
+            paused = await jobs.pause(connection, project_id=caller.project_id, job_id=job_id)
+            if paused is None:
+                job = await self._owned(connection, caller, job_id)
+                raise invalid(f"Job {job_id} {unpausable(job)}")
+            await self._tell(connection, job_id, "Fine-tuning job is asked to pause")
+            await self._audit.note(connection, caller, "fine_tuning.job.paused", job_id)
+            return paused
+
+    async def resume(self, caller: Caller, job_id: str) -> Job:
+        """Goes on from its newest checkpoint, on whatever engine is free."""
+        async with self._database.tenant(caller.project_id) as connection:
+            resumed = await jobs.resume(connection, project_id=caller.project_id, job_id=job_id)
+            if resumed is None:
+                job = await self._owned(connection, caller, job_id)
+                raise invalid(f"Job {job_id} is {job.status}: only a paused job can be resumed.")
+            await self._tell(connection, job_id, "Fine-tuning job resumed")
+            await self._audit.note(connection, caller, "fine_tuning.job.resumed", job_id)
+        for wakeup in self._wakes:
+            wakeup.wake()
+        return resumed
+
     async def events(self, caller: Caller, job_id: str, *, after: str | None, limit: int) -> Page[JobEvent]:
         """Newest first."""
         async with self._database.tenant(caller.project_id) as connection:
@@ -130,6 +161,12 @@ class JobService:
             return await models.checkpoints(
                 connection, project_id=caller.project_id, job_id=job_id, after=after, limit=limit
             )
+
+
+def unpausable(job: Job) -> str:
+    if job.status is JobStatus.RUNNING:
+        return "has been trained and is being published: there is nothing left to pause."
+    return f"is {job.status}: only a queued or running job can be paused."
 
 
 def no_such_job(job_id: str) -> ServiceError:

@@ -3,24 +3,51 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, assert_never
 
 from api.blobs.objects import Blobs, checkpoint_key, file_key
 from api.domain.errors import ErrorKind, ServiceError, invalid
 from api.domain.ids import NewId
-from api.domain.jobs import Job, JobError
-from api.domain.leases import DataFile, Lease
+from api.domain.jobs import (
+    DpoMethod,
+    Job,
+    JobError,
+    JobStatus,
+    Method,
+    ReinforcementMethod,
+    SupervisedMethod,
+)
+from api.domain.leases import DataFile, HeartbeatReply, Lease
+from api.domain.models import AdapterFile
 from api.scheduling import fcfs
 from api.services.reports import Reports
 from api.services.wakeups import Wakeup
-from api.store import engines, files, job_events, jobs, leases
+from api.store import engines, files, job_events, jobs, leases, models
 from api.store.database import Connection, Database
-from engine.contract.events import CheckpointFile, CheckpointReady, NumberedEvent, RunFinished, RunInterrupted
-from engine.contract.spec import VALIDATION_FILE, RunRef, RunSpec, Supervised
+from engine.contract.events import (
+    CheckpointFile,
+    CheckpointReady,
+    NumberedEvent,
+    RunFinished,
+    RunInterrupted,
+    RunPaused,
+)
+from engine.contract.spec import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    TRAINING_STATE,
+    VALIDATION_FILE,
+    Dpo,
+    Reinforcement,
+    RunRef,
+    RunSpec,
+    Supervised,
+)
+from engine.contract.spec import Method as RunMethod
 
 MAX_LOST_ATTEMPTS: Final = 3
 POLL_SECONDS: Final = 1.0
-CHECKPOINT_FILES: Final = frozenset({"adapter_model.safetensors", "adapter_config.json"})
+CHECKPOINT_FILES: Final = frozenset({ADAPTER_WEIGHTS, ADAPTER_CONFIG, TRAINING_STATE})
 MAX_CHECKPOINT_BYTES: Final = 8 * 1024**3
 GIVEN_UP: Final = JobError(
     code="server_error",
@@ -63,14 +90,16 @@ class LeaseService:
             chosen = fcfs.choose(waiting, base_models=base_models)
             if chosen is None:
                 return None
-            job = await leases.claim(
+            claimed = await leases.claim(
                 connection, job_id=chosen.id, engine_id=engine_id, lease_seconds=self._lease_seconds
             )
-            if job is None:
+            if claimed is None:
                 return None
+            job, done_steps = claimed
             again = f" again (attempt {job.attempt})" if job.attempt > 1 else ""
-            await self._tell(connection, job.id, f"Fine-tuning job started{again}")
-            return await self._lease(connection, job)
+            after = f" after step {done_steps}" if done_steps else ""
+            await self._tell(connection, job.id, f"Fine-tuning job started{again}{after}")
+            return await self._lease(connection, job, done_steps)
 
     async def _give_up(self, connection: Connection) -> None:
         for job_id in await leases.given_up(connection, max_lost=MAX_LOST_ATTEMPTS):
@@ -83,15 +112,25 @@ class LeaseService:
                 message=GIVEN_UP.message,
             )
 
-    async def _lease(self, connection: Connection, job: Job) -> Lease:
+    async def _lease(self, connection: Connection, job: Job, done_steps: int) -> Lease:
         validation = None
+        saved = await models.to_go_on_from(connection, job_id=job.id, step=done_steps) if done_steps else []
         if job.validation_file is not None:
             validation = await self._data_file(connection, job, job.validation_file)
         return Lease(
-            spec=spec_of(job),
+            spec=spec_of(job, start_step=done_steps),
             lease_seconds=self._lease_seconds,
             training_file=await self._data_file(connection, job, job.training_file),
             validation_file=validation,
+            resume_files=tuple(self._saved_file(file) for file in saved),
+        )
+
+    def _saved_file(self, file: AdapterFile) -> DataFile:
+        return DataFile(
+            url=self._blobs.get_url(file.blob_key),
+            size_bytes=file.size_bytes,
+            name=file.name,
+            sha256=file.sha256,
         )
 
     async def _data_file(self, connection: Connection, job: Job, file_id: str) -> DataFile:
@@ -99,14 +138,17 @@ class LeaseService:
         file = await files.get(connection, project_id=job.project_id, file_id=file_id)
         return DataFile(url=self._blobs.get_url(file_key(file_id)), size_bytes=file.size_bytes if file else 0)
 
-    async def heartbeat(self, *, engine_id: str, runs: Sequence[RunRef]) -> Sequence[RunRef]:
-        """Extends the engine's leases; returns the runs that it must stop."""
+    async def heartbeat(self, *, engine_id: str, runs: Sequence[RunRef]) -> HeartbeatReply:
+        """Extends the engine's leases."""
         async with self._database.transaction() as connection:
             await engines.still_there(connection, engine_id=engine_id)
             kept = await leases.extend(
                 connection, engine_id=engine_id, runs=runs, lease_seconds=self._lease_seconds
             )
-        return [run for run in runs if run not in kept]
+        return HeartbeatReply(
+            stop=[run for run in runs if run not in kept],
+            pause=[run for run in runs if kept.get(run) is JobStatus.PAUSED],
+        )
 
     async def open_checkpoint(
         self, *, run: RunRef, step: int, checkpoint_files: Sequence[CheckpointFile]
@@ -119,8 +161,8 @@ class LeaseService:
                 raise invalid(f"a checkpoint has no file {file.name} of {file.size_bytes} bytes")
         return {file.name: self._blobs.put_url(key_of(run, step, file.name)) for file in checkpoint_files}
 
-    async def report(self, *, run: RunRef, events: Sequence[NumberedEvent]) -> None:
-        """Stores each event once. Raises ServiceError(STALE_ATTEMPT), or INVALID for a checkpoint not uploaded."""
+    async def report(self, *, run: RunRef, events: Sequence[NumberedEvent]) -> bool:
+        """Stores each event once; whether its owner wants the run to pause. Raises ServiceError(STALE_ATTEMPT), or INVALID for a checkpoint not uploaded."""
         for numbered in events:
             if isinstance(numbered.event, CheckpointReady):
                 await self._check_uploaded(run, numbered.event)
@@ -133,8 +175,9 @@ class LeaseService:
                 await leases.set_reported(connection, job_id=job.id, sequence=fresh[-1].sequence)
         if any(isinstance(numbered.event, RunFinished) for numbered in fresh):
             self._trained.wake()
-        if any(isinstance(numbered.event, RunInterrupted) for numbered in fresh):
+        if any(isinstance(numbered.event, RunInterrupted | RunPaused) for numbered in fresh):
             self._queued.wake()
+        return job.status is JobStatus.PAUSED
 
     async def _check_uploaded(self, run: RunRef, event: CheckpointReady) -> None:
         keys = [key_of(run, event.step, file.name) for file in event.files]
@@ -161,22 +204,30 @@ def key_of(run: RunRef, step: int, name: str) -> str:
     return checkpoint_key(job_id=run.job_id, attempt=run.attempt, step=step, name=name)
 
 
-def spec_of(job: Job) -> RunSpec:
-    """Validation has made numbers of every "auto"."""
-    asked = job.method.hyperparameters
-    assert (
-        asked.n_epochs != "auto" and asked.batch_size != "auto" and asked.learning_rate_multiplier != "auto"
-    )
+def spec_of(job: Job, *, start_step: int) -> RunSpec:
     return RunSpec(
         job_id=job.id,
         attempt=job.attempt,
         base_model=job.model,
-        method=Supervised(
-            n_epochs=asked.n_epochs,
-            batch_size=asked.batch_size,
-            learning_rate_multiplier=asked.learning_rate_multiplier,
-        ),
+        method=method_of(job.method),
         lora=job.lora,
         seed=job.seed,
         validation_file=VALIDATION_FILE if job.validation_file else None,
+        start_step=start_step,
     )
+
+
+def method_of(method: Method) -> RunMethod:
+    """Validation has made numbers of every "auto"."""
+    fields = dict(vars(method.hyperparameters))
+    assert "auto" not in fields.values()
+    match method:
+        case SupervisedMethod():
+            return Supervised(**fields)
+        case DpoMethod():
+            return Dpo(**fields)
+        case ReinforcementMethod():
+            del fields["reasoning_effort"]
+            return Reinforcement(**fields, grader=method.grader, response_format=method.response_format)
+        case _:
+            assert_never(method)

@@ -9,6 +9,7 @@ import io
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any, Final
 
 from api.blobs.objects import Blobs, file_key
@@ -20,7 +21,7 @@ from api.services.wakeups import Wakeup
 from api.store import files, job_events, jobs, models
 from api.store.database import Database
 from api.store.jobs import Due
-from engine.contract.events import Probe
+from engine.contract.events import Probe, StepMetrics
 from serving.gateway.client import ReplicaError
 from serving.gateway.replicas import Replicas
 
@@ -29,6 +30,7 @@ RETRY_SECONDS: Final = 3.0
 REFUSAL_PATIENCE_SECONDS: Final = 120.0
 MAX_MEAN_DIFFERENCE: Final = 0.05  # nats per token
 CSV_HEADER: Final = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
+USUAL: Final = frozenset(field.name for field in fields(StepMetrics))
 
 log = logging.getLogger("tuningfork.publishing")
 
@@ -142,11 +144,13 @@ def mean_difference(served: Sequence[float], probe: Probe) -> float:
 
 
 def result_csv(metrics: Sequence[Mapping[str, Any]]) -> bytes:
-    """One row per step; of a step that two attempts trained, the later one's. Empty cells were not measured."""
+    """One row per step; of a step that two attempts trained, the later one's. Empty cells were not measured. What only
+    one method measures stands in columns of its own, after OpenAI's."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_HEADER)
     by_step = {row["step"]: row for row in metrics}
+    more = sorted({name for row in by_step.values() for name in row} - USUAL)
+    writer.writerow([*CSV_HEADER, *more])
     for step in sorted(by_step):
         row = by_step[step]
         writer.writerow(
@@ -156,6 +160,7 @@ def result_csv(metrics: Sequence[Mapping[str, Any]]) -> bytes:
                 row["train_mean_token_accuracy"],
                 row.get("valid_loss", row.get("full_valid_loss", "")),
                 row.get("valid_mean_token_accuracy", row.get("full_valid_mean_token_accuracy", "")),
+                *(row.get(name, "") for name in more),
             ]
         )
     return text.getvalue().encode()

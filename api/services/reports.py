@@ -5,7 +5,7 @@ from typing import assert_never
 from api.blobs.objects import checkpoint_key
 from api.domain.events import EventLevel
 from api.domain.ids import NewId, checkpoint_name, model_name
-from api.domain.jobs import Job, JobError
+from api.domain.jobs import Job, JobError, JobStatus
 from api.domain.models import AdapterFile
 from api.store import job_events, jobs, keys, leases, models
 from api.store.database import Connection
@@ -14,13 +14,13 @@ from engine.contract.events import (
     RunFailed,
     RunFinished,
     RunInterrupted,
+    RunPaused,
     RunPrepared,
     StepDone,
     StepMetrics,
     TrainEvent,
 )
-
-WEIGHTS = "adapter_model.safetensors"
+from engine.contract.spec import ADAPTER_WEIGHTS, TRAINING_STATE
 
 
 class Reports:
@@ -42,12 +42,21 @@ class Reports:
                 error = JobError(code=event.code, message=event.message, param=event.param or None)
                 await jobs.fail(connection, job_id=job.id, error=error)
                 await self._tell(connection, job.id, event.message, level="error")
+            case RunPaused():
+                await self._paused(connection, job, event)
             case RunInterrupted():
                 await leases.requeue(connection, job_id=job.id, lost=not event.planned)
-                message = f"Training was interrupted ({event.reason}); the job is queued again"
+                then = "stays paused" if job.status is JobStatus.PAUSED else "is queued again"
+                message = f"Training was interrupted ({event.reason}); the job {then}"
                 await self._tell(connection, job.id, message, level="warn")
             case _:
                 assert_never(event)
+
+    async def _paused(self, connection: Connection, job: Job, event: RunPaused) -> None:
+        """Its owner may have changed their mind meanwhile: then it is queued again."""
+        await leases.requeue(connection, job_id=job.id, lost=False)
+        if job.status is JobStatus.PAUSED:
+            await self._tell(connection, job.id, f"Fine-tuning job paused after step {event.step}")
 
     async def _step(self, connection: Connection, job: Job, event: StepDone) -> None:
         metrics = event.metrics
@@ -74,7 +83,8 @@ class Reports:
         if not event.final:
             name = checkpoint_name(name, event.step)
         version_id = self._new_id("mv-")
-        files = adapter_files(job, event)
+        files = stored_files(job, event)
+        state = files.pop(TRAINING_STATE, None)
         await models.insert(
             connection,
             version_id=version_id,
@@ -83,7 +93,7 @@ class Reports:
             job_id=job.id,
             base_model=job.model,
             rank=job.lora.rank,
-            digest=files[WEIGHTS].sha256,
+            digest=files[ADAPTER_WEIGHTS].sha256,
             files=files,
             probe=event.probe,
         )
@@ -95,6 +105,7 @@ class Reports:
             version_id=version_id,
             metrics=event.metrics,
             final=event.final,
+            state=state,
         )
         if not event.final:
             await models.publish(connection, version_id=version_id)
@@ -108,7 +119,7 @@ class Reports:
         await job_events.append(connection, event_id=event_id, job_id=job_id, message=message, level=level)
 
 
-def adapter_files(job: Job, event: CheckpointReady) -> dict[str, AdapterFile]:
+def stored_files(job: Job, event: CheckpointReady) -> dict[str, AdapterFile]:
     return {
         file.name: AdapterFile(
             name=file.name,
@@ -122,6 +133,8 @@ def adapter_files(job: Job, event: CheckpointReady) -> dict[str, AdapterFile]:
 
 def sentence(metrics: StepMetrics) -> str:
     """As OpenAI words it."""
+    if "train_mean_reward" in metrics.extra:
+        return rewards_sentence(metrics)
     text = f"Step {metrics.step}/{metrics.total_steps}: training loss={metrics.train_loss:.2f}"
     if metrics.valid_loss is not None:
         text += f", validation loss={metrics.valid_loss:.2f}"
@@ -130,5 +143,15 @@ def sentence(metrics: StepMetrics) -> str:
     return text
 
 
+def rewards_sentence(metrics: StepMetrics) -> str:
+    text = f"Step {metrics.step}/{metrics.total_steps} , train mean reward={metrics.extra['train_mean_reward']:.2f}"
+    for name in ("full_valid_mean_reward", "full_valid_mean_parse_error"):
+        if name in metrics.extra:
+            words = name.replace("full_valid_", "full validation ").replace("_", " ")
+            text += f", {words}={metrics.extra[name]:.2f}"
+    return text
+
+
 def measured(metrics: StepMetrics) -> dict[str, float | int]:
-    return {name: value for name, value in vars(metrics).items() if value is not None}
+    fields = {**vars(metrics), **metrics.extra}
+    return {name: value for name, value in fields.items() if name != "extra" and value is not None}

@@ -32,7 +32,7 @@ limit %(limit)s
 select id from job
 where project_id = %(project_id)s
   and (training_file = %(id)s or validation_file = %(id)s)
-  and status in ('validating_files', 'queued', 'running')
+  and status in ('validating_files', 'queued', 'running', 'paused')
 union all
 select id from batch
 where project_id = %(project_id)s and input_file_id = %(id)s

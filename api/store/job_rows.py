@@ -1,11 +1,23 @@
 """A job's row and its domain value, both ways. The only place that knows how a method lies in its column."""
 
-from typing import Any
+from typing import Any, assert_never
 
 from psycopg.types.json import Jsonb
 
-from api.domain.jobs import Hyperparameters, Job, JobError, JobStatus, Method, SupervisedMethod
+from api.domain.jobs import (
+    DpoHyperparameters,
+    DpoMethod,
+    Hyperparameters,
+    Job,
+    JobError,
+    JobStatus,
+    Method,
+    ReinforcementHyperparameters,
+    ReinforcementMethod,
+    SupervisedMethod,
+)
 from api.store.database import Row
+from engine.contract.grader_forms import grader_from, grader_to
 from engine.contract.spec import LoraOptions
 
 
@@ -35,11 +47,34 @@ def job_from(row: Row) -> Job:
 
 
 def method_from(stored: dict[str, Any]) -> Method:
-    return SupervisedMethod(hyperparameters=Hyperparameters(**stored["supervised"]))
+    ((name, fields),) = stored.items()
+    match name:
+        case "supervised":
+            return SupervisedMethod(hyperparameters=Hyperparameters(**fields))
+        case "dpo":
+            return DpoMethod(hyperparameters=DpoHyperparameters(**fields))
+        case "reinforcement":
+            return ReinforcementMethod(
+                hyperparameters=ReinforcementHyperparameters(**fields["hyperparameters"]),
+                grader=grader_from(fields["grader"]),
+                response_format=fields["response_format"],
+            )
+        case _:
+            raise ValueError(f"a stored job has the unknown method {name}")
 
 
 def method_to(method: Method) -> Jsonb:
-    return Jsonb({"supervised": vars(method.hyperparameters)})
+    fields = vars(method.hyperparameters)
+    match method:
+        case SupervisedMethod():
+            return Jsonb({"supervised": fields})
+        case DpoMethod():
+            return Jsonb({"dpo": fields})
+        case ReinforcementMethod():
+            stored = {"grader": grader_to(method.grader), "response_format": method.response_format}
+            return Jsonb({"reinforcement": {"hyperparameters": fields, **stored}})
+        case _:
+            assert_never(method)
 
 
 def lora_from(stored: dict[str, Any]) -> LoraOptions:

@@ -73,6 +73,18 @@ async def cancel(connection: Connection, *, project_id: str, job_id: str) -> Job
     return job_from(row) if row else None
 
 
+async def pause(connection: Connection, *, project_id: str, job_id: str) -> Job | None:
+    """None when it is neither queued nor training."""
+    row = await fetch_one(connection, queries("jobs")["pause"], project_id=project_id, id=job_id)
+    return job_from(row) if row else None
+
+
+async def resume(connection: Connection, *, project_id: str, job_id: str) -> Job | None:
+    """None when it is not paused."""
+    row = await fetch_one(connection, queries("jobs")["resume"], project_id=project_id, id=job_id)
+    return job_from(row) if row else None
+
+
 async def claim_due(connection: Connection, *, stage: Stage) -> Due | None:
     """Takes the oldest job that waits for this work, for a minute."""
     row = await fetch_one(connection, queries("jobs")["claim_due"], stage=stage)

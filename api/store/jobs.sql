@@ -19,7 +19,22 @@ limit %(limit)s
 
 -- name: cancel
 update job set status = 'cancelled', finished_at = now(), estimated_finish = null
-where project_id = %(project_id)s and id = %(id)s and status in ('validating_files', 'queued', 'running')
+where project_id = %(project_id)s and id = %(id)s and status in ('validating_files', 'queued', 'running', 'paused')
+returning *
+
+-- name: pause
+-- A running job keeps its engine until that has written a checkpoint and said so.
+update job set status = 'paused', estimated_finish = null
+where project_id = %(project_id)s and id = %(id)s
+  and (status = 'queued' or (status = 'running' and trained_at is null))
+returning *
+
+-- name: resume
+-- The engine may still hold it, or training may have ended before the pause reached it.
+update job set status = case when trained_at is not null or (engine_id is not null and lease_until > now())
+                             then 'running' else 'queued' end,
+               due_at = now()
+where project_id = %(project_id)s and id = %(id)s and status = 'paused'
 returning *
 
 -- name: claim_due
@@ -44,7 +59,7 @@ where id = %(id)s and status = 'validating_files'
 
 -- name: fail
 update job set status = 'failed', error = %(error)s, finished_at = now(), estimated_finish = null
-where id = %(id)s and status in ('validating_files', 'queued', 'running')
+where id = %(id)s and status in ('validating_files', 'queued', 'running', 'paused')
 
 -- name: succeed
 update job set status = 'succeeded', fine_tuned_model = %(fine_tuned_model)s, result_files = %(result_files)s,
@@ -66,7 +81,11 @@ update job set status = 'running',
                lost_attempts = lost_attempts + case when status = 'running' then 1 else 0 end,
                engine_id = %(engine_id)s,
                lease_until = now() + make_interval(secs => %(lease_seconds)s),
-               reported_sequence = 0, prepared_at = null, tokens_seen = 0, estimated_finish = null
+               reported_sequence = 0, prepared_at = null, tokens_seen = 0, estimated_finish = null,
+               resumed_step = coalesce((
+                   select max(step) from checkpoint
+                   join model_version on model_version.id = model_version_id
+                   where checkpoint.job_id = job.id and state is not null and deleted_at is null), 0)
 where id = (
     select id from job
     where id = %(id)s
@@ -85,12 +104,15 @@ for update skip locked
 
 -- name: extend_leases
 update job set lease_until = now() + make_interval(secs => %(lease_seconds)s)
-where status = 'running' and engine_id = %(engine_id)s
+where status in ('running', 'paused') and trained_at is null and engine_id = %(engine_id)s
   and (id, attempt) in (select * from unnest(%(ids)s::text[], %(attempts)s::int[]))
-returning id, attempt
+returning id, attempt, status
 
 -- name: lock_attempt
-select * from job where id = %(id)s and attempt = %(attempt)s and status = 'running' and trained_at is null for update
+select * from job
+where id = %(id)s and attempt = %(attempt)s and status in ('running', 'paused')
+  and engine_id is not null and trained_at is null
+for update
 
 -- name: reported
 update job set reported_sequence = %(sequence)s where id = %(id)s
@@ -101,15 +123,16 @@ update job set prepared_at = now() where id = %(id)s
 -- name: progress
 -- What is left takes as long per step as what is done did.
 update job set tokens_seen = %(tokens)s,
-               estimated_finish = now() + (now() - prepared_at) / %(step)s * (%(total_steps)s - %(step)s)
-                                  + interval '3 seconds'  -- publishing
+               estimated_finish = case when status = 'running' then
+                   now() + (now() - prepared_at) / greatest(1, %(step)s - resumed_step) * (%(total_steps)s - %(step)s)
+                   + interval '3 seconds' end  -- publishing
 where id = %(id)s
 
 -- name: trained
-update job set trained_at = now(), tokens_seen = %(tokens)s, due_at = now() where id = %(id)s
+update job set trained_at = now(), tokens_seen = %(tokens)s, due_at = now(), engine_id = null where id = %(id)s
 
 -- name: requeue
-update job set status = 'queued', lease_until = null, engine_id = null, estimated_finish = null,
+update job set status = case when status = 'paused' then 'paused' else 'queued' end, lease_until = null, engine_id = null, estimated_finish = null,
                lost_attempts = lost_attempts + %(lost)s
 where id = %(id)s
 

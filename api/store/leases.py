@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from api.domain.jobs import Job
+from api.domain.jobs import Job, JobStatus
 from api.domain.leases import Waiting
 from api.store.database import Connection, execute, fetch, fetch_one, queries
 from api.store.job_rows import job_from
@@ -15,8 +15,10 @@ async def waiting(connection: Connection, *, max_lost: int) -> Sequence[Waiting]
     return [Waiting(id=row["id"], model=row["model"]) for row in rows]
 
 
-async def claim(connection: Connection, *, job_id: str, engine_id: str, lease_seconds: int) -> Job | None:
-    """Begins the next attempt; None when another engine was faster."""
+async def claim(
+    connection: Connection, *, job_id: str, engine_id: str, lease_seconds: int
+) -> tuple[Job, int] | None:
+    """Begins the next attempt, and says after which step; None when another engine was faster."""
     row = await fetch_one(
         connection,
         queries("jobs")["claim"],
@@ -24,7 +26,7 @@ async def claim(connection: Connection, *, job_id: str, engine_id: str, lease_se
         engine_id=engine_id,
         lease_seconds=lease_seconds,
     )
-    return job_from(row) if row else None
+    return (job_from(row), row["resumed_step"]) if row else None
 
 
 async def given_up(connection: Connection, *, max_lost: int) -> Sequence[str]:
@@ -34,7 +36,7 @@ async def given_up(connection: Connection, *, max_lost: int) -> Sequence[str]:
 
 async def extend(
     connection: Connection, *, engine_id: str, runs: Iterable[RunRef], lease_seconds: int
-) -> set[RunRef]:
+) -> dict[RunRef, JobStatus]:
     """The runs that are still this engine's."""
     runs = list(runs)
     rows = await fetch(
@@ -45,7 +47,7 @@ async def extend(
         attempts=[run.attempt for run in runs],
         lease_seconds=lease_seconds,
     )
-    return {RunRef(job_id=row["id"], attempt=row["attempt"]) for row in rows}
+    return {RunRef(job_id=row["id"], attempt=row["attempt"]): JobStatus(row["status"]) for row in rows}
 
 
 async def lock_attempt(connection: Connection, *, run: RunRef) -> tuple[Job, int] | None:

@@ -90,6 +90,7 @@ async def insert_checkpoint(
     version_id: str,
     metrics: StepMetrics,
     final: bool,
+    state: AdapterFile | None,
 ) -> None:
     await execute(
         connection,
@@ -101,7 +102,20 @@ async def insert_checkpoint(
         model_version_id=version_id,
         metrics=Jsonb(vars(metrics)),
         final=final,
+        state=Jsonb(vars(state)) if state else None,
     )
+
+
+async def to_go_on_from(connection: Connection, *, job_id: str, step: int) -> list[AdapterFile]:
+    """The adapter's files and the training state at this step. Empty when its model has been deleted."""
+    row = await fetch_one(connection, queries("models")["to_go_on_from"], job_id=job_id, step=step)
+    return [AdapterFile(**file) for file in [*row["files"].values(), row["state"]]] if row else []
+
+
+async def take_needless_states(connection: Connection) -> list[str]:
+    """Keys of blobs that no row names any more."""
+    rows = await fetch(connection, queries("models")["take_needless_states"])
+    return [row["blob_key"] for row in rows]
 
 
 async def checkpoints(

@@ -10,10 +10,31 @@ values (%(id)s, %(name)s, %(project_id)s, %(job_id)s, %(base_model)s, %(rank)s, 
 
 -- name: insert_checkpoint
 -- A later attempt comes by the same step again: its model takes the place of the earlier one.
-insert into checkpoint (id, job_id, project_id, step, model_version_id, metrics, final)
-values (%(id)s, %(job_id)s, %(project_id)s, %(step)s, %(model_version_id)s, %(metrics)s, %(final)s)
+insert into checkpoint (id, job_id, project_id, step, model_version_id, metrics, final, state)
+values (%(id)s, %(job_id)s, %(project_id)s, %(step)s, %(model_version_id)s, %(metrics)s, %(final)s, %(state)s)
 on conflict (job_id, step) do update
-set model_version_id = excluded.model_version_id, metrics = excluded.metrics, created_at = now()
+set model_version_id = excluded.model_version_id, metrics = excluded.metrics, state = excluded.state,
+    created_at = now()
+
+-- name: to_go_on_from
+select checkpoint.step, checkpoint.state, model_version.files
+from checkpoint join model_version on model_version.id = checkpoint.model_version_id
+where checkpoint.job_id = %(job_id)s and checkpoint.step = %(step)s and checkpoint.state is not null
+  and model_version.deleted_at is null
+
+-- name: take_needless_states
+-- Of jobs that are over, and of checkpoints that a newer one has taken the place of.
+with needless as (
+    select id, state from checkpoint
+    where state is not null
+      and (   exists (select from job where job.id = job_id and status in ('succeeded', 'failed', 'cancelled'))
+           or exists (select from checkpoint newer
+                      where newer.job_id = checkpoint.job_id and newer.step > checkpoint.step
+                        and newer.state is not null and newer.created_at < now() - interval '10 minutes'))
+    limit 1000
+    for update skip locked)
+update checkpoint set state = null from needless where checkpoint.id = needless.id
+returning needless.state ->> 'blob_key' as blob_key
 
 -- name: list_checkpoints
 select checkpoint.*, model_version.name as model_name

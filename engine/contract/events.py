@@ -1,11 +1,15 @@
 """What a run reports while it trains. Order and numbering belong to the sender, storage to the control plane."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepMetrics:
-    """Losses are mean nats per token with loss; accuracies are shares of those tokens, 0 to 1."""
+    """Losses are mean nats per token with loss, for DPO per pair; accuracies are shares of the tokens, 0 to 1.
+
+    `extra` holds what only one method measures, by the name that its users see.
+    """
 
     step: int
     total_steps: int
@@ -15,6 +19,7 @@ class StepMetrics:
     valid_mean_token_accuracy: float | None = None
     full_valid_loss: float | None = None
     full_valid_mean_token_accuracy: float | None = None
+    extra: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +63,13 @@ class CheckpointReady:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunPaused:
+    """As asked: the newest checkpoint holds all that was done, `step` steps of it. The attempt is over."""
+
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunFinished:
     trained_tokens: int
 
@@ -79,7 +91,7 @@ class RunInterrupted:
     planned: bool = False
 
 
-TrainEvent = RunPrepared | StepDone | CheckpointReady | RunFinished | RunFailed | RunInterrupted
+TrainEvent = RunPrepared | StepDone | CheckpointReady | RunFinished | RunFailed | RunInterrupted | RunPaused
 
 
 @dataclass(frozen=True, kw_only=True)

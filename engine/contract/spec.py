@@ -1,10 +1,17 @@
 """What a run is: names, numbers and seeds. Knows no URL, no secret, no tensor and no "auto"."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+
+from engine.contract.graders import Grader
 
 TRAINING_FILE: Final = "train.jsonl"
 VALIDATION_FILE: Final = "valid.jsonl"
+RESUME_FOLDER: Final = "resume"  # inside the run's folder: the files of the checkpoint to go on from
+ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
+ADAPTER_CONFIG: Final = "adapter_config.json"
+TRAINING_STATE: Final = "training_state.safetensors"
 
 # Every linear layer of a decoder block of the Llama, Mistral and Qwen families. Adapting the MLP as well as
 # the attention is what makes LoRA match full fine-tuning ("LoRA Without Regret", Thinking Machines, 2025).
@@ -30,12 +37,43 @@ class Supervised:
     learning_rate_multiplier: float
 
 
-Method = Supervised
+@dataclass(frozen=True, kw_only=True)
+class Dpo:
+    """Direct preference optimisation (Rafailov et al., 2023). A higher `beta` stays closer to the base model."""
+
+    n_epochs: int
+    batch_size: int
+    learning_rate_multiplier: float
+    beta: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reinforcement:
+    """Samples graded in groups. `batch_size` counts prompts; `compute_multiplier` scales the samples of each.
+
+    `eval_interval`: steps between validations; `eval_samples`: samples per validation row; `response_format`: OpenAI's
+    json_schema wrapper, or None.
+    """
+
+    n_epochs: int
+    batch_size: int
+    learning_rate_multiplier: float
+    compute_multiplier: float
+    eval_interval: int
+    eval_samples: int
+    grader: Grader
+    response_format: Mapping[str, Any] | None = None
+
+
+Method = Supervised | Dpo | Reinforcement
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """One attempt at one job. `attempt` is the fencing token: every report names (job_id, attempt)."""
+    """One attempt at one job. `attempt` is the fencing token: every report names (job_id, attempt).
+
+    `start_step`: optimizer steps that an earlier attempt has done; the state after them lies in `RESUME_FOLDER`.
+    """
 
     job_id: str
     attempt: int
@@ -45,6 +83,7 @@ class RunSpec:
     seed: int
     training_file: str = TRAINING_FILE
     validation_file: str | None = None
+    start_step: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

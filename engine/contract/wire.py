@@ -1,47 +1,80 @@
 """The contract's dataclasses to protobuf and back. The only place, beside the edges, that knows protobuf."""
 
-from typing import assert_never
+import json
+from typing import Any, assert_never
 
 from engine.contract import events, spec
+from engine.contract.grader_forms import grader_from, grader_to
 from tuningfork_pb.v1 import engine_pb2 as pb
 
 
 def spec_to_pb(run: spec.RunSpec) -> pb.RunSpec:
-    method, lora = run.method, run.lora
+    lora = run.lora
     return pb.RunSpec(
         job_id=run.job_id,
         attempt=run.attempt,
         base_model=run.base_model,
-        method=pb.Method(
-            supervised=pb.Supervised(
-                n_epochs=method.n_epochs,
-                batch_size=method.batch_size,
-                learning_rate_multiplier=method.learning_rate_multiplier,
-            )
-        ),
+        method=method_to_pb(run.method),
         lora=pb.LoraOptions(
             rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, target_modules=lora.target_modules
         ),
         seed=run.seed,
         training_file=run.training_file,
         validation_file=run.validation_file,
+        start_step=run.start_step,
     )
+
+
+def method_to_pb(method: spec.Method) -> pb.Method:
+    match method:
+        case spec.Supervised():
+            return pb.Method(supervised=pb.Supervised(**vars(method)))
+        case spec.Dpo():
+            return pb.Method(dpo=pb.Dpo(**vars(method)))
+        case spec.Reinforcement():
+            fields = dict(vars(method)) | {"grader": json.dumps(grader_to(method.grader))}
+            if method.response_format is not None:
+                fields["response_format"] = json.dumps(method.response_format)
+            return pb.Method(reinforcement=pb.Reinforcement(**fields))
+        case _:
+            assert_never(method)
+
+
+def method_from_pb(message: pb.Method) -> spec.Method:
+    """Raises ValueError for a method this release does not know."""
+    match message.WhichOneof("kind"):
+        case "supervised":
+            return spec.Supervised(**_fields(message.supervised))
+        case "dpo":
+            return spec.Dpo(**_fields(message.dpo))
+        case "reinforcement":
+            fields = _fields(message.reinforcement)
+            fields["grader"] = grader_from(json.loads(fields["grader"]))
+            if fields["response_format"] is not None:
+                fields["response_format"] = json.loads(fields["response_format"])
+            return spec.Reinforcement(**fields)
+        case _:
+            raise ValueError("this engine knows no such method; upgrade it")
+
+
+def _fields(message: Any) -> dict[str, Any]:
+    """Every field by name; None for an optional one that is not there."""
+    return {
+        field.name: getattr(message, field.name)
+        if not field.has_presence or message.HasField(field.name)
+        else None
+        for field in message.DESCRIPTOR.fields
+    }
 
 
 def spec_from_pb(message: pb.RunSpec) -> spec.RunSpec:
     """Raises ValueError for a method this release does not know."""
-    if message.method.WhichOneof("kind") != "supervised":
-        raise ValueError("this engine knows no such method; upgrade it")
-    method, lora = message.method.supervised, message.lora
+    lora = message.lora
     return spec.RunSpec(
         job_id=message.job_id,
         attempt=message.attempt,
         base_model=message.base_model,
-        method=spec.Supervised(
-            n_epochs=method.n_epochs,
-            batch_size=method.batch_size,
-            learning_rate_multiplier=method.learning_rate_multiplier,
-        ),
+        method=method_from_pb(message.method),
         lora=spec.LoraOptions(
             rank=lora.rank,
             alpha=lora.alpha,
@@ -51,6 +84,7 @@ def spec_from_pb(message: pb.RunSpec) -> spec.RunSpec:
         seed=message.seed,
         training_file=message.training_file,
         validation_file=message.validation_file if message.HasField("validation_file") else None,
+        start_step=message.start_step,
     )
 
 
@@ -76,6 +110,7 @@ def metrics_to_pb(metrics: events.StepMetrics) -> pb.StepMetrics:
         total_steps=metrics.total_steps,
         train_loss=metrics.train_loss,
         train_mean_token_accuracy=metrics.train_mean_token_accuracy,
+        extra=metrics.extra,
     )
     for name in _OPTIONAL_METRICS:
         if (value := getattr(metrics, name)) is not None:
@@ -90,6 +125,7 @@ def metrics_from_pb(message: pb.StepMetrics) -> events.StepMetrics:
         total_steps=message.total_steps,
         train_loss=message.train_loss,
         train_mean_token_accuracy=message.train_mean_token_accuracy,
+        extra=dict(message.extra),
         **optional,
     )
 
@@ -125,6 +161,8 @@ def event_to_pb(numbered: events.NumberedEvent) -> pb.TrainEvent:
             message.failed.CopyFrom(pb.RunFailed(code=e.code, message=e.message, param=e.param))
         case events.RunInterrupted() as e:
             message.interrupted.CopyFrom(pb.RunInterrupted(reason=e.reason, planned=e.planned))
+        case events.RunPaused() as e:
+            message.paused.CopyFrom(pb.RunPaused(step=e.step))
         case _:
             assert_never(numbered.event)
     return message
@@ -170,6 +208,8 @@ def _kind_from_pb(message: pb.TrainEvent) -> events.TrainEvent:
         case "interrupted":
             interrupted = message.interrupted
             return events.RunInterrupted(reason=interrupted.reason, planned=interrupted.planned)
+        case "paused":
+            return events.RunPaused(step=message.paused.step)
         case kind:
             raise ValueError(f"unknown training event {kind!r}")
 

@@ -1,16 +1,17 @@
 """JSONL rows to token ids and loss weights, by the model's own chat template. Knows no tensor."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
 from engine.data.errors import DataError
 
 Message = Mapping[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,17 +40,22 @@ class ChatFormat:
 
 def read_examples(path: Path, *, chat: ChatFormat, param: str) -> list[Example]:
     """Raises DataError naming the example and its line (both 1-based) that cannot be trained on."""
-    examples: list[Example] = []
+    return read_rows(path, encode=lambda row: encode(row, chat=chat), param=param)
+
+
+def read_rows(path: Path, *, encode: Callable[[Mapping[str, Any]], T], param: str) -> list[T]:
+    """Every row encoded; what `encode` raises as ValueError becomes a DataError with its place."""
+    found: list[T] = []
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
-                examples.append(encode(json.loads(line), chat=chat))
+                found.append(encode(json.loads(line)))
             except ValueError as error:
-                place = f"Example {len(examples) + 1} (line {number})"
+                place = f"Example {len(found) + 1} (line {number})"
                 raise DataError(f"Invalid file format. {place} {error}", param=param) from error
-    return examples
+    return found
 
 
 def encode(row: Mapping[str, Any], *, chat: ChatFormat) -> Example:

@@ -6,14 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from safetensors.torch import save_file
+from peft import (
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
+from safetensors.torch import load_file, save_file
 
 from engine.contract.events import CheckpointFile
+from engine.contract.spec import ADAPTER_CONFIG as CONFIG
+from engine.contract.spec import ADAPTER_WEIGHTS as WEIGHTS
 from engine.contract.spec import LoraOptions
-
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
 
 
 def attach(causal_lm: Any, *, options: LoraOptions, seed: int) -> PeftModel:
@@ -52,6 +57,14 @@ def export(model: PeftModel, *, base_model: str, folder: Path) -> tuple[Checkpoi
     save_file(dict(sorted(tensors.items())), folder / WEIGHTS, metadata={"format": "pt"})
     (folder / CONFIG).write_text(config_json(model, base_model=base_model))
     return tuple(described(folder / name) for name in (WEIGHTS, CONFIG))
+
+
+def load_weights(model: PeftModel, folder: Path) -> None:
+    """The weights that `export` wrote, bit for bit. Raises ValueError when they are another adapter's."""
+    found = set_peft_model_state_dict(model, load_file(folder / WEIGHTS))
+    missing = [name for name in found.missing_keys if "lora_" in name]
+    if missing or found.unexpected_keys:
+        raise ValueError("the checkpoint's weights do not fit this run's adapter")
 
 
 def state(model: PeftModel) -> dict[str, torch.Tensor]:

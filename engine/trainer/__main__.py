@@ -35,8 +35,10 @@ def main() -> None:
     process.serve(start=start, commands_from=sys.stdin.buffer, reports_to=reports)
 
 
-def start_run(spec: RunSpec, folder: Path, *, base: ResidentModel, max_tokens: int) -> process.Events:
-    return run.train(spec, folder=folder, base=base, max_tokens=max_tokens)
+def start_run(
+    spec: RunSpec, folder: Path, control: run.RunControl, *, base: ResidentModel, max_tokens: int
+) -> process.Events:
+    return run.train(spec, folder=folder, base=base, max_tokens=max_tokens, control=control)
 
 
 def parse() -> argparse.Namespace:

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from engine.contract import pipe, wire
-from engine.contract.events import NumberedEvent, RunFailed, RunFinished, TrainEvent
+from engine.contract.events import NumberedEvent, RunFailed, RunFinished, RunPaused, TrainEvent
 from engine.contract.spec import RunRef, RunSpec
 from engine.data.errors import DataError
-from engine.trainer.run import DivergedError
+from engine.methods.reinforcement import GraderFailedError
+from engine.trainer.run import DivergedError, RunControl
 from tuningfork_pb.v1 import engine_pb2 as pb
 
 Events: TypeAlias = Iterator[TrainEvent]
-Start: TypeAlias = Callable[[RunSpec, Path], Events]
+Start: TypeAlias = Callable[[RunSpec, Path, RunControl], Events]
 Commands: TypeAlias = "queue.Queue[pb.TrainerCommand | None]"
 
 log = logging.getLogger("tuningfork.trainer")
@@ -34,9 +35,10 @@ def read_commands(stream: BinaryIO, commands: Commands) -> None:
 
 
 class LiveRun:
-    def __init__(self, spec: RunSpec, events: Iterator[TrainEvent]) -> None:
+    def __init__(self, spec: RunSpec, folder: Path, *, start: Start) -> None:
         self.ref = RunRef(job_id=spec.job_id, attempt=spec.attempt)
-        self.events = events
+        self.control = RunControl()
+        self.events = start(spec, folder, self.control)
         self.sequence = 0
 
     def advance(self) -> TrainEvent:
@@ -49,6 +51,12 @@ class LiveRun:
             return RunFailed(
                 code="training_diverged",
                 message=f"Training stopped because {error}. Try a lower learning_rate_multiplier.",
+            )
+        except GraderFailedError as error:
+            return RunFailed(
+                code="grader_error",
+                message=f"Training stopped because {error}: {error.details}. Mend the grader, try it with "
+                "graders.run, and create the job again.",
             )
         except Exception as error:
             # The traceback stays in the log: an exception's text may hold training text.
@@ -81,14 +89,21 @@ class Trainer:
             self.obey(command)
 
     def obey(self, command: pb.TrainerCommand) -> None:
-        if command.WhichOneof("kind") == "start":
-            spec = wire.spec_from_pb(command.start.spec)
-            self.live.append(LiveRun(spec, self.start(spec, Path(command.start.folder))))
-        else:
-            self.stop(command.stop.job_id)
+        match command.WhichOneof("kind"):
+            case "start":
+                spec = wire.spec_from_pb(command.start.spec)
+                self.live.append(LiveRun(spec, Path(command.start.folder), start=self.start))
+            case "pause":
+                for run in self.named(command.pause.job_id):
+                    run.control.pausing = True
+            case "stop":
+                self.stop(command.stop.job_id)
+
+    def named(self, job_id: str) -> list[LiveRun]:
+        return [run for run in self.live if run.ref.job_id == job_id]
 
     def stop(self, job_id: str) -> None:
-        for run in [run for run in self.live if run.ref.job_id == job_id]:
+        for run in self.named(job_id):
             run.close()
             self.live.remove(run)
             self.send(pb.TrainerReport(stopped=pb.RunStopped(run=wire.ref_to_pb(run.ref))))
@@ -99,7 +114,7 @@ class Trainer:
         run.sequence += 1
         message = wire.event_to_pb(NumberedEvent(sequence=run.sequence, event=event))
         self.send(pb.TrainerReport(event=pb.RunEvent(run=wire.ref_to_pb(run.ref), event=message)))
-        if isinstance(event, RunFinished | RunFailed):
+        if isinstance(event, RunFinished | RunFailed | RunPaused):
             run.close()
             self.live.popleft()
 

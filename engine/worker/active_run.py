@@ -15,8 +15,9 @@ from engine.contract.events import (
     RunFailed,
     RunFinished,
     RunInterrupted,
+    RunPaused,
 )
-from engine.contract.spec import TRAINING_FILE, VALIDATION_FILE, RunRef
+from engine.contract.spec import RESUME_FOLDER, TRAINING_FILE, VALIDATION_FILE, RunRef
 from engine.worker.control_plane import AwayError, ControlPlane, Leased, RefusedError, StaleAttemptError
 from engine.worker.trainer_process import TrainerDiedError, TrainerProcess
 from engine.worker.transfers import Transfers
@@ -50,6 +51,7 @@ class ActiveRun:
         self._stopped = asyncio.Event()
         self._held: NumberedEvent | None = None
         self._last_sequence = 0
+        self._pausing = False
 
     def receive(self, event: NumberedEvent) -> None:
         self._last_sequence = event.sequence
@@ -95,6 +97,9 @@ class ActiveRun:
         await self._transfers.fetch(self.lease.training_file, self._folder / TRAINING_FILE)
         if self.lease.validation_file is not None:
             await self._transfers.fetch(self.lease.validation_file, self._folder / VALIDATION_FILE)
+        for file in self.lease.resume_files:
+            (self._folder / RESUME_FOLDER).mkdir(exist_ok=True)
+            await self._transfers.fetch(file, self._folder / RESUME_FOLDER / Path(file.name).name)
 
     async def _next_events(self) -> list[NumberedEvent]:
         """At least one, and what else has come. A checkpoint goes alone: the steps before it need not wait for its
@@ -114,8 +119,15 @@ class ActiveRun:
         for numbered in events:
             if isinstance(numbered.event, CheckpointReady):
                 await self._upload(numbered.event)
-        await self._report(events)
-        return isinstance(events[-1].event, RunFinished | RunFailed)
+        if await self._report(events):
+            await self.pause()
+        return isinstance(events[-1].event, RunFinished | RunFailed | RunPaused)
+
+    async def pause(self) -> None:
+        """The trainer writes a checkpoint before its next step and ends the run. Asked twice, it does so once."""
+        if not self._pausing:
+            self._pausing = True
+            await self._trainer.pause_run(self.ref.job_id)
 
     async def _upload(self, checkpoint: CheckpointReady) -> None:
         """Whole before it is reported: what is not reported does not exist."""
@@ -133,17 +145,17 @@ class ActiveRun:
                     self.ref, step=checkpoint.step, files=checkpoint.files
                 )
             except AwayError as error:
-                await self._pause(error)
+                await self._wait(error)
 
-    async def _report(self, events: Sequence[NumberedEvent]) -> None:
-        """Until it is taken: sequence numbers make a repeat harmless, and a lease that ran out ends it."""
+    async def _report(self, events: Sequence[NumberedEvent]) -> bool:
+        """Whether the run must pause. Until it is taken: sequence numbers make a repeat harmless, and a lease that ran out ends it."""
         while True:
             try:
                 return await self._control.report(self.ref, events)
             except AwayError as error:
-                await self._pause(error)
+                await self._wait(error)
 
-    async def _pause(self, error: AwayError) -> None:
+    async def _wait(self, error: AwayError) -> None:
         log.warning("%s waits for the control plane: %s", self.ref.job_id, error)
         await asyncio.sleep(RETRY_SECONDS)
 

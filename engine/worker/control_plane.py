@@ -31,8 +31,12 @@ class AwayError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Download:
+    """`name` and `sha256` are given for files of a checkpoint."""
+
     url: str
     size_bytes: int
+    name: str = ""
+    sha256: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,15 @@ class Leased:
     lease_seconds: float
     training_file: Download
     validation_file: Download | None
+    resume_files: tuple[Download, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orders:
+    """Runs that must stop at once, and runs that must write a checkpoint and end."""
+
+    stop: list[RunRef]
+    pause: list[RunRef]
 
 
 class ControlPlane:
@@ -66,11 +79,14 @@ class ControlPlane:
         reply = await self._call(self._stub.AcquireLease, request, seconds=seconds)
         return leased(reply.lease) if reply.HasField("lease") else None
 
-    async def heartbeat(self, runs: Sequence[RunRef]) -> list[RunRef]:
-        """The runs that must stop."""
+    async def heartbeat(self, runs: Sequence[RunRef]) -> Orders:
+        """Keeps the leases."""
         request = pb.HeartbeatRequest(engine_id=self._engine_id, runs=[wire.ref_to_pb(run) for run in runs])
         reply = await self._call(self._stub.Heartbeat, request)
-        return [wire.ref_from_pb(run) for run in reply.stop]
+        return Orders(
+            stop=[wire.ref_from_pb(run) for run in reply.stop],
+            pause=[wire.ref_from_pb(run) for run in reply.pause],
+        )
 
     async def open_checkpoint(
         self, run: RunRef, *, step: int, files: Sequence[CheckpointFile]
@@ -81,11 +97,12 @@ class ControlPlane:
         )
         return dict((await self._call(self._stub.OpenCheckpoint, request)).urls)
 
-    async def report(self, run: RunRef, events: Sequence[NumberedEvent]) -> None:
+    async def report(self, run: RunRef, events: Sequence[NumberedEvent]) -> bool:
+        """Whether the run must pause."""
         request = pb.ReportRequest(
             run=wire.ref_to_pb(run), events=[wire.event_to_pb(event) for event in events]
         )
-        await self._call(self._stub.Report, request)
+        return bool((await self._call(self._stub.Report, request)).pause)
 
     async def _call(self, method: Any, request: Any, *, seconds: float = CALL_SECONDS) -> Any:
         return await translated(method(request, timeout=seconds, metadata=self._metadata))
@@ -110,8 +127,9 @@ def leased(message: pb.Lease) -> Leased:
         lease_seconds=float(message.lease_seconds),
         training_file=download(message.training_file),
         validation_file=validation,
+        resume_files=tuple(download(file) for file in message.resume_files),
     )
 
 
 def download(message: pb.DataFile) -> Download:
-    return Download(url=message.url, size_bytes=message.size_bytes)
+    return Download(url=message.url, size_bytes=message.size_bytes, name=message.name, sha256=message.sha256)

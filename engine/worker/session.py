@@ -8,7 +8,7 @@ from typing import Final
 from engine.contract import wire
 from engine.contract.spec import RunRef
 from engine.worker.active_run import ActiveRun
-from engine.worker.control_plane import AwayError, ControlPlane, Leased, RefusedError
+from engine.worker.control_plane import AwayError, ControlPlane, Leased, Orders, RefusedError
 from engine.worker.trainer_process import TrainerDiedError, TrainerProcess
 from engine.worker.transfers import TransferError, Transfers
 from tuningfork_pb.v1 import engine_pb2 as pb
@@ -111,15 +111,18 @@ class Session:
 
     async def _beat(self, runs: list[ActiveRun]) -> None:
         try:
-            stop = await self._control.heartbeat([run.ref for run in runs])
+            orders = await self._control.heartbeat([run.ref for run in runs])
         except (AwayError, RefusedError) as error:
             log.warning("heartbeat not taken: %s", error)
-            stop = [run.ref for run in runs if run.lease_ran_out]
+            orders = Orders(stop=[run.ref for run in runs if run.lease_ran_out], pause=[])
         else:
             for run in runs:
-                if run.ref not in stop:
+                if run.ref not in orders.stop:
                     run.confirm()
-        for ref in stop:
+        for run in runs:
+            if run.ref in orders.pause:
+                await run.pause()
+        for ref in orders.stop:
             await self._stop(ref)
 
     async def _stop(self, ref: RunRef) -> None:

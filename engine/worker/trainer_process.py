@@ -56,6 +56,9 @@ class TrainerProcess:
     async def stop_run(self, job_id: str) -> None:
         await self._write(pb.TrainerCommand(stop=pb.StopRun(job_id=job_id)))
 
+    async def pause_run(self, job_id: str) -> None:
+        await self._write(pb.TrainerCommand(pause=pb.PauseRun(job_id=job_id)))
+
     async def reports(self) -> AsyncIterator[pb.TrainerReport]:
         """Until the trainer dies: raises TrainerDiedError."""
         while True:

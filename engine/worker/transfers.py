@@ -1,6 +1,7 @@
 """Bytes in and out of a run's folder, by presigned URL. Holds no credentials."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
@@ -26,7 +27,7 @@ class Transfers:
         await self._http.aclose()
 
     async def fetch(self, source: Download, target: Path) -> None:
-        """Raises TransferError, also when the size is not as announced."""
+        """Raises TransferError, also when size or digest are not as announced."""
         for attempt in range(TRIES):
             try:
                 await self._fetch_once(source, target)
@@ -36,14 +37,17 @@ class Transfers:
                 return
 
     async def _fetch_once(self, source: Download, target: Path) -> None:
-        size = 0
+        size, digest = 0, hashlib.sha256()
         async with self._http.stream("GET", source.url) as reply:
             reply.raise_for_status()
             with target.open("wb") as file:
                 async for chunk in reply.aiter_bytes(CHUNK_BYTES):
                     size += file.write(chunk)
+                    digest.update(chunk)
         if size != source.size_bytes:
             raise TransferError(f"{target.name} came with {size} bytes instead of {source.size_bytes}")
+        if source.sha256 and digest.hexdigest() != source.sha256:
+            raise TransferError(f"{target.name} came with other bytes than were written")
 
     async def send(self, source: Path, url: str) -> None:
         """Raises TransferError."""

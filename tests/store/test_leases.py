@@ -137,8 +137,8 @@ async def test_an_expired_lease_goes_to_another_and_the_first_is_refused(world: 
         assert refused.value.kind is ErrorKind.STALE_ATTEMPT
     with pytest.raises(ServiceError):
         await world.leases.open_checkpoint(run=first, step=1, checkpoint_files=[])
-    assert await world.leases.heartbeat(engine_id="e1", runs=[first]) == [first]
-    assert await world.leases.heartbeat(engine_id="e2", runs=[second]) == []
+    assert (await world.leases.heartbeat(engine_id="e1", runs=[first])).stop == [first]
+    assert (await world.leases.heartbeat(engine_id="e2", runs=[second])).stop == []
     assert (await status(world, second)).status is JobStatus.RUNNING
 
 
@@ -147,7 +147,7 @@ async def test_heartbeats_keep_a_lease(world: World) -> None:
     run = await leased(world, "e1")
     for _ in range(3):
         await asyncio.sleep(LEASE_SECONDS * 0.6)
-        assert await world.leases.heartbeat(engine_id="e1", runs=[run]) == []
+        assert (await world.leases.heartbeat(engine_id="e1", runs=[run])).stop == []
     assert await lease(world, "e2") is None
 
 
@@ -222,7 +222,7 @@ async def test_cancelled_wins_over_a_late_end(world: World) -> None:
     await world.jobs.cancel(world.caller, run.job_id)
     with pytest.raises(ServiceError):
         await report(world, run, RunFinished(trained_tokens=1))
-    assert await world.leases.heartbeat(engine_id="e1", runs=[run]) == [run]
+    assert (await world.leases.heartbeat(engine_id="e1", runs=[run])).stop == [run]
     assert (await status(world, run)).status is JobStatus.CANCELLED
 
 

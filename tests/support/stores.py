@@ -15,16 +15,23 @@ from psycopg import sql
 from api.blobs.objects import Blobs
 from api.domain.ids import NewId, make_id
 from api.domain.keys import Caller
+from api.services.asking import Asking
 from api.services.audit import AuditLog
 from api.services.files import FileService
+from api.services.graders import GraderService
 from api.services.jobs import JobService
 from api.services.keys import KeyService
 from api.services.leases import LeaseService
+from api.services.limits import LimitService
+from api.services.models import ModelService
 from api.services.validation import Validation
 from api.services.wakeups import Wakeup
 from api.store.database import Database
 from api.store.migrate import migrate
 from deploy.embedded import object_store, postgres
+from engine.graders.sandbox.bubblewrap import Sandbox
+from serving.gateway.client import ReplicaClient
+from serving.gateway.replicas import Replicas
 
 BASE = "tiny-base"
 TEMPLATE = "migrated"
@@ -108,6 +115,16 @@ class World:
 LEASE_SECONDS = 2
 
 
+def graders_over(database: Database, blobs: Blobs, audit: AuditLog) -> GraderService:
+    """Nobody answers behind the replica: what is checked before a model is asked can be tried."""
+    replicas = Replicas([ReplicaClient(base_model=BASE, url="http://127.0.0.1:9", api_key="nobody")])
+    models = ModelService(database=database, blobs=blobs, audit=audit, replicas=replicas, salt_key="salt")
+    limits = LimitService(
+        database=database, audit=audit, base_models=[BASE], default_requests=5, default_tokens=1000
+    )
+    return GraderService(models=models, asking=Asking(models=models, limits=limits), sandbox=Sandbox())
+
+
 @pytest_asyncio.fixture
 async def world(database: Database, blobs: Blobs) -> World:
     new_id = partial(make_id, random_below=secrets.randbelow)
@@ -127,7 +144,10 @@ async def world(database: Database, blobs: Blobs) -> World:
             new_id=new_id,
             random_below=secrets.randbelow,
             base_models=[BASE],
+            graders=graders_over(database, blobs, audit),
             to_validate=to_validate,
+            queued=queued,
+            trained=trained,
         ),
         keys=keys,
         leases=LeaseService(

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.contract import events, pipe, spec, wire
+from engine.contract.graders import StringCheck
 from tuningfork_pb.v1 import engine_pb2 as pb
 
 small = st.integers(0, 2**31)
@@ -20,17 +21,38 @@ lora = st.builds(
     dropout=floats,
     target_modules=st.lists(text).map(tuple),
 )
-method = st.builds(spec.Supervised, n_epochs=small, batch_size=small, learning_rate_multiplier=floats)
+hyperparameters = {"n_epochs": small, "batch_size": small, "learning_rate_multiplier": floats}
+grader = st.builds(
+    StringCheck,
+    name=st.text(st.characters(codec="ascii", categories=["L"]), min_size=1),
+    input=text,
+    reference=text,
+    operation=st.sampled_from(["eq", "like"]),
+)
+methods = {
+    spec.Supervised: st.builds(spec.Supervised, **hyperparameters),
+    spec.Dpo: st.builds(spec.Dpo, **hyperparameters, beta=floats),
+    spec.Reinforcement: st.builds(
+        spec.Reinforcement,
+        **hyperparameters,
+        compute_multiplier=floats,
+        eval_interval=small,
+        eval_samples=small,
+        grader=grader,
+        response_format=st.none() | st.just({"type": "json_schema", "json_schema": {"name": "a"}}),
+    ),
+}
 runs = st.builds(
     spec.RunSpec,
     job_id=text,
     attempt=small,
     base_model=text,
-    method=method,
+    method=st.one_of(*methods.values()),
     lora=lora,
     seed=small,
     training_file=text,
     validation_file=st.none() | text,
+    start_step=small,
 )
 metrics = st.builds(
     events.StepMetrics,
@@ -42,6 +64,7 @@ metrics = st.builds(
     valid_mean_token_accuracy=st.none() | floats,
     full_valid_loss=st.none() | floats,
     full_valid_mean_token_accuracy=st.none() | floats,
+    extra=st.dictionaries(text, floats, max_size=3),
 )
 files = st.builds(events.CheckpointFile, name=text, size_bytes=small, sha256=text)
 probes = st.builds(events.Probe, token_ids=st.lists(small).map(tuple), logprobs=st.lists(floats32).map(tuple))
@@ -65,10 +88,12 @@ kinds = {
     events.RunFinished: st.builds(events.RunFinished, trained_tokens=small),
     events.RunFailed: st.builds(events.RunFailed, code=text, message=text, param=text),
     events.RunInterrupted: st.builds(events.RunInterrupted, reason=text),
+    events.RunPaused: st.builds(events.RunPaused, step=small),
 }
 
 
-def test_every_event_is_tried() -> None:
+def test_every_method_and_event_is_tried() -> None:
+    assert set(methods) == set(get_args(spec.Method))
     assert set(kinds) == set(get_args(events.TrainEvent))
 
 

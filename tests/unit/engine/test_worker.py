@@ -1,6 +1,7 @@
 """The worker as a real process with its real trainer, against a control plane that misbehaves on purpose."""
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
@@ -39,6 +40,8 @@ class FakeControlPlane(engine_pb2_grpc.EngineServiceServicer):  # type: ignore[m
         self.stop: list[pb.RunRef] = []
         self.refuse_reports: list[grpc.StatusCode] = []
         self.refuse_heartbeats = False
+        self.pause_by_report = False
+        self.pause_by_heartbeat: list[pb.RunRef] = []
         self.changed = asyncio.Event()
 
     async def serve(self) -> tuple[Any, uvicorn.Server]:
@@ -60,12 +63,32 @@ class FakeControlPlane(engine_pb2_grpc.EngineServiceServicer):  # type: ignore[m
     async def store(self, request: Request) -> Response:
         key = request.path_params["key"]
         if request.method == "GET":
-            return Response(DATA)
+            return Response(self.objects.get(key, DATA))
         self.objects[key] = await request.body()
         return Response()
 
     def url(self, key: str) -> str:
         return f"http://127.0.0.1:{self.http_port}/{key}"
+
+    def offer_again(self, job_id: str, *, step: int, epochs: int) -> None:
+        """A second attempt, from what the first has uploaded at this step."""
+        method = Supervised(n_epochs=epochs, batch_size=5, learning_rate_multiplier=1.0)
+        run = spec(job_id=job_id, attempt=2, method=method, start_step=step)
+        prefix = f"{job_id}/{step}/"
+        files = [
+            pb.DataFile(
+                url=self.url(key),
+                size_bytes=len(content),
+                name=key.removeprefix(prefix),
+                sha256=hashlib.sha256(content).hexdigest(),
+            )
+            for key, content in self.objects.items()
+            if key.startswith(prefix)
+        ]
+        data = pb.DataFile(url=self.url("data"), size_bytes=len(DATA))
+        self.leases.put_nowait(
+            pb.Lease(spec=wire.spec_to_pb(run), lease_seconds=3, training_file=data, resume_files=files)
+        )
 
     def offer(self, job_id: str, *, attempt: int = 1, epochs: int = 1) -> None:
         method = Supervised(n_epochs=epochs, batch_size=5, learning_rate_multiplier=1.0)
@@ -84,7 +107,7 @@ class FakeControlPlane(engine_pb2_grpc.EngineServiceServicer):  # type: ignore[m
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatResponse:
         if self.refuse_heartbeats:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "as the test says")
-        return pb.HeartbeatResponse(stop=self.stop)
+        return pb.HeartbeatResponse(stop=self.stop, pause=self.pause_by_heartbeat)
 
     async def OpenCheckpoint(
         self, request: pb.OpenCheckpointRequest, context: Any
@@ -104,7 +127,7 @@ class FakeControlPlane(engine_pb2_grpc.EngineServiceServicer):  # type: ignore[m
                     assert len(self.objects[key]) == file.size_bytes, "uploaded whole before it is reported"
             self.events.append(event)
         self.changed.set()
-        return pb.ReportResponse()
+        return pb.ReportResponse(pause=self.pause_by_report)
 
     async def until(self, kind: str, *, seconds: float = 60) -> pb.TrainEvent:
         async with asyncio.timeout(seconds):
@@ -160,8 +183,36 @@ async def test_a_run_is_reported_in_order_over_an_unreliable_line(
         kinds = [event.WhichOneof("kind") for event in control.events]
         assert kinds[0] == "prepared" and kinds[-2:] == ["checkpoint_ready", "finished"]
         assert control.events[-2].checkpoint_ready.final
-        assert len(control.objects) == 4, "two files of two checkpoints"
+        assert len(control.objects) == 5, "the adapter's two files of two checkpoints, one training state"
         await until_empty(tmp_path / "work")
+
+
+@pytest.mark.parametrize("by", ["report", "heartbeat"])
+async def test_a_run_is_paused_and_goes_on_with_the_same_bits(
+    control: FakeControlPlane, tiny_model: Path, tmp_path: Path, by: str
+) -> None:
+    epochs = 4 if by == "report" else 400
+    control.offer("job-1", epochs=epochs)
+    async with worker(control, tiny_model, tmp_path / "work"):
+        await control.until("step_done")
+        if by == "report":
+            control.pause_by_report = True
+        else:
+            control.pause_by_heartbeat = [pb.RunRef(job_id="job-1", attempt=1)]
+        step = (await control.until("paused")).paused.step
+        await until_empty(tmp_path / "work")
+        assert len([key for key in control.objects if key.startswith(f"job-1/{step}/")]) == 3
+        control.pause_by_report, control.pause_by_heartbeat, control.events = False, [], []
+        if by == "report":
+            control.offer_again("job-1", step=step, epochs=epochs)
+            await control.until("finished")
+            assert control.events[0].prepared.total_steps == 12
+            assert [e.sequence for e in control.events] == list(range(1, len(control.events) + 1))
+            resumed = control.objects["job-1/12/adapter_model.safetensors"]
+            control.events = []
+            control.offer("job-2", epochs=epochs)
+            await control.until("finished")
+            assert control.objects["job-2/12/adapter_model.safetensors"] == resumed
 
 
 async def test_a_stale_attempt_is_dropped_and_the_next_run_taken(

@@ -23,24 +23,30 @@ class AcquireLeaseResponse(_message.Message):
     def __init__(self, lease: _Optional[_Union[Lease, _Mapping]] = ...) -> None: ...
 
 class Lease(_message.Message):
-    __slots__ = ("spec", "lease_seconds", "training_file", "validation_file")
+    __slots__ = ("spec", "lease_seconds", "training_file", "validation_file", "resume_files")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     TRAINING_FILE_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_FILE_FIELD_NUMBER: _ClassVar[int]
+    RESUME_FILES_FIELD_NUMBER: _ClassVar[int]
     spec: RunSpec
     lease_seconds: int
     training_file: DataFile
     validation_file: DataFile
-    def __init__(self, spec: _Optional[_Union[RunSpec, _Mapping]] = ..., lease_seconds: _Optional[int] = ..., training_file: _Optional[_Union[DataFile, _Mapping]] = ..., validation_file: _Optional[_Union[DataFile, _Mapping]] = ...) -> None: ...
+    resume_files: _containers.RepeatedCompositeFieldContainer[DataFile]
+    def __init__(self, spec: _Optional[_Union[RunSpec, _Mapping]] = ..., lease_seconds: _Optional[int] = ..., training_file: _Optional[_Union[DataFile, _Mapping]] = ..., validation_file: _Optional[_Union[DataFile, _Mapping]] = ..., resume_files: _Optional[_Iterable[_Union[DataFile, _Mapping]]] = ...) -> None: ...
 
 class DataFile(_message.Message):
-    __slots__ = ("url", "size_bytes")
+    __slots__ = ("url", "size_bytes", "name", "sha256")
     URL_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
     url: str
     size_bytes: int
-    def __init__(self, url: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+    name: str
+    sha256: str
+    def __init__(self, url: _Optional[str] = ..., size_bytes: _Optional[int] = ..., name: _Optional[str] = ..., sha256: _Optional[str] = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
     __slots__ = ("engine_id", "runs")
@@ -59,10 +65,12 @@ class RunRef(_message.Message):
     def __init__(self, job_id: _Optional[str] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class HeartbeatResponse(_message.Message):
-    __slots__ = ("stop",)
+    __slots__ = ("stop", "pause")
     STOP_FIELD_NUMBER: _ClassVar[int]
+    PAUSE_FIELD_NUMBER: _ClassVar[int]
     stop: _containers.RepeatedCompositeFieldContainer[RunRef]
-    def __init__(self, stop: _Optional[_Iterable[_Union[RunRef, _Mapping]]] = ...) -> None: ...
+    pause: _containers.RepeatedCompositeFieldContainer[RunRef]
+    def __init__(self, stop: _Optional[_Iterable[_Union[RunRef, _Mapping]]] = ..., pause: _Optional[_Iterable[_Union[RunRef, _Mapping]]] = ...) -> None: ...
 
 class OpenCheckpointRequest(_message.Message):
     __slots__ = ("run", "step", "files")
@@ -106,11 +114,13 @@ class ReportRequest(_message.Message):
     def __init__(self, run: _Optional[_Union[RunRef, _Mapping]] = ..., events: _Optional[_Iterable[_Union[TrainEvent, _Mapping]]] = ...) -> None: ...
 
 class ReportResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("pause",)
+    PAUSE_FIELD_NUMBER: _ClassVar[int]
+    pause: bool
+    def __init__(self, pause: _Optional[bool] = ...) -> None: ...
 
 class RunSpec(_message.Message):
-    __slots__ = ("job_id", "attempt", "base_model", "method", "lora", "seed", "training_file", "validation_file")
+    __slots__ = ("job_id", "attempt", "base_model", "method", "lora", "seed", "training_file", "validation_file", "start_step")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -119,6 +129,7 @@ class RunSpec(_message.Message):
     SEED_FIELD_NUMBER: _ClassVar[int]
     TRAINING_FILE_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_FILE_FIELD_NUMBER: _ClassVar[int]
+    START_STEP_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     attempt: int
     base_model: str
@@ -127,13 +138,18 @@ class RunSpec(_message.Message):
     seed: int
     training_file: str
     validation_file: str
-    def __init__(self, job_id: _Optional[str] = ..., attempt: _Optional[int] = ..., base_model: _Optional[str] = ..., method: _Optional[_Union[Method, _Mapping]] = ..., lora: _Optional[_Union[LoraOptions, _Mapping]] = ..., seed: _Optional[int] = ..., training_file: _Optional[str] = ..., validation_file: _Optional[str] = ...) -> None: ...
+    start_step: int
+    def __init__(self, job_id: _Optional[str] = ..., attempt: _Optional[int] = ..., base_model: _Optional[str] = ..., method: _Optional[_Union[Method, _Mapping]] = ..., lora: _Optional[_Union[LoraOptions, _Mapping]] = ..., seed: _Optional[int] = ..., training_file: _Optional[str] = ..., validation_file: _Optional[str] = ..., start_step: _Optional[int] = ...) -> None: ...
 
 class Method(_message.Message):
-    __slots__ = ("supervised",)
+    __slots__ = ("supervised", "dpo", "reinforcement")
     SUPERVISED_FIELD_NUMBER: _ClassVar[int]
+    DPO_FIELD_NUMBER: _ClassVar[int]
+    REINFORCEMENT_FIELD_NUMBER: _ClassVar[int]
     supervised: Supervised
-    def __init__(self, supervised: _Optional[_Union[Supervised, _Mapping]] = ...) -> None: ...
+    dpo: Dpo
+    reinforcement: Reinforcement
+    def __init__(self, supervised: _Optional[_Union[Supervised, _Mapping]] = ..., dpo: _Optional[_Union[Dpo, _Mapping]] = ..., reinforcement: _Optional[_Union[Reinforcement, _Mapping]] = ...) -> None: ...
 
 class Supervised(_message.Message):
     __slots__ = ("n_epochs", "batch_size", "learning_rate_multiplier")
@@ -144,6 +160,38 @@ class Supervised(_message.Message):
     batch_size: int
     learning_rate_multiplier: float
     def __init__(self, n_epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate_multiplier: _Optional[float] = ...) -> None: ...
+
+class Dpo(_message.Message):
+    __slots__ = ("n_epochs", "batch_size", "learning_rate_multiplier", "beta")
+    N_EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_RATE_MULTIPLIER_FIELD_NUMBER: _ClassVar[int]
+    BETA_FIELD_NUMBER: _ClassVar[int]
+    n_epochs: int
+    batch_size: int
+    learning_rate_multiplier: float
+    beta: float
+    def __init__(self, n_epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate_multiplier: _Optional[float] = ..., beta: _Optional[float] = ...) -> None: ...
+
+class Reinforcement(_message.Message):
+    __slots__ = ("n_epochs", "batch_size", "learning_rate_multiplier", "compute_multiplier", "eval_interval", "eval_samples", "grader", "response_format")
+    N_EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_RATE_MULTIPLIER_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_MULTIPLIER_FIELD_NUMBER: _ClassVar[int]
+    EVAL_INTERVAL_FIELD_NUMBER: _ClassVar[int]
+    EVAL_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    GRADER_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_FORMAT_FIELD_NUMBER: _ClassVar[int]
+    n_epochs: int
+    batch_size: int
+    learning_rate_multiplier: float
+    compute_multiplier: float
+    eval_interval: int
+    eval_samples: int
+    grader: str
+    response_format: str
+    def __init__(self, n_epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate_multiplier: _Optional[float] = ..., compute_multiplier: _Optional[float] = ..., eval_interval: _Optional[int] = ..., eval_samples: _Optional[int] = ..., grader: _Optional[str] = ..., response_format: _Optional[str] = ...) -> None: ...
 
 class LoraOptions(_message.Message):
     __slots__ = ("rank", "alpha", "dropout", "target_modules")
@@ -158,7 +206,7 @@ class LoraOptions(_message.Message):
     def __init__(self, rank: _Optional[int] = ..., alpha: _Optional[float] = ..., dropout: _Optional[float] = ..., target_modules: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class TrainEvent(_message.Message):
-    __slots__ = ("sequence", "prepared", "step_done", "checkpoint_ready", "finished", "failed", "interrupted")
+    __slots__ = ("sequence", "prepared", "step_done", "checkpoint_ready", "finished", "failed", "interrupted", "paused")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     PREPARED_FIELD_NUMBER: _ClassVar[int]
     STEP_DONE_FIELD_NUMBER: _ClassVar[int]
@@ -166,6 +214,7 @@ class TrainEvent(_message.Message):
     FINISHED_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
     INTERRUPTED_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     prepared: RunPrepared
     step_done: StepDone
@@ -173,7 +222,8 @@ class TrainEvent(_message.Message):
     finished: RunFinished
     failed: RunFailed
     interrupted: RunInterrupted
-    def __init__(self, sequence: _Optional[int] = ..., prepared: _Optional[_Union[RunPrepared, _Mapping]] = ..., step_done: _Optional[_Union[StepDone, _Mapping]] = ..., checkpoint_ready: _Optional[_Union[CheckpointReady, _Mapping]] = ..., finished: _Optional[_Union[RunFinished, _Mapping]] = ..., failed: _Optional[_Union[RunFailed, _Mapping]] = ..., interrupted: _Optional[_Union[RunInterrupted, _Mapping]] = ...) -> None: ...
+    paused: RunPaused
+    def __init__(self, sequence: _Optional[int] = ..., prepared: _Optional[_Union[RunPrepared, _Mapping]] = ..., step_done: _Optional[_Union[StepDone, _Mapping]] = ..., checkpoint_ready: _Optional[_Union[CheckpointReady, _Mapping]] = ..., finished: _Optional[_Union[RunFinished, _Mapping]] = ..., failed: _Optional[_Union[RunFailed, _Mapping]] = ..., interrupted: _Optional[_Union[RunInterrupted, _Mapping]] = ..., paused: _Optional[_Union[RunPaused, _Mapping]] = ...) -> None: ...
 
 class RunPrepared(_message.Message):
     __slots__ = ("train_examples", "validation_examples", "tokens_per_epoch", "total_steps")
@@ -188,7 +238,14 @@ class RunPrepared(_message.Message):
     def __init__(self, train_examples: _Optional[int] = ..., validation_examples: _Optional[int] = ..., tokens_per_epoch: _Optional[int] = ..., total_steps: _Optional[int] = ...) -> None: ...
 
 class StepMetrics(_message.Message):
-    __slots__ = ("step", "total_steps", "train_loss", "train_mean_token_accuracy", "valid_loss", "valid_mean_token_accuracy", "full_valid_loss", "full_valid_mean_token_accuracy")
+    __slots__ = ("step", "total_steps", "train_loss", "train_mean_token_accuracy", "valid_loss", "valid_mean_token_accuracy", "full_valid_loss", "full_valid_mean_token_accuracy", "extra")
+    class ExtraEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     STEP_FIELD_NUMBER: _ClassVar[int]
     TOTAL_STEPS_FIELD_NUMBER: _ClassVar[int]
     TRAIN_LOSS_FIELD_NUMBER: _ClassVar[int]
@@ -197,6 +254,7 @@ class StepMetrics(_message.Message):
     VALID_MEAN_TOKEN_ACCURACY_FIELD_NUMBER: _ClassVar[int]
     FULL_VALID_LOSS_FIELD_NUMBER: _ClassVar[int]
     FULL_VALID_MEAN_TOKEN_ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    EXTRA_FIELD_NUMBER: _ClassVar[int]
     step: int
     total_steps: int
     train_loss: float
@@ -205,7 +263,8 @@ class StepMetrics(_message.Message):
     valid_mean_token_accuracy: float
     full_valid_loss: float
     full_valid_mean_token_accuracy: float
-    def __init__(self, step: _Optional[int] = ..., total_steps: _Optional[int] = ..., train_loss: _Optional[float] = ..., train_mean_token_accuracy: _Optional[float] = ..., valid_loss: _Optional[float] = ..., valid_mean_token_accuracy: _Optional[float] = ..., full_valid_loss: _Optional[float] = ..., full_valid_mean_token_accuracy: _Optional[float] = ...) -> None: ...
+    extra: _containers.ScalarMap[str, float]
+    def __init__(self, step: _Optional[int] = ..., total_steps: _Optional[int] = ..., train_loss: _Optional[float] = ..., train_mean_token_accuracy: _Optional[float] = ..., valid_loss: _Optional[float] = ..., valid_mean_token_accuracy: _Optional[float] = ..., full_valid_loss: _Optional[float] = ..., full_valid_mean_token_accuracy: _Optional[float] = ..., extra: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class StepDone(_message.Message):
     __slots__ = ("metrics", "trained_tokens")
@@ -237,6 +296,12 @@ class Probe(_message.Message):
     logprobs: _containers.RepeatedScalarFieldContainer[float]
     def __init__(self, token_ids: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[float]] = ...) -> None: ...
 
+class RunPaused(_message.Message):
+    __slots__ = ("step",)
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    step: int
+    def __init__(self, step: _Optional[int] = ...) -> None: ...
+
 class RunFinished(_message.Message):
     __slots__ = ("trained_tokens",)
     TRAINED_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -262,12 +327,14 @@ class RunInterrupted(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., planned: _Optional[bool] = ...) -> None: ...
 
 class TrainerCommand(_message.Message):
-    __slots__ = ("start", "stop")
+    __slots__ = ("start", "stop", "pause")
     START_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
+    PAUSE_FIELD_NUMBER: _ClassVar[int]
     start: StartRun
     stop: StopRun
-    def __init__(self, start: _Optional[_Union[StartRun, _Mapping]] = ..., stop: _Optional[_Union[StopRun, _Mapping]] = ...) -> None: ...
+    pause: PauseRun
+    def __init__(self, start: _Optional[_Union[StartRun, _Mapping]] = ..., stop: _Optional[_Union[StopRun, _Mapping]] = ..., pause: _Optional[_Union[PauseRun, _Mapping]] = ...) -> None: ...
 
 class StartRun(_message.Message):
     __slots__ = ("spec", "folder")
@@ -278,6 +345,12 @@ class StartRun(_message.Message):
     def __init__(self, spec: _Optional[_Union[RunSpec, _Mapping]] = ..., folder: _Optional[str] = ...) -> None: ...
 
 class StopRun(_message.Message):
+    __slots__ = ("job_id",)
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    def __init__(self, job_id: _Optional[str] = ...) -> None: ...
+
+class PauseRun(_message.Message):
     __slots__ = ("job_id",)
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     job_id: str

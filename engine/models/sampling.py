@@ -1,0 +1,92 @@
+"""Answers sampled from the resident model: several for one prompt, repeatable by a seed, bound to a schema if asked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+import xgrammar
+from xgrammar.contrib.hf import LogitsProcessor
+
+from engine.models.resident import ResidentModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """`temperature` 0 takes the likeliest token. `schema`: JSON schema that every whole answer satisfies."""
+
+    max_tokens: int
+    seed: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    schema: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """`token_ids` with the end of turn, if it came to one: else it was cut off."""
+
+    token_ids: tuple[int, ...]
+    text: str
+    whole: bool
+
+
+def sample(
+    base: ResidentModel, prompt: Sequence[int], *, count: int, sampling: Sampling, end_of_turn: frozenset[int]
+) -> list[Sample]:
+    """`count` answers to one prompt, whatever adapter is on the base. The global generator stays as it was."""
+    ids_BT = torch.tensor([list(prompt)] * count, device=base.device)
+    processors = (
+        [LogitsProcessor(grammar(base.tokenizer, vocabulary(base), sampling.schema))]
+        if sampling.schema
+        else []
+    )
+    greedy = sampling.temperature == 0
+    with torch.random.fork_rng(), torch.inference_mode():
+        torch.manual_seed(sampling.seed)
+        out_BT = base.causal_lm.generate(
+            input_ids=ids_BT,
+            attention_mask=torch.ones_like(ids_BT),
+            do_sample=not greedy,
+            temperature=None if greedy else sampling.temperature,
+            top_p=None if greedy else sampling.top_p,
+            top_k=None if greedy else 0,
+            max_new_tokens=sampling.max_tokens,
+            eos_token_id=sorted(end_of_turn),
+            pad_token_id=min(end_of_turn),
+            logits_processor=processors,
+        )
+    return [sample_from(row, base=base, end_of_turn=end_of_turn) for row in out_BT[:, len(prompt) :].tolist()]
+
+
+def sample_from(row: list[int], *, base: ResidentModel, end_of_turn: frozenset[int]) -> Sample:
+    ends = (i for i, token in enumerate(row) if token in end_of_turn)
+    end = next(ends, None)
+    ids = row if end is None else row[: end + 1]
+    text = base.tokenizer.decode(ids if end is None else ids[:-1], skip_special_tokens=True)
+    return Sample(token_ids=tuple(ids), text=str(text), whole=end is not None)
+
+
+def vocabulary(base: ResidentModel) -> int:
+    """Of the logits: padding included."""
+    return int(base.causal_lm.config.vocab_size)
+
+
+@lru_cache(maxsize=8)
+def grammar(tokenizer: Any, vocabulary_size: int, schema: str) -> Any:
+    """Raises RuntimeError for a schema that cannot be compiled."""
+    return compiler(tokenizer, vocabulary_size).compile_json_schema(schema)
+
+
+@lru_cache(maxsize=1)
+def compiler(tokenizer: Any, vocabulary_size: int) -> Any:
+    info = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=vocabulary_size)
+    return xgrammar.GrammarCompiler(info)
+
+
+def schema_of(response_format: Mapping[str, Any] | None) -> Any:
+    """The JSON schema inside OpenAI's wrapper, or None."""
+    if response_format is None:
+        return None
+    return response_format["json_schema"].get("schema", {})
