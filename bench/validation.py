@@ -24,6 +24,7 @@ from api.services.rows import MethodName, checker_for
 WORDS: Final = "The kettle sings when the water boils and the cup waits on the table. "
 LINES: Final = 'def pour(cup):\n\tif cup["full"]:\n\t\treturn None\n'
 KETTLE: Final = "Чайник поёт, когда вода кипит, и чашка ждёт на столе. 水が沸くとやかんが歌う。"
+ESCAPED: Final = "as json.dumps writes it: " + KETTLE
 CALL: Final = {"id": "call_1", "type": "function", "function": {"name": "pour", "arguments": '{"cups": 2}'}}
 TOOL: Final = {
     "type": "function",
@@ -45,6 +46,7 @@ FILES: Final[Mapping[str, tuple[MethodName, tuple[int, ...], str]]] = {
     "supervised, mixed": ("supervised", (1, 2, 5, 1, 3, 40, 1, 400), WORDS),
     "supervised, code": ("supervised", (10,), LINES),
     "supervised, not ASCII": ("supervised", (5,), KETTLE),
+    "supervised, \\u escapes": ("supervised", (5,), ESCAPED),
     "supervised, tools": ("supervised", (2,), "tools"),
     "dpo, 0.3 kB": ("dpo", (1,), WORDS),
     "dpo, mixed": ("dpo", (1, 2, 5, 1, 3, 40, 1, 400), WORDS),
@@ -75,7 +77,7 @@ def main() -> None:
 
 def line_of(method: MethodName, *, words: str, repeat: int) -> bytes:
     row = {"supervised": supervised_row, "dpo": dpo_row, "reinforcement": prompt_row}[method]
-    return json.dumps(row(words, repeat), ensure_ascii=False).encode() + b"\n"
+    return json.dumps(row(words, repeat), ensure_ascii=words is ESCAPED).encode() + b"\n"
 
 
 def supervised_row(words: str, repeat: int) -> dict[str, Any]:
@@ -140,9 +142,9 @@ def compare(name: str, path: Path, *, method: MethodName, turns: int) -> None:
 
 def timed(run: Callable[[BinaryIO], None], path: Path) -> float:
     with path.open("rb") as file:
-        started = time.perf_counter()
+        started = time.process_time()
         run(file)
-        return time.perf_counter() - started
+        return time.process_time() - started
 
 
 def alone(file: BinaryIO) -> None:

@@ -37,8 +37,10 @@ def spared(judge: Callable[[object], None], *, by: fast.Accepts) -> CheckLine:
 def reinforcement(*, needed: frozenset[str]) -> CheckLine:
     quick = fast.Reinforcement(needed=needed)
 
-    def judge(row: Any) -> None:
-        check_reinforcement(row, needed=needed)
-        quick.learn(row)
+    def check(line: bytes) -> None:
+        if len(line) > MAX_LINE_BYTES or not quick.accepts(line):
+            row: Any = parse_line(line)
+            check_reinforcement(row, needed=needed)
+            quick.learn(row)
 
-    return spared(judge, by=quick.accepts)
+    return check
