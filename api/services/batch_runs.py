@@ -95,10 +95,11 @@ class BatchRuns:
 
     async def _lines(self, batch: Batch) -> AsyncIterator[tuple[int, bytes]]:
         number = 0
-        async for line in lines_from(self._blobs.read(file_key(batch.input_file_id))):
-            number += 1
-            if line.strip():
-                yield number, line
+        async for lines in lines_from(self._blobs.read(file_key(batch.input_file_id))):
+            for line in lines:
+                number += 1
+                if line.strip():
+                    yield number, line
 
     async def _validate(self, turn: BatchTurn) -> None:
         batch, check = turn.batch, Check(turn.batch.endpoint)

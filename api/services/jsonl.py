@@ -6,6 +6,7 @@ from typing import BinaryIO, Final
 import orjson
 
 from api.domain.errors import ServiceError, invalid
+from engine.contract.formats import fast
 
 MAX_LINE_BYTES: Final = 1024 * 1024
 MAX_DEPTH: Final = 64
@@ -61,32 +62,39 @@ def children(node: object) -> list[object]:
 
 def check_jsonl(source: BinaryIO) -> None:
     """Raises ServiceError(INVALID) naming the first line that is not a JSON object. Leaves `source` at its start."""
-    rows = 0
-    for number, line in enumerate(lines_of(source), start=1):
-        if not line or line.isspace():
-            continue
-        rows += 1
-        try:
-            value = parse_line(line)
-        except LineError as error:
-            raise not_jsonl(f"Line {number} {error.reason}", line) from error
-        if not isinstance(value, dict):
-            raise not_jsonl(f"Line {number} is not a dictionary", line)
+    rows, number, accepts = 0, 0, fast.json_object()
+    for lines in lines_of(source):
+        for line in lines:
+            number += 1
+            if len(line) <= MAX_LINE_BYTES and accepts(line):
+                rows += 1
+            elif line and not line.isspace():
+                rows += 1
+                check_object(line, number=number)
     if rows == 0:
         raise invalid("The file is empty: put one JSON object on each line.", param="file")
     source.seek(0)
 
 
-def lines_of(source: BinaryIO) -> Iterator[bytes]:
-    """Lines without their ends. One that is too long comes cut just past the bound, as the last."""
+def check_object(line: bytes, *, number: int) -> None:
+    try:
+        value = parse_line(line)
+    except LineError as error:
+        raise not_jsonl(f"Line {number} {error.reason}", line) from error
+    if not isinstance(value, dict):
+        raise not_jsonl(f"Line {number} is not a dictionary", line)
+
+
+def lines_of(source: BinaryIO) -> Iterator[list[bytes]]:
+    """Lines without their ends, a chunk's at a time. One that is too long comes cut just past the bound, as the last."""
     rest = b""
     while chunk := source.read(CHUNK_BYTES):
         *lines, rest = (rest + chunk).split(b"\n")
-        yield from lines
+        yield lines
         if len(rest) > MAX_LINE_BYTES:
             break
     if rest:
-        yield rest
+        yield [rest]
 
 
 def not_jsonl(what: str, line: bytes) -> ServiceError:
@@ -98,14 +106,13 @@ def not_jsonl(what: str, line: bytes) -> ServiceError:
     )
 
 
-async def lines_from(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def lines_from(chunks: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
     """As `lines_of`, from a stream."""
     rest = b""
     async for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            yield line
+        yield lines
         if len(rest) > MAX_LINE_BYTES:
             break
     if rest:
-        yield rest
+        yield [rest]

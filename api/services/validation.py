@@ -1,18 +1,19 @@
 """Background: read every line of a new job's files, resolve "auto", and queue the job or fail it by name and line."""
 
 import logging
-from typing import Final
+from typing import Final, assert_never
 
 from api.blobs.objects import Blobs, file_key
 from api.domain.auto import resolved
 from api.domain.errors import ServiceError
 from api.domain.ids import NewId
-from api.domain.jobs import Job, JobError
-from api.services.jsonl import LineError, lines_from, parse_line
+from api.domain.jobs import Job, JobError, Method, SupervisedMethod
+from api.services.jsonl import LineError, lines_from
+from api.services.rows import CheckLine, checker_for
 from api.services.wakeups import Wakeup
 from api.store import files, job_events, jobs
 from api.store.database import Database
-from engine.contract.formats import FormatError, check_supervised
+from engine.contract.formats import FormatError
 
 POLL_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 5.0
@@ -70,16 +71,17 @@ class Validation:
             file = await files.get(connection, project_id=job.project_id, file_id=file_id)
         if file is None:
             raise gone(file_id, param=param)
-        examples, line_number = 0, 0
-        async for line in lines_from(self._blobs.read(file_key(file_id))):
-            line_number += 1
-            if not line.strip():
-                continue
-            examples += 1
-            try:
-                check_supervised(parse_line(line))
-            except (FormatError, LineError) as error:
-                raise bad_format(error.reason, example=examples, line=line_number, param=param) from error
+        examples, line_number, check = 0, 0, checker_of(job.method)
+        async for lines in lines_from(self._blobs.read(file_key(file_id))):
+            for line in lines:
+                line_number += 1
+                if not line or line.isspace():
+                    continue
+                examples += 1
+                try:
+                    check(line)
+                except (FormatError, LineError) as error:
+                    raise bad_format(error.reason, example=examples, line=line_number, param=param) from error
         least = MIN_EXAMPLES if param == "training_file" else 1
         if examples < least:
             raise too_few(examples, least=least, param=param)
@@ -107,6 +109,14 @@ class Validation:
                     level="error",
                     message=error.message,
                 )
+
+
+def checker_of(method: Method) -> CheckLine:
+    match method:
+        case SupervisedMethod():
+            return checker_for("supervised")
+        case _:
+            assert_never(method)
 
 
 def named(param: str) -> str:

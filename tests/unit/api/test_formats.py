@@ -7,6 +7,8 @@ from engine.contract.formats import FormatError, check_supervised
 USER = {"role": "user", "content": "hi"}
 ANSWER = {"role": "assistant", "content": "yes"}
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+CALLS = {"role": "assistant", "tool_calls": [CALL]}
+TOOL = {"type": "function", "function": {"name": "f"}}
 
 
 @pytest.mark.parametrize(
@@ -26,6 +28,12 @@ CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{
             "tools": [{"type": "function", "function": {"name": "f"}}],
             "parallel_tool_calls": False,
         },
+        {"messages": [USER, CALLS], "tools": []},
+        {
+            "messages": [USER, {"role": "assistant", "function_call": CALL["function"]}],
+            "functions": [{"name": "f"}],
+        },
+        {"messages": [USER, CALLS | {"content": None}, ANSWER | {"tool_calls": None, "refusal": None}]},
     ],
 )
 def test_good_rows(row: object) -> None:
@@ -53,15 +61,60 @@ def test_good_rows(row: object) -> None:
         ({"messages": [USER, {"role": "assistant", "content": None}]}, ["message 1", "no 'content'"]),
         ({"messages": [USER, ANSWER | {"content": 5}]}, ["message 1", "neither a string"]),
         (
-            {"messages": [USER | {"content": [{"type": "image_url", "image_url": {}}]}, ANSWER]},
-            ["message 0", "text alone"],
+            {
+                "messages": [
+                    USER | {"content": [{"type": "image_url", "image_url": {"url": "data:,"}}]},
+                    ANSWER,
+                ]
+            },
+            [
+                "message 0 has an image: the base models of this service read text alone. Remove the image part."
+            ],
         ),
+        (
+            {"messages": [USER | {"content": [{"type": "input_audio", "input_audio": {}}]}, ANSWER]},
+            ["message 0 has a content part of the type 'input_audio'", "text alone"],
+        ),
+        ({"messages": [USER | {"content": [{"type": "text"}]}, ANSWER]}, ["'text' is not a string"]),
+        ({"messages": [USER | {"content": ["hi"]}, ANSWER]}, ["message 0", "type None"]),
+        ({"messages": [USER | {"content": []}, ANSWER]}, ["message 0", "neither a string nor a list"]),
+        ({"messages": [USER | {"name": None}, ANSWER]}, ["message 0", "'name'"]),
+        ({"messages": [USER, ANSWER | {"weight": None}]}, ["message 1", "weight None"]),
+        ({"messages": [USER, ANSWER | {"refusal": 1}]}, ["message 1", "'refusal'"]),
+        (
+            {"messages": [USER, {"role": "tool", "content": "ok"}, ANSWER]},
+            ["message 1 has no 'tool_call_id': give it the 'id' of the tool call"],
+        ),
+        ({"messages": [USER, CALLS | {"tool_calls": {"0": CALL}}]}, ["'tool_calls' that is not a list"]),
+        ({"messages": [USER, CALLS | {"tool_calls": ["f"]}]}, ["a tool call that is not a JSON object"]),
+        ({"messages": [USER, CALLS | {"tool_calls": []}]}, ["message 1 has no 'content'"]),
+        ({"messages": [USER, CALLS | {"tool_calls": [CALL | {"type": "custom"}]}]}, ["type 'custom'"]),
+        ({"messages": [USER, CALLS | {"tool_calls": [CALL | {"id": 1}]}]}, ["'id' is not a string"]),
+        ({"messages": [USER, CALLS | {"tool_calls": [{"function": {}}]}]}, ["without a function name"]),
+        ({"messages": [USER, ANSWER | {"function_call": {"name": "f"}}]}, ["'arguments'"]),
         (
             {"messages": [USER, {"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}]},
             ["message 1", "arguments"],
         ),
         ({"messages": [USER, ANSWER], "tools": {}}, ["'tools'", "list"]),
-        ({"messages": [USER, ANSWER], "parallel_tool_calls": "no"}, ["parallel_tool_calls"]),
+        ({"messages": [USER, ANSWER], "tools": None}, ["has 'tools' that is not a list."]),
+        ({"messages": [USER, ANSWER], "tools": [{}]}, ['tool 0 is not of the form {"type": "function"']),
+        ({"messages": [USER, ANSWER], "tools": [TOOL, "f"]}, ["tool 1 is not of the form"]),
+        ({"messages": [USER, ANSWER], "tools": [{"type": "function"}]}, ["tool 0 has no 'function'"]),
+        ({"messages": [USER, ANSWER], "tools": [TOOL | {"function": {}}]}, ["tool 0", "without a name"]),
+        ({"messages": [USER, ANSWER], "functions": [{"name": ""}]}, ["function 0", "without a name"]),
+        (
+            {"messages": [USER, ANSWER], "functions": [{"name": "f", "parameters": "{}"}]},
+            ["function 0 has 'parameters' that is not a JSON Schema object."],
+        ),
+        (
+            {"messages": [USER, ANSWER], "functions": [{"name": "f", "description": 1}]},
+            ["function 0 has a 'description' that is not a string."],
+        ),
+        (
+            {"messages": [USER, ANSWER], "parallel_tool_calls": "no"},
+            ["has 'parallel_tool_calls' that is neither true nor false."],
+        ),
     ],
 )
 def test_bad_rows_are_named(row: object, words: list[str]) -> None:

@@ -63,7 +63,7 @@ async def test_lines_of_chunks() -> None:
         for chunk in (b"a", b"b\nc", b"\n\nd"):
             yield chunk
 
-    assert [line async for line in lines_from(chunks())] == [b"ab", b"c", b"", b"d"]
+    assert [line async for lines in lines_from(chunks()) for line in lines] == [b"ab", b"c", b"", b"d"]
 
 
 def test_a_key_is_never_shown_whole() -> None:
