@@ -7,13 +7,14 @@ from api.blobs.objects import Blobs, file_key
 from api.domain.auto import resolved
 from api.domain.errors import ServiceError
 from api.domain.ids import NewId
-from api.domain.jobs import Job, JobError, Method, SupervisedMethod
+from api.domain.jobs import DpoMethod, Job, JobError, Method, ReinforcementMethod, SupervisedMethod
 from api.services.jsonl import LineError, lines_from
 from api.services.rows import CheckLine, checker_for
 from api.services.wakeups import Wakeup
 from api.store import files, job_events, jobs
 from api.store.database import Database
 from engine.contract.formats import FormatError
+from engine.graders.item_keys import item_keys
 
 POLL_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 5.0
@@ -115,6 +116,10 @@ def checker_of(method: Method) -> CheckLine:
     match method:
         case SupervisedMethod():
             return checker_for("supervised")
+        case DpoMethod():
+            return checker_for("dpo")
+        case ReinforcementMethod():
+            return checker_for("reinforcement", needed=item_keys(method.grader))
         case _:
             assert_never(method)
 
