@@ -1,5 +1,7 @@
 """Checking training files next to `orjson.loads` alone over the same lines, in one run, and the memory it takes.
 
+Seconds are of this process's CPU, so that others on the machine count little.
+
 For each kind of file four passes in turns: orjson alone, what an upload checks (JSONL), what a job checks (the rows of
 its method), and orjson again: how far apart its two stand says how steady the machine was.
 """

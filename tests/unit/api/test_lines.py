@@ -2,6 +2,7 @@
 
 import io
 import json
+import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from api.domain.errors import ServiceError
-from api.services.jsonl import MAX_LINE_BYTES, LineError, check_jsonl, parse_line
+from api.services.jsonl import CHUNK_BYTES, MAX_LINE_BYTES, LineError, check_jsonl, parse_line
 from api.services.rows import MethodName, checker_for
 from engine.contract.formats import FormatError, check_dpo, check_reinforcement, check_supervised, fast
 
@@ -324,3 +325,31 @@ def test_uploads_name_the_line() -> None:
             check_jsonl(io.BytesIO(good + b"\n\n" + bad + b"\n" + good))
     with pytest.raises(ServiceError, match="The file is empty"):
         check_jsonl(io.BytesIO(b"\n \n"))
+
+
+class Endless(io.RawIOBase):
+    """A file of so many equal lines, made as it is read."""
+
+    def __init__(self, line: bytes, *, size: int) -> None:
+        self._line, self._left = line, size // len(line) * len(line)
+        self._block = line * (2 * CHUNK_BYTES // len(line) + 2)
+
+    def read(self, size: int = -1) -> bytes:
+        start = -self._left % len(self._line)
+        taken = min(size, self._left)
+        self._left -= taken
+        return self._block[start : start + taken]
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return offset
+
+
+@pytest.mark.parametrize("words", [1, 2000, 100_000])
+def test_memory_does_not_grow_with_the_file(words: int) -> None:
+    line = json.dumps({"messages": [USER, ANSWER | {"content": "kettle " * words}]}).encode() + b"\n"
+    check_jsonl(Endless(line, size=2**20))
+    tracemalloc.start()
+    check_jsonl(Endless(line, size=32 * 2**20))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 * 2**20
