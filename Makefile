@@ -61,6 +61,7 @@ bench: install ## the README's figures, each as a ratio or a median measured in 
 	$(BIN)/python -m bench.training
 	$(BIN)/python -m bench.publishing
 	$(BIN)/python -m bench.validation --mib 256
+	$(BIN)/python -m bench.control_plane
 
 EXTRAS := --extra api --extra engine --extra embedded --extra cli --extra dev
 lock: $(UV) ## pin all dependencies again, without addresses
