@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Final
 
 import uvicorn
+import uvloop
 
 from api.blobs.objects import Blobs
 from api.domain.ids import NewId, make_id
@@ -32,6 +33,7 @@ from api.services.keys import KeyService
 from api.services.leases import LeaseService
 from api.services.limits import LimitService
 from api.services.members import MemberService
+from api.services.metering import Metering
 from api.services.models import ModelService
 from api.services.outbound import Outbound
 from api.services.permissions import PermissionService
@@ -57,7 +59,7 @@ log = logging.getLogger("tuningfork.api")
 def run() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    asyncio.run(serve(ApiSettings()))
+    uvloop.run(serve(ApiSettings()))
 
 
 async def serve(settings: ApiSettings) -> None:
@@ -98,7 +100,10 @@ class Parts:
         audit = AuditLog(**shared)
         outbound = Outbound(allow_private=settings.allow_private_webhooks)
         files = FileService(blobs=blobs, audit=audit, max_bytes=settings.max_file_bytes, **shared)
-        limits = limits_of(settings, database=database, audit=audit, replicas=replicas)
+        self.metering = Metering(database=database)
+        limits = limits_of(
+            settings, database=database, audit=audit, metering=self.metering, replicas=replicas
+        )
         salt = settings.key_pepper.get_secret_value()
         models = ModelService(database=database, blobs=blobs, audit=audit, replicas=replicas, salt_key=salt)
         asking = Asking(models=models, limits=limits)
@@ -147,7 +152,7 @@ class Parts:
             database=database, outbound=outbound, woken_by=Wakeup(), jitter=random.random
         )
         self.expiry = Expiry(database=database, blobs=blobs)
-        self.loops = (self.validation, self.expiry, self.deliveries, self.batch_runs)
+        self.loops = (self.validation, self.expiry, self.deliveries, self.batch_runs, self.metering)
 
     async def prepare(self) -> None:
         await self.services.keys.bootstrap(
@@ -167,11 +172,12 @@ def blobs_of(settings: ApiSettings) -> Blobs:
 
 
 def limits_of(
-    settings: ApiSettings, *, database: Database, audit: AuditLog, replicas: Replicas
+    settings: ApiSettings, *, database: Database, audit: AuditLog, metering: Metering, replicas: Replicas
 ) -> LimitService:
     return LimitService(
         database=database,
         audit=audit,
+        metering=metering,
         base_models=replicas.base_models,
         default_requests=settings.requests_per_minute,
         default_tokens=settings.tokens_per_minute,
@@ -211,6 +217,7 @@ async def run_until_signal(parts: Parts, server: uvicorn.Server) -> None:
     await asyncio.wait({serving, *loops}, return_when=asyncio.FIRST_COMPLETED)
     server.should_exit = True
     await serving
+    await parts.metering.close()
     for loop in loops:
         if loop.done():
             loop.result()

@@ -1,7 +1,7 @@
 """Rate limits: buckets that refill steadily, and what was used."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 
@@ -18,6 +18,27 @@ class RateLimit:
 class Usage:
     input_tokens: int = 0
     output_tokens: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsageEntry:
+    """What one key asked of one model within one minute."""
+
+    project_id: str
+    api_key_id: str
+    model: str
+    minute: datetime
+    requests: int
+    input_tokens: int
+    output_tokens: int
+
+    def plus(self, other: "UsageEntry") -> "UsageEntry":
+        return replace(
+            self,
+            requests=self.requests + other.requests,
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

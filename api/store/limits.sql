@@ -11,10 +11,10 @@ set max_requests_per_1_minute = excluded.max_requests_per_1_minute,
 
 -- name: add_usage
 insert into usage_minute (project_id, api_key_id, model, minute, requests, input_tokens, output_tokens)
-values (%(project_id)s, %(api_key_id)s, %(model)s, date_trunc('minute', now()), 1, %(input_tokens)s,
-        %(output_tokens)s)
+select * from unnest(%(project_id)s::text[], %(api_key_id)s::text[], %(model)s::text[], %(minute)s::timestamptz[],
+                     %(requests)s::bigint[], %(input_tokens)s::bigint[], %(output_tokens)s::bigint[])
 on conflict (project_id, api_key_id, model, minute) do update
-set requests = usage_minute.requests + 1,
+set requests = usage_minute.requests + excluded.requests,
     input_tokens = usage_minute.input_tokens + excluded.input_tokens,
     output_tokens = usage_minute.output_tokens + excluded.output_tokens
 

@@ -20,6 +20,7 @@ from api.services.health import HealthService
 from api.services.idempotency import IdempotencyService
 from api.services.limits import LimitService
 from api.services.members import MemberService
+from api.services.metering import Metering
 from api.services.models import ModelService
 from api.services.outbound import Outbound
 from api.services.permissions import PermissionService
@@ -60,6 +61,7 @@ def services_over(world: World, replicas: Replicas, *, private_webhooks: bool = 
     limits = LimitService(
         database=world.database,
         audit=audit,
+        metering=Metering(database=world.database),
         base_models=replicas.base_models,
         default_requests=5,
         default_tokens=1000,
