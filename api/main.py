@@ -1,19 +1,21 @@
 """The control plane's composition root: builds every part once and runs REST, gRPC and the background loops."""
 
 import asyncio
-import logging
 import random
 import secrets
 import signal
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 import uvicorn
 import uvloop
 
+from api import logs
 from api.blobs.objects import Blobs
 from api.domain.ids import NewId, make_id
+from api.domain.quotas import Quotas
 from api.rest import app as rest
 from api.rest.context import Services
 from api.rpc import server as rpc
@@ -39,6 +41,7 @@ from api.services.outbound import Outbound
 from api.services.permissions import PermissionService
 from api.services.projects import ProjectService
 from api.services.publishing import Publishing
+from api.services.quotas import QuotaService
 from api.services.stored import StoredService
 from api.services.uploads import UploadService
 from api.services.validation import Validation
@@ -53,12 +56,10 @@ from serving.gateway.replicas import Replicas
 
 GRACE_SECONDS: Final = 3
 PUBLISHERS: Final = 4  # jobs that may wait for their replica at the same time
-log = logging.getLogger("tuningfork.api")
 
 
 def run() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logs.install()
     uvloop.run(serve(ApiSettings()))
 
 
@@ -87,6 +88,16 @@ async def serve(settings: ApiSettings) -> None:
         await run_until_signal(parts, uvicorn_of(settings, app))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Nudges:
+    """Between those who make work and the loops that do it."""
+
+    to_validate: Wakeup
+    queued: Wakeup
+    trained: Wakeup
+    batched: Wakeup
+
+
 class Parts:
     """The services and loops, each made once, and the nudges between them."""
 
@@ -98,8 +109,11 @@ class Parts:
         self.settings = settings
         keys = KeyService(pepper=settings.key_pepper.get_secret_value(), **shared)
         audit = AuditLog(**shared)
+        quotas = QuotaService(database=database, audit=audit, defaults=quotas_of(settings))
         outbound = Outbound(allow_private=settings.allow_private_webhooks)
-        files = FileService(blobs=blobs, audit=audit, max_bytes=settings.max_file_bytes, **shared)
+        files = FileService(
+            blobs=blobs, audit=audit, quotas=quotas, max_bytes=settings.max_file_bytes, **shared
+        )
         self.metering = Metering(database=database)
         limits = limits_of(
             settings, database=database, audit=audit, metering=self.metering, replicas=replicas
@@ -115,15 +129,17 @@ class Parts:
             audit=audit,
             permissions=PermissionService(audit=audit, **shared),
             limits=limits,
+            quotas=quotas,
             stored=StoredService(database=database),
             idempotency=IdempotencyService(database=database),
             files=files,
             webhooks=WebhookService(
                 outbound=outbound, audit=audit, random_bytes=secrets.token_bytes, **shared
             ),
-            uploads=UploadService(blobs=blobs, files=files, **shared),
+            uploads=UploadService(blobs=blobs, files=files, quotas=quotas, **shared),
             jobs=JobService(
                 audit=audit,
+                quotas=quotas,
                 random_below=secrets.randbelow,
                 base_models=replicas.base_models,
                 to_validate=to_validate,
@@ -131,21 +147,42 @@ class Parts:
             ),
             models=models,
             graders=GraderService(models=models, asking=asking, sandbox=Sandbox()),
-            batches=BatchService(audit=audit, wakes=batched, **shared),
+            batches=BatchService(audit=audit, quotas=quotas, wakes=batched, **shared),
             health=HealthService(database=database, blobs=blobs, replicas=replicas),
             serving_token=settings.serving_token.get_secret_value(),
             max_file_bytes=settings.max_file_bytes,
         )
+        nudges = Nudges(to_validate=to_validate, queued=queued, trained=trained, batched=batched)
+        self._work(blobs, replicas, nudges, quotas=quotas, outbound=outbound, limits=limits, **shared)
+
+    def _work(
+        self,
+        blobs: Blobs,
+        replicas: Replicas,
+        nudges: Nudges,
+        *,
+        quotas: QuotaService,
+        outbound: Outbound,
+        limits: LimitService,
+        database: Database,
+        new_id: NewId,
+    ) -> None:
+        """What engines call, and the loops."""
+        shared: dict[str, Any] = {"database": database, "new_id": new_id, "blobs": blobs}
+        models, settings = self.services.models, self.settings
         self.leases = LeaseService(
-            blobs=blobs, lease_seconds=settings.lease_seconds, queued=queued, trained=trained, **shared
+            quotas=quotas,
+            lease_seconds=settings.lease_seconds,
+            queued=nudges.queued,
+            trained=nudges.trained,
+            **shared,
         )
-        self.validation = Validation(blobs=blobs, woken_by=to_validate, wakes=queued, **shared)
-        self.publishing = Publishing(blobs=blobs, replicas=replicas, woken_by=trained, **shared)
+        self.validation = Validation(woken_by=nudges.to_validate, wakes=nudges.queued, **shared)
+        self.publishing = Publishing(replicas=replicas, woken_by=nudges.trained, **shared)
         self.batch_runs = BatchRuns(
-            blobs=blobs,
             models=models,
             answers=BatchAnswers(models=models, limits=limits, new_id=new_id),
-            woken_by=batched,
+            woken_by=nudges.batched,
             **shared,
         )
         self.deliveries = WebhookDelivery(
@@ -181,6 +218,15 @@ def limits_of(
         base_models=replicas.base_models,
         default_requests=settings.requests_per_minute,
         default_tokens=settings.tokens_per_minute,
+    )
+
+
+def quotas_of(settings: ApiSettings) -> Quotas:
+    return Quotas(
+        storage_bytes=settings.max_storage_bytes,
+        queued_jobs=settings.max_queued_jobs,
+        running_jobs=settings.max_running_jobs,
+        training_tokens=settings.max_training_tokens_per_month,
     )
 
 

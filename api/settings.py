@@ -42,5 +42,13 @@ class ApiSettings(BaseSettings):
         description="of a project on one base model, where no owner has set another limit",
     )
     tokens_per_minute: int = Field(default=2_000_000, ge=1)
+    max_storage_bytes: int = Field(
+        default=100 * 1024**3,
+        ge=0,
+        description="of a project's files and pending uploads, where no owner has set another quota",
+    )
+    max_queued_jobs: int = Field(default=1_000, ge=0)
+    max_running_jobs: int = Field(default=100, ge=0)
+    max_training_tokens_per_month: int = Field(default=10**10, ge=0, description="per calendar month, UTC")
     lease_seconds: int = Field(default=30, ge=1)
     max_file_bytes: int = 512 * 1024 * 1024

@@ -1,18 +1,20 @@
-"""Rate limits of a project and usage of the organization, as OpenAI's admin API has them."""
+"""Rate limits and quotas of a project and usage of the organization, as OpenAI's admin API has them."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.domain.limits import RateLimit, UsageBucket
+from api.domain.quotas import Quota, QuotaReport
 from api.rest.context import CallerDep, ServicesDep
 from api.rest.wire import IdentifiedList, unix
 
 router = APIRouter(prefix="/v1/organization", tags=["organization"])
 PREFIX: Final = "rl-"
+Most = Annotated[int | None, Field(strict=True, ge=0, le=10**18)]
 WIDTHS: Final = {"1m": 60, "1h": 3600, "1d": 86_400}
 
 
@@ -61,6 +63,49 @@ async def change_rate_limit(
         tokens=body.max_tokens_per_1_minute,
     )
     return rate_limit_object(changed)
+
+
+class QuotasBody(BaseModel):
+    """null is the operator's default; what is left out stays."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_storage_bytes: Most = None
+    max_queued_jobs: Most = None
+    max_running_jobs: Most = None
+    max_training_tokens_per_month: Most = None
+
+
+QUOTAS: Final[Mapping[str, Quota]] = {
+    "max_storage_bytes": "storage_bytes",
+    "max_queued_jobs": "queued_jobs",
+    "max_running_jobs": "running_jobs",
+    "max_training_tokens_per_month": "training_tokens",
+}
+
+
+def quotas_object(project_id: str, report: QuotaReport) -> dict[str, Any]:
+    limits = {name: getattr(report.limits, quota) for name, quota in QUOTAS.items()}
+    used = {
+        "storage_bytes": report.used.storage_bytes,
+        "queued_jobs": report.used.queued_jobs,
+        "running_jobs": report.used.running_jobs,
+        "training_tokens_this_month": report.used.training_tokens,
+    }
+    return {"object": "project.quotas", "project_id": project_id, **limits, "used": used}
+
+
+@router.get("/projects/{project_id}/quotas")
+async def retrieve_quotas(project_id: str, caller: CallerDep, services: ServicesDep) -> dict[str, Any]:
+    return quotas_object(project_id, await services.quotas.report(caller, project_id))
+
+
+@router.post("/projects/{project_id}/quotas")
+async def change_quotas(
+    project_id: str, body: QuotasBody, caller: CallerDep, services: ServicesDep
+) -> dict[str, Any]:
+    changes = {QUOTAS[name]: getattr(body, name) for name in body.model_fields_set}
+    return quotas_object(project_id, await services.quotas.change(caller, project_id, changes))
 
 
 @router.get("/usage/completions")

@@ -77,7 +77,9 @@ async def runs_over(world: World, replicas: Replicas) -> BatchRuns:
 
 def service(world: World) -> BatchService:
     audit = AuditLog(database=world.database, new_id=world.new_id)
-    return BatchService(database=world.database, new_id=world.new_id, audit=audit, wakes=Wakeup())
+    return BatchService(
+        database=world.database, new_id=world.new_id, audit=audit, quotas=world.quotas, wakes=Wakeup()
+    )
 
 
 async def begun(world: World) -> Batch:

@@ -69,11 +69,11 @@ def services_over(world: World, replicas: Replicas, *, private_webhooks: bool = 
     return Services(
         keys=world.keys,
         files=world.files,
-        uploads=UploadService(blobs=world.blobs, files=world.files, **shared),
+        uploads=UploadService(blobs=world.blobs, files=world.files, quotas=world.quotas, **shared),
         jobs=world.jobs,
         models=models,
         graders=GraderService(models=models, asking=Asking(models=models, limits=limits), sandbox=Sandbox()),
-        batches=BatchService(audit=audit, wakes=Wakeup(), **shared),
+        batches=BatchService(audit=audit, quotas=world.quotas, wakes=Wakeup(), **shared),
         health=HealthService(database=world.database, blobs=world.blobs, replicas=replicas),
         projects=ProjectService(keys=world.keys, audit=audit, **shared),
         accounts=AccountService(keys=world.keys, audit=audit, **shared),
@@ -81,6 +81,7 @@ def services_over(world: World, replicas: Replicas, *, private_webhooks: bool = 
         audit=audit,
         permissions=PermissionService(audit=audit, **shared),
         limits=limits,
+        quotas=world.quotas,
         webhooks=WebhookService(
             audit=audit,
             random_bytes=secrets.token_bytes,
