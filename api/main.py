@@ -18,6 +18,7 @@ from api.domain.ids import NewId, make_id
 from api.domain.quotas import Quotas
 from api.rest import app as rest
 from api.rest.context import Services
+from api.rest.patience import PatientProtocol
 from api.rpc import server as rpc
 from api.services.accounts import AccountService
 from api.services.asking import Asking
@@ -244,6 +245,7 @@ def uvicorn_of(settings: ApiSettings, app: Any) -> uvicorn.Server:
         app,
         host=settings.host,
         port=settings.port,
+        http=PatientProtocol,
         log_config=None,
         access_log=False,
         server_header=False,

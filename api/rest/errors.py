@@ -19,6 +19,7 @@ INVALID: Final = "invalid_request_error"
 SERVER: Final = "server_error"
 RATE: Final = "rate_limit_error"
 QUOTA: Final = "insufficient_quota"
+BODY_UNREAD: Final = frozenset({408, 413})  # what the client goes on to send is nobody's to read
 STATUS: Final[Mapping[ErrorKind, tuple[int, str]]] = {
     ErrorKind.INVALID: (400, INVALID),
     ErrorKind.UNAUTHENTICATED: (401, INVALID),
@@ -109,7 +110,10 @@ async def on_http_error(request: Request, error: Exception) -> JSONResponse:
     if error.status_code == 405:
         message = f"Not allowed to {request.method} on {request.url.path}."
         return envelope(405, message, code="method_not_supported", path=request.url.path)
-    return envelope(error.status_code, str(error.detail), path=request.url.path)
+    reply = envelope(error.status_code, str(error.detail), path=request.url.path)
+    if error.status_code in BODY_UNREAD:
+        reply.headers["connection"] = "close"
+    return reply
 
 
 async def on_invalid_body(request: Request, error: Exception) -> JSONResponse:
