@@ -16,6 +16,7 @@ from api import logs
 from api.blobs.objects import Blobs
 from api.domain.ids import NewId, make_id
 from api.domain.quotas import Quotas
+from api.domain.usage import Price
 from api.rest import app as rest
 from api.rest.context import Services
 from api.rest.patience import PatientProtocol
@@ -45,6 +46,7 @@ from api.services.publishing import Publishing
 from api.services.quotas import QuotaService
 from api.services.stored import StoredService
 from api.services.uploads import UploadService
+from api.services.usage import UsageService
 from api.services.validation import Validation
 from api.services.wakeups import Wakeup
 from api.services.webhooks import WebhookDelivery, WebhookService
@@ -131,6 +133,7 @@ class Parts:
             permissions=PermissionService(audit=audit, **shared),
             limits=limits,
             quotas=quotas,
+            usage=UsageService(database=database, metering=self.metering, prices=prices_of(settings)),
             stored=StoredService(database=database),
             idempotency=IdempotencyService(database=database),
             files=files,
@@ -150,6 +153,7 @@ class Parts:
             graders=GraderService(models=models, asking=asking, sandbox=Sandbox()),
             batches=BatchService(audit=audit, quotas=quotas, wakes=batched, **shared),
             health=HealthService(database=database, blobs=blobs, replicas=replicas),
+            currency=settings.currency,
             serving_token=settings.serving_token.get_secret_value(),
             max_file_bytes=settings.max_file_bytes,
         )
@@ -229,6 +233,10 @@ def quotas_of(settings: ApiSettings) -> Quotas:
         running_jobs=settings.max_running_jobs,
         training_tokens=settings.max_training_tokens_per_month,
     )
+
+
+def prices_of(settings: ApiSettings) -> dict[str, Price]:
+    return {name: Price(**price.model_dump()) for name, price in settings.prices.items()}
 
 
 def replicas_of(settings: ApiSettings) -> Replicas:

@@ -41,19 +41,6 @@ class UsageEntry:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class UsageBucket:
-    """Sums over [start, end) of one combination of what was grouped by; None: not grouped by."""
-
-    start: datetime
-    project_id: str | None
-    api_key_id: str | None
-    model: str | None
-    requests: int
-    input_tokens: int
-    output_tokens: int
-
-
 class Bucket:
     """A token bucket: holds up to `size`, refills `size` per minute. The clock comes in, in seconds."""
 

@@ -20,6 +20,7 @@ from api.rest import (
     responses_routes,
     stored_routes,
     uploads_routes,
+    usage_routes,
     webhooks_routes,
 )
 from api.rest.context import Services
@@ -47,6 +48,7 @@ def build(
         messages_routes,
         organization_routes,
         limits_routes,
+        usage_routes,
         webhooks_routes,
         health_routes,
     ):

@@ -25,6 +25,7 @@ from api.services.projects import ProjectService
 from api.services.quotas import QuotaService
 from api.services.stored import StoredService
 from api.services.uploads import UploadService
+from api.services.usage import UsageService
 from api.services.webhooks import WebhookService
 
 
@@ -43,12 +44,14 @@ class Services:
     audit: AuditLog
     limits: LimitService
     quotas: QuotaService
+    usage: UsageService
     permissions: PermissionService
     stored: StoredService
     uploads: UploadService
     webhooks: WebhookService
     idempotency: IdempotencyService
     serving_token: str
+    currency: str
     max_file_bytes: int
 
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from api.domain.errors import ErrorKind, ServiceError, invalid, not_found
+from api.domain.errors import ErrorKind, ServiceError, not_found
 from api.domain.keys import Caller, Scope
-from api.domain.limits import Bucket, RateLimit, Usage, UsageBucket
+from api.domain.limits import Bucket, RateLimit, Usage
 from api.services.audit import AuditLog
 from api.services.metering import Metering
 from api.services.projects import live_project, project_of
@@ -135,35 +135,6 @@ class LimitService:
             )
         self._known.pop(project_id, None)
         return limit
-
-    async def usage(
-        self,
-        caller: Caller,
-        *,
-        start: int,
-        end: int,
-        width: int,
-        group_by: Sequence[str],
-        projects: Sequence[str] | None,
-        models: Sequence[str] | None,
-        keys: Sequence[str] | None,
-    ) -> Sequence[UsageBucket]:
-        caller.require(Scope.ADMIN)
-        if end <= start:
-            raise invalid("end_time must come after start_time.", param="end_time")
-        await self._metering.flush()
-        async with self._database.transaction() as connection:
-            return await limits.usage(
-                connection,
-                organization_id=caller.organization_id,
-                start=start,
-                end=end,
-                width=width,
-                group_by=group_by,
-                projects=projects,
-                models=models,
-                keys=keys,
-            )
 
 
 def headers(buckets: Buckets) -> dict[str, str]:

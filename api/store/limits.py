@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from api.domain.limits import RateLimit, UsageBucket, UsageEntry
+from api.domain.limits import RateLimit, UsageEntry
 from api.store.database import Connection, execute, fetch, queries
 
 
@@ -28,31 +28,3 @@ async def add_usage(connection: Connection, entries: Sequence[UsageEntry]) -> No
     columns = ("project_id", "api_key_id", "model", "minute", "requests", "input_tokens", "output_tokens")
     values = {name: [getattr(entry, name) for entry in entries] for name in columns}
     await execute(connection, queries("limits")["add_usage"], **values)
-
-
-async def usage(
-    connection: Connection,
-    *,
-    organization_id: str,
-    start: int,
-    end: int,
-    width: int,
-    group_by: Sequence[str],
-    projects: Sequence[str] | None,
-    models: Sequence[str] | None,
-    keys: Sequence[str] | None,
-) -> list[UsageBucket]:
-    """`start`, `end` in Unix seconds, `width` in seconds; oldest first; buckets without use are left out."""
-    rows = await fetch(
-        connection,
-        queries("limits")["usage"],
-        organization_id=organization_id,
-        start=start,
-        end=end,
-        width=width,
-        group_by=list(group_by),
-        projects=None if projects is None else list(projects),
-        models=None if models is None else list(models),
-        keys=None if keys is None else list(keys),
-    )
-    return [UsageBucket(**row) for row in rows]
