@@ -9,6 +9,7 @@ import httpx
 import pytest_asyncio
 
 from api.domain.ids import make_id
+from api.domain.usage import Price
 from api.rest import app as rest
 from api.rest.context import Services
 from api.services.accounts import AccountService
@@ -27,6 +28,7 @@ from api.services.permissions import PermissionService
 from api.services.projects import ProjectService
 from api.services.stored import StoredService
 from api.services.uploads import UploadService
+from api.services.usage import UsageService
 from api.services.wakeups import Wakeup
 from api.services.webhooks import WebhookService
 from engine.graders.sandbox.bubblewrap import Sandbox
@@ -34,6 +36,7 @@ from serving.gateway.client import ReplicaClient
 from serving.gateway.replicas import Replicas
 from tests.support.stores import BASE, World
 
+PRICES = {BASE: Price(input=1, output=2, training=3)}
 OUR_KEY, THEIR_KEY = "sk-tf-ours", "sk-tf-theirs"
 
 
@@ -58,10 +61,11 @@ def services_over(world: World, replicas: Replicas, *, private_webhooks: bool = 
     models = ModelService(
         database=world.database, blobs=world.blobs, audit=audit, replicas=replicas, salt_key="salt"
     )
+    metering = Metering(database=world.database)
     limits = LimitService(
         database=world.database,
         audit=audit,
-        metering=Metering(database=world.database),
+        metering=metering,
         base_models=replicas.base_models,
         default_requests=5,
         default_tokens=1000,
@@ -82,6 +86,7 @@ def services_over(world: World, replicas: Replicas, *, private_webhooks: bool = 
         permissions=PermissionService(audit=audit, **shared),
         limits=limits,
         quotas=world.quotas,
+        usage=UsageService(database=world.database, metering=metering, prices=PRICES),
         webhooks=WebhookService(
             audit=audit,
             random_bytes=secrets.token_bytes,
@@ -90,6 +95,7 @@ def services_over(world: World, replicas: Replicas, *, private_webhooks: bool = 
         ),
         stored=StoredService(database=world.database),
         idempotency=IdempotencyService(database=world.database),
+        currency="eur",
         serving_token="serving-token",
         max_file_bytes=10_000_000,
     )
