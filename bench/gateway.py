@@ -6,7 +6,10 @@ the ratio of the throughputs is as hard as it gets. Both sides are asked over ke
 
 import argparse
 import asyncio
+import os
+import signal
 import statistics
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +36,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=48, help="of each stream")
     parser.add_argument("--turns", type=int, default=5)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the service ends with us
     with service():
         asyncio.run(measure(options))
 
@@ -54,21 +58,41 @@ async def measure(options: argparse.Namespace) -> None:
     ):
         sides = (Side(name="vLLM directly", http=straight), Side(name="the gateway", http=through))
         await latency(sides, requests=options.requests)
-        await throughput(sides, streams=options.streams, tokens=options.tokens, turns=options.turns)
+        await throughput(
+            sides, streams=options.streams, tokens=options.tokens, turns=options.turns, pid=api_of(HOME)
+        )
 
 
 def vllm_of(home: Path) -> tuple[str, str]:
     """URL and key of the home's vLLM, as its process was told them."""
-    for environ in Path("/proc").glob("[0-9]*/environ"):
+    _, told = process_of(home, "TUNINGFORK_SERVING_ADAPTER_DIR")
+    return f"http://127.0.0.1:{told['TUNINGFORK_SERVING_PORT']}", told["TUNINGFORK_SERVING_API_KEY"]
+
+
+def api_of(home: Path) -> int:
+    """The process that serves the home's port."""
+    port = client_from(home / "client.env").base_url.port
+    return process_of(home, "TUNINGFORK_API_PORT", str(port))[0]
+
+
+def process_of(home: Path, name: str, value: str | None = None) -> tuple[int, dict[str, str]]:
+    """Pid and environment of the first process that was told `name`."""
+    for environ in sorted(Path("/proc").glob("[0-9]*/environ"), key=lambda path: int(path.parent.name)):
         try:
             words = environ.read_bytes().decode(errors="replace").split("\0")
         except OSError:
             continue
-        told = dict(word.split("=", 1) for word in words if word.startswith("TUNINGFORK_SERVING_"))
-        if told.get("TUNINGFORK_SERVING_ADAPTER_DIR", "").startswith(str(home.absolute())):
-            port, key = told["TUNINGFORK_SERVING_PORT"], told["TUNINGFORK_SERVING_API_KEY"]
-            return f"http://127.0.0.1:{port}", key
-    raise SystemExit("vLLM is not running.")
+        told = dict(word.split("=", 1) for word in words if "=" in word)
+        if value is None and told.get(name, "").startswith(str(home.absolute())):
+            return int(environ.parent.name), told
+        if value is not None and told.get(name) == value:
+            return int(environ.parent.name), told
+    raise SystemExit(f"No process was told {name}.")
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def latency(sides: tuple[Side, Side], *, requests: int) -> None:
@@ -82,21 +106,26 @@ async def latency(sides: tuple[Side, Side], *, requests: int) -> None:
                 if turn >= 10:
                     times[side.name].append(time.perf_counter() - started)
         direct, gateway = (statistics.median(times[side.name]) * 1e3 for side in sides)
+        pairs = zip(*(times[side.name] for side in sides), strict=True)
+        added = statistics.median(through - straight for straight, through in pairs) * 1e3
         what = "a streamed token" if streamed else "a whole answer of one token"
         print(
             f"{what}: p50 directly {direct:.1f} ms, through the gateway {gateway:.1f} ms: "
-            f"{gateway - direct:+.2f} ms (goal: under 3)"
+            f"{gateway - direct:+.2f} ms, and pair by pair {added:+.2f} ms (goal: under 3)"
         )
 
 
-async def throughput(sides: tuple[Side, Side], *, streams: int, tokens: int, turns: int) -> None:
+async def throughput(sides: tuple[Side, Side], *, streams: int, tokens: int, turns: int, pid: int) -> None:
     await round_of(sides[0], streams=streams, tokens=8)
     await round_of(sides[1], streams=streams, tokens=8)
-    ratios = []
+    ratios, spent, told = [], 0.0, 0
     for turn in range(turns):
         rates = {}
         for side in sides if turn % 2 else sides[::-1]:
+            before = cpu_seconds(pid)
             rates[side.name] = await round_of(side, streams=streams, tokens=tokens)
+            if side is sides[1]:
+                spent, told = spent + cpu_seconds(pid) - before, told + streams * tokens
         direct, gateway = (rates[side.name] for side in sides)
         ratios.append(gateway / direct)
         print(
@@ -106,6 +135,7 @@ async def throughput(sides: tuple[Side, Side], *, streams: int, tokens: int, tur
         f"{streams} streams at once, gateway / directly: median {statistics.median(ratios):.3f} of {turns} turns "
         "(goal: at least 0.97)"
     )
+    print(f"the gateway's own work: {spent / told * 1e6:.0f} us of CPU per token, requests included")
 
 
 async def round_of(side: Side, *, streams: int, tokens: int) -> float:
