@@ -62,6 +62,8 @@ bench: install ## the README's figures, each as a ratio or a median measured in 
 	$(BIN)/python -m bench.publishing
 	$(BIN)/python -m bench.validation
 	$(BIN)/python -m bench.validation --mib 1024 --turns 1 --only "supervised, mixed"
+	$(BIN)/python -m bench.control_plane
+	$(BIN)/python -m bench.gateway
 
 EXTRAS := --extra api --extra engine --extra embedded --extra cli --extra dev
 lock: $(UV) ## pin all dependencies again, without addresses

@@ -1,20 +1,25 @@
 """The control plane's composition root: builds every part once and runs REST, gRPC and the background loops."""
 
 import asyncio
-import logging
 import random
 import secrets
 import signal
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 import uvicorn
+import uvloop
 
+from api import logs
 from api.blobs.objects import Blobs
 from api.domain.ids import NewId, make_id
+from api.domain.quotas import Quotas
+from api.domain.usage import Price
 from api.rest import app as rest
 from api.rest.context import Services
+from api.rest.patience import PatientProtocol
 from api.rpc import server as rpc
 from api.services.accounts import AccountService
 from api.services.asking import Asking
@@ -32,13 +37,16 @@ from api.services.keys import KeyService
 from api.services.leases import LeaseService
 from api.services.limits import LimitService
 from api.services.members import MemberService
+from api.services.metering import Metering
 from api.services.models import ModelService
 from api.services.outbound import Outbound
 from api.services.permissions import PermissionService
 from api.services.projects import ProjectService
 from api.services.publishing import Publishing
+from api.services.quotas import QuotaService
 from api.services.stored import StoredService
 from api.services.uploads import UploadService
+from api.services.usage import UsageService
 from api.services.validation import Validation
 from api.services.wakeups import Wakeup
 from api.services.webhooks import WebhookDelivery, WebhookService
@@ -51,13 +59,11 @@ from serving.gateway.replicas import Replicas
 
 GRACE_SECONDS: Final = 3
 PUBLISHERS: Final = 4  # jobs that may wait for their replica at the same time
-log = logging.getLogger("tuningfork.api")
 
 
 def run() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    asyncio.run(serve(ApiSettings()))
+    logs.install()
+    uvloop.run(serve(ApiSettings()))
 
 
 async def serve(settings: ApiSettings) -> None:
@@ -85,6 +91,16 @@ async def serve(settings: ApiSettings) -> None:
         await run_until_signal(parts, uvicorn_of(settings, app))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Nudges:
+    """Between those who make work and the loops that do it."""
+
+    to_validate: Wakeup
+    queued: Wakeup
+    trained: Wakeup
+    batched: Wakeup
+
+
 class Parts:
     """The services and loops, each made once, and the nudges between them."""
 
@@ -96,9 +112,15 @@ class Parts:
         self.settings = settings
         keys = KeyService(pepper=settings.key_pepper.get_secret_value(), **shared)
         audit = AuditLog(**shared)
+        quotas = QuotaService(database=database, audit=audit, defaults=quotas_of(settings))
         outbound = Outbound(allow_private=settings.allow_private_webhooks)
-        files = FileService(blobs=blobs, audit=audit, max_bytes=settings.max_file_bytes, **shared)
-        limits = limits_of(settings, database=database, audit=audit, replicas=replicas)
+        files = FileService(
+            blobs=blobs, audit=audit, quotas=quotas, max_bytes=settings.max_file_bytes, **shared
+        )
+        self.metering = Metering(database=database)
+        limits = limits_of(
+            settings, database=database, audit=audit, metering=self.metering, replicas=replicas
+        )
         salt = settings.key_pepper.get_secret_value()
         models = ModelService(database=database, blobs=blobs, audit=audit, replicas=replicas, salt_key=salt)
         asking = Asking(models=models, limits=limits)
@@ -111,15 +133,18 @@ class Parts:
             audit=audit,
             permissions=PermissionService(audit=audit, **shared),
             limits=limits,
+            quotas=quotas,
+            usage=UsageService(database=database, metering=self.metering, prices=prices_of(settings)),
             stored=StoredService(database=database),
             idempotency=IdempotencyService(database=database),
             files=files,
             webhooks=WebhookService(
                 outbound=outbound, audit=audit, random_bytes=secrets.token_bytes, **shared
             ),
-            uploads=UploadService(blobs=blobs, files=files, **shared),
+            uploads=UploadService(blobs=blobs, files=files, quotas=quotas, **shared),
             jobs=JobService(
                 audit=audit,
+                quotas=quotas,
                 random_below=secrets.randbelow,
                 base_models=replicas.base_models,
                 graders=graders,
@@ -130,28 +155,50 @@ class Parts:
             ),
             models=models,
             graders=graders,
-            batches=BatchService(audit=audit, wakes=batched, **shared),
+            batches=BatchService(audit=audit, quotas=quotas, wakes=batched, **shared),
             health=HealthService(database=database, blobs=blobs, replicas=replicas),
+            currency=settings.currency,
             serving_token=settings.serving_token.get_secret_value(),
             max_file_bytes=settings.max_file_bytes,
         )
+        nudges = Nudges(to_validate=to_validate, queued=queued, trained=trained, batched=batched)
+        self._work(blobs, replicas, nudges, quotas=quotas, outbound=outbound, limits=limits, **shared)
+
+    def _work(
+        self,
+        blobs: Blobs,
+        replicas: Replicas,
+        nudges: Nudges,
+        *,
+        quotas: QuotaService,
+        outbound: Outbound,
+        limits: LimitService,
+        database: Database,
+        new_id: NewId,
+    ) -> None:
+        """What engines call, and the loops."""
+        shared: dict[str, Any] = {"database": database, "new_id": new_id, "blobs": blobs}
+        models, settings = self.services.models, self.settings
         self.leases = LeaseService(
-            blobs=blobs, lease_seconds=settings.lease_seconds, queued=queued, trained=trained, **shared
+            quotas=quotas,
+            lease_seconds=settings.lease_seconds,
+            queued=nudges.queued,
+            trained=nudges.trained,
+            **shared,
         )
-        self.validation = Validation(blobs=blobs, woken_by=to_validate, wakes=queued, **shared)
-        self.publishing = Publishing(blobs=blobs, replicas=replicas, woken_by=trained, **shared)
+        self.validation = Validation(woken_by=nudges.to_validate, wakes=nudges.queued, **shared)
+        self.publishing = Publishing(replicas=replicas, woken_by=nudges.trained, **shared)
         self.batch_runs = BatchRuns(
-            blobs=blobs,
             models=models,
             answers=BatchAnswers(models=models, limits=limits, new_id=new_id),
-            woken_by=batched,
+            woken_by=nudges.batched,
             **shared,
         )
         self.deliveries = WebhookDelivery(
             database=database, outbound=outbound, woken_by=Wakeup(), jitter=random.random
         )
         self.expiry = Expiry(database=database, blobs=blobs)
-        self.loops = (self.validation, self.expiry, self.deliveries, self.batch_runs)
+        self.loops = (self.validation, self.expiry, self.deliveries, self.batch_runs, self.metering)
 
     async def prepare(self) -> None:
         await self.services.keys.bootstrap(
@@ -171,15 +218,29 @@ def blobs_of(settings: ApiSettings) -> Blobs:
 
 
 def limits_of(
-    settings: ApiSettings, *, database: Database, audit: AuditLog, replicas: Replicas
+    settings: ApiSettings, *, database: Database, audit: AuditLog, metering: Metering, replicas: Replicas
 ) -> LimitService:
     return LimitService(
         database=database,
         audit=audit,
+        metering=metering,
         base_models=replicas.base_models,
         default_requests=settings.requests_per_minute,
         default_tokens=settings.tokens_per_minute,
     )
+
+
+def quotas_of(settings: ApiSettings) -> Quotas:
+    return Quotas(
+        storage_bytes=settings.max_storage_bytes,
+        queued_jobs=settings.max_queued_jobs,
+        running_jobs=settings.max_running_jobs,
+        training_tokens=settings.max_training_tokens_per_month,
+    )
+
+
+def prices_of(settings: ApiSettings) -> dict[str, Price]:
+    return {name: Price(**price.model_dump()) for name, price in settings.prices.items()}
 
 
 def replicas_of(settings: ApiSettings) -> Replicas:
@@ -196,6 +257,7 @@ def uvicorn_of(settings: ApiSettings, app: Any) -> uvicorn.Server:
         app,
         host=settings.host,
         port=settings.port,
+        http=PatientProtocol,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -215,6 +277,7 @@ async def run_until_signal(parts: Parts, server: uvicorn.Server) -> None:
     await asyncio.wait({serving, *loops}, return_when=asyncio.FIRST_COMPLETED)
     server.should_exit = True
     await serving
+    await parts.metering.close()
     for loop in loops:
         if loop.done():
             loop.result()

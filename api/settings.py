@@ -14,6 +14,16 @@ class Replica(BaseModel):
     api_key: SecretStr
 
 
+class ModelPrice(BaseModel):
+    """Per million tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: float = Field(default=0, ge=0)
+    output: float = Field(default=0, ge=0)
+    training: float = Field(default=0, ge=0)
+
+
 class ApiSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TUNINGFORK_API_", frozen=True)
 
@@ -42,5 +52,18 @@ class ApiSettings(BaseSettings):
         description="of a project on one base model, where no owner has set another limit",
     )
     tokens_per_minute: int = Field(default=2_000_000, ge=1)
+    max_storage_bytes: int = Field(
+        default=100 * 1024**3,
+        ge=0,
+        description="of a project's files and pending uploads, where no owner has set another quota",
+    )
+    max_queued_jobs: int = Field(default=1_000, ge=0)
+    max_running_jobs: int = Field(default=100, ge=0)
+    max_training_tokens_per_month: int = Field(default=10**10, ge=0, description="per calendar month, UTC")
+    prices: dict[str, ModelPrice] = Field(
+        default={},
+        description="of base models, for /v1/organization/costs; a model without one costs nothing",
+    )
+    currency: str = Field(default="usd", pattern=r"^[a-z]{3}$")
     lease_seconds: int = Field(default=30, ge=1)
     max_file_bytes: int = 512 * 1024 * 1024

@@ -11,6 +11,7 @@ class ErrorKind(StrEnum):
     CONFLICT = "conflict"  # the object is in a state that forbids this
     TOO_LARGE = "too_large"
     RATE_LIMITED = "rate_limited"  # more than agreed; wait
+    OVER_QUOTA = "over_quota"  # more than the project may hold or use; waiting a moment does not help
     STALE_ATTEMPT = "stale_attempt"  # an engine reported for a lease it has lost
     UNAVAILABLE = "unavailable"  # a part the service stands on does not answer; try again
 

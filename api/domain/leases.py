@@ -40,4 +40,6 @@ class Waiting:
     """A job that may be leased now."""
 
     id: str
+    project_id: str
     model: str
+    attempt: int

@@ -1,7 +1,7 @@
 """Rate limits: buckets that refill steadily, and what was used."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 
@@ -21,16 +21,24 @@ class Usage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UsageBucket:
-    """Sums over [start, end) of one combination of what was grouped by; None: not grouped by."""
+class UsageEntry:
+    """What one key asked of one model within one minute."""
 
-    start: datetime
-    project_id: str | None
-    api_key_id: str | None
-    model: str | None
+    project_id: str
+    api_key_id: str
+    model: str
+    minute: datetime
     requests: int
     input_tokens: int
     output_tokens: int
+
+    def plus(self, other: "UsageEntry") -> "UsageEntry":
+        return replace(
+            self,
+            requests=self.requests + other.requests,
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+        )
 
 
 class Bucket:

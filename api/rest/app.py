@@ -20,14 +20,18 @@ from api.rest import (
     responses_routes,
     stored_routes,
     uploads_routes,
+    usage_routes,
     webhooks_routes,
 )
 from api.rest.context import Services
 from api.rest.edges import BodyLimit, RequestEdge
 from api.rest.idempotency import Idempotency
+from api.rest.patience import SECONDS, Patience
 
 
-def build(services: Services, *, new_request_id: Callable[[], str]) -> FastAPI:
+def build(
+    services: Services, *, new_request_id: Callable[[], str], patience_seconds: float = SECONDS
+) -> FastAPI:
     app = FastAPI(title="TuningFork", version="0.1.0", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.services = services
     for routes in (
@@ -44,6 +48,7 @@ def build(services: Services, *, new_request_id: Callable[[], str]) -> FastAPI:
         messages_routes,
         organization_routes,
         limits_routes,
+        usage_routes,
         webhooks_routes,
         health_routes,
     ):
@@ -51,5 +56,6 @@ def build(services: Services, *, new_request_id: Callable[[], str]) -> FastAPI:
     errors.install(app)
     app.add_middleware(Idempotency)
     app.add_middleware(BodyLimit, max_file_bytes=services.max_file_bytes)
+    app.add_middleware(Patience, seconds=patience_seconds)
     app.add_middleware(RequestEdge, new_request_id=new_request_id)
     return app

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from api.domain.batches import Batch, NewBatch
-from api.rest.context import CallerDep, ServicesDep
+from api.rest.context import CallerDep, OnceDep, ServicesDep
 from api.rest.jobs_schemas import small_metadata
 from api.rest.stored_routes import listed
 from api.rest.uploads_schemas import ExpiresAfterBody
@@ -26,14 +26,14 @@ class BatchBody(BaseModel):
 
 
 @router.post("")
-async def create(body: BatchBody, caller: CallerDep, services: ServicesDep) -> dict[str, Any]:
+async def create(body: BatchBody, caller: CallerDep, services: ServicesDep, once: OnceDep) -> dict[str, Any]:
     new = NewBatch(
         endpoint=body.endpoint,
         input_file_id=body.input_file_id,
         metadata=body.metadata,
         output_expires_after_seconds=body.output_expires_after.seconds if body.output_expires_after else None,
     )
-    return batch_object(await services.batches.create(caller, new))
+    return batch_object(await services.batches.create(caller, new, once=once))
 
 
 @router.get("")

@@ -22,8 +22,10 @@ from api.services.members import MemberService
 from api.services.models import ModelService
 from api.services.permissions import PermissionService
 from api.services.projects import ProjectService
+from api.services.quotas import QuotaService
 from api.services.stored import StoredService
 from api.services.uploads import UploadService
+from api.services.usage import UsageService
 from api.services.webhooks import WebhookService
 
 
@@ -41,12 +43,15 @@ class Services:
     members: MemberService
     audit: AuditLog
     limits: LimitService
+    quotas: QuotaService
+    usage: UsageService
     permissions: PermissionService
     stored: StoredService
     uploads: UploadService
     webhooks: WebhookService
     idempotency: IdempotencyService
     serving_token: str
+    currency: str
     max_file_bytes: int
 
 
@@ -95,6 +100,14 @@ async def caller_of(request: Request, services: ServicesDep) -> Caller:
 
 
 CallerDep = Annotated[Caller, Depends(caller_of)]
+
+
+def once_of(request: Request) -> str | None:
+    """The middleware has checked it and holds it for this request."""
+    return request.headers.get("idempotency-key")
+
+
+OnceDep = Annotated[str | None, Depends(once_of)]
 
 
 async def replica_of(request: Request, services: ServicesDep) -> None:

@@ -10,6 +10,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.domain.request_id import serving
 from api.domain.uploads import MAX_PART_BYTES
 from api.rest.errors import SERVER, envelope
 
@@ -42,21 +43,16 @@ class RequestEdge:
                 headers["openai-processing-ms"] = str(round((time.monotonic() - started) * 1000))
             await send(message)
 
-        try:
-            await self._app(scope, receive, send_named)
-        except Exception:
-            log.exception("%s %s %s failed", request_id, scope["method"], scope["path"])
-            if status:
-                raise
-            await internal_error(request_id, scope["path"])(scope, receive, send_named)
-        log.info(
-            "%s %s %s %d %.0f ms",
-            request_id,
-            scope["method"],
-            scope["path"],
-            status,
-            (time.monotonic() - started) * 1000,
-        )
+        with serving(request_id):
+            try:
+                await self._app(scope, receive, send_named)
+            except Exception:
+                log.exception("%s %s failed", scope["method"], scope["path"])
+                if status:
+                    raise
+                await internal_error(request_id, scope["path"])(scope, receive, send_named)
+            took = (time.monotonic() - started) * 1000
+            log.info("%s %s %d %.0f ms", scope["method"], scope["path"], status, took)
 
 
 def internal_error(request_id: str, path: str) -> Any:

@@ -18,6 +18,8 @@ RETRY_AFTER_SECONDS: Final = "2"
 INVALID: Final = "invalid_request_error"
 SERVER: Final = "server_error"
 RATE: Final = "rate_limit_error"
+QUOTA: Final = "insufficient_quota"
+BODY_UNREAD: Final = frozenset({408, 413})  # what the client goes on to send is nobody's to read
 STATUS: Final[Mapping[ErrorKind, tuple[int, str]]] = {
     ErrorKind.INVALID: (400, INVALID),
     ErrorKind.UNAUTHENTICATED: (401, INVALID),
@@ -26,6 +28,7 @@ STATUS: Final[Mapping[ErrorKind, tuple[int, str]]] = {
     ErrorKind.CONFLICT: (409, INVALID),
     ErrorKind.TOO_LARGE: (413, INVALID),
     ErrorKind.RATE_LIMITED: (429, RATE),
+    ErrorKind.OVER_QUOTA: (429, QUOTA),
     ErrorKind.STALE_ATTEMPT: (409, INVALID),
     ErrorKind.UNAVAILABLE: (503, SERVER),
 }
@@ -77,6 +80,8 @@ async def on_service_error(request: Request, error: Exception) -> JSONResponse:
     reply = envelope(
         status, error.message, type=type, param=error.param, code=error.code, path=request.url.path
     )
+    if error.kind is ErrorKind.OVER_QUOTA:
+        reply.headers["x-should-retry"] = "false"  # OpenAI's SDKs repeat every other 429
     if error.retry_after_seconds is not None:
         reply.headers["retry-after"] = str(math.ceil(error.retry_after_seconds))
         reply.headers["retry-after-ms"] = str(math.ceil(error.retry_after_seconds * 1000))
@@ -105,7 +110,10 @@ async def on_http_error(request: Request, error: Exception) -> JSONResponse:
     if error.status_code == 405:
         message = f"Not allowed to {request.method} on {request.url.path}."
         return envelope(405, message, code="method_not_supported", path=request.url.path)
-    return envelope(error.status_code, str(error.detail), path=request.url.path)
+    reply = envelope(error.status_code, str(error.detail), path=request.url.path)
+    if error.status_code in BODY_UNREAD:
+        reply.headers["connection"] = "close"
+    return reply
 
 
 async def on_invalid_body(request: Request, error: Exception) -> JSONResponse:

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from typing import IO, Final
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.domain.errors import ServiceError
 from api.rest.context import bearer_token, services_of
-from api.rest.errors import on_service_error
+from api.rest.errors import on_http_error, on_service_error
 from api.services.idempotency import MAX_BODY_BYTES, Answer
 
 IN_MEMORY_BYTES: Final = 1024 * 1024
@@ -36,6 +37,9 @@ class Idempotency:
             await self._once(request, key, receive, send)
         except ServiceError as error:
             reply = await on_service_error(request, error)
+            await reply(scope, receive, send)
+        except HTTPException as error:  # a body too long or too slow: the application has not seen it
+            reply = await on_http_error(request, error)
             await reply(scope, receive, send)
 
     async def _once(self, request: Request, key: str, receive: Receive, send: Send) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request
 
-from api.rest.context import CallerDep, ServicesDep
+from api.rest.context import CallerDep, OnceDep, ServicesDep
 from api.rest.jobs_schemas import (
     CheckpointObject,
     CreateJobBody,
@@ -24,8 +24,8 @@ Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
 @router.post("")
-async def create(body: CreateJobBody, caller: CallerDep, services: ServicesDep) -> JobObject:
-    return job_object(await services.jobs.create(caller, new_job(body)))
+async def create(body: CreateJobBody, caller: CallerDep, services: ServicesDep, once: OnceDep) -> JobObject:
+    return job_object(await services.jobs.create(caller, new_job(body), once=once))
 
 
 @router.get("")

@@ -1,19 +1,19 @@
-"""Rate limits of a project and usage of the organization, as OpenAI's admin API has them."""
+"""Rate limits of a project, as OpenAI's admin API has them, and its quotas, which are ours."""
 
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.domain.limits import RateLimit, UsageBucket
+from api.domain.limits import RateLimit
+from api.domain.quotas import Quota, QuotaReport
 from api.rest.context import CallerDep, ServicesDep
-from api.rest.wire import IdentifiedList, unix
+from api.rest.wire import IdentifiedList
 
 router = APIRouter(prefix="/v1/organization", tags=["organization"])
 PREFIX: Final = "rl-"
-WIDTHS: Final = {"1m": 60, "1h": 3600, "1d": 86_400}
+Most = Annotated[int | None, Field(strict=True, ge=0, le=10**18)]
 
 
 class RateLimitObject(BaseModel):
@@ -63,55 +63,44 @@ async def change_rate_limit(
     return rate_limit_object(changed)
 
 
-@router.get("/usage/completions")
-async def usage(
-    caller: CallerDep,
-    services: ServicesDep,
-    start_time: Annotated[int, Query(ge=0, le=10**11)],
-    end_time: Annotated[int | None, Query(ge=0, le=10**11)] = None,
-    bucket_width: Literal["1m", "1h", "1d"] = "1d",
-    group_by: Annotated[
-        list[Literal["project_id", "api_key_id", "model"]] | None, Query(alias="group_by[]")
-    ] = None,
-    project_ids: Annotated[list[str] | None, Query(alias="project_ids[]")] = None,
-    models: Annotated[list[str] | None, Query(alias="models[]")] = None,
-    api_key_ids: Annotated[list[str] | None, Query(alias="api_key_ids[]")] = None,
-) -> dict[str, Any]:
-    """Buckets without use are left out."""
-    width = WIDTHS[bucket_width]
-    found = await services.limits.usage(
-        caller,
-        start=start_time,
-        end=int(time.time()) + 1 if end_time is None else end_time,
-        width=width,
-        group_by=group_by or [],
-        projects=project_ids,
-        models=models,
-        keys=api_key_ids,
-    )
-    return {"object": "page", "data": bucketed(found, width=width), "has_more": False, "next_page": None}
+class QuotasBody(BaseModel):
+    """null is the operator's default; what is left out stays."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_storage_bytes: Most = None
+    max_queued_jobs: Most = None
+    max_running_jobs: Most = None
+    max_training_tokens_per_month: Most = None
 
 
-def bucketed(found: Sequence[UsageBucket], *, width: int) -> list[dict[str, Any]]:
-    starts = sorted({unix(bucket.start) for bucket in found})
-    return [
-        {
-            "object": "bucket",
-            "start_time": start,
-            "end_time": start + width,
-            "results": [result_object(bucket) for bucket in found if unix(bucket.start) == start],
-        }
-        for start in starts
-    ]
+QUOTAS: Final[Mapping[str, Quota]] = {
+    "max_storage_bytes": "storage_bytes",
+    "max_queued_jobs": "queued_jobs",
+    "max_running_jobs": "running_jobs",
+    "max_training_tokens_per_month": "training_tokens",
+}
 
 
-def result_object(bucket: UsageBucket) -> dict[str, Any]:
-    return {
-        "object": "organization.usage.completions.result",
-        "input_tokens": bucket.input_tokens,
-        "output_tokens": bucket.output_tokens,
-        "num_model_requests": bucket.requests,
-        "project_id": bucket.project_id,
-        "api_key_id": bucket.api_key_id,
-        "model": bucket.model,
+def quotas_object(project_id: str, report: QuotaReport) -> dict[str, Any]:
+    limits = {name: getattr(report.limits, quota) for name, quota in QUOTAS.items()}
+    used = {
+        "storage_bytes": report.used.storage_bytes,
+        "queued_jobs": report.used.queued_jobs,
+        "running_jobs": report.used.running_jobs,
+        "training_tokens_this_month": report.used.training_tokens,
     }
+    return {"object": "project.quotas", "project_id": project_id, **limits, "used": used}
+
+
+@router.get("/projects/{project_id}/quotas")
+async def retrieve_quotas(project_id: str, caller: CallerDep, services: ServicesDep) -> dict[str, Any]:
+    return quotas_object(project_id, await services.quotas.report(caller, project_id))
+
+
+@router.post("/projects/{project_id}/quotas")
+async def change_quotas(
+    project_id: str, body: QuotasBody, caller: CallerDep, services: ServicesDep
+) -> dict[str, Any]:
+    changes = {QUOTAS[name]: getattr(body, name) for name in body.model_fields_set}
+    return quotas_object(project_id, await services.quotas.change(caller, project_id, changes))

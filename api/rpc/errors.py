@@ -17,6 +17,7 @@ STATUS: Final[Mapping[ErrorKind, grpc.StatusCode]] = {
     ErrorKind.CONFLICT: grpc.StatusCode.ABORTED,
     ErrorKind.TOO_LARGE: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ErrorKind.RATE_LIMITED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    ErrorKind.OVER_QUOTA: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ErrorKind.STALE_ATTEMPT: grpc.StatusCode.FAILED_PRECONDITION,
     ErrorKind.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
 }

@@ -41,7 +41,7 @@ class BatchAnswers:
             return self._refused(number, line, error, status=404)
         tokens = tokens_of(reply)
         usage = Usage(input_tokens=tokens.input, output_tokens=tokens.output)
-        await self._limits.record(turn.caller, model=line.body["model"], usage=usage)
+        self._limits.record(turn.caller, model=line.body["model"], usage=usage)
         return BatchAnswer(
             number=number,
             line=self._line(line, status=200, body=reply),

@@ -24,6 +24,7 @@ from api.domain.batches import (
 )
 from api.domain.errors import ServiceError
 from api.domain.ids import NewId
+from api.domain.request_id import serving
 from api.services.batch_answers import BatchAnswers, unanswered
 from api.services.batch_files import BatchFiles
 from api.services.jsonl import LineError, lines_from, parse_line
@@ -74,7 +75,8 @@ class BatchRuns:
         if turn is None:
             return False
         try:
-            await self._step(turn)
+            with serving(turn.batch.id):
+                await self._step(turn)
         except ServiceError:
             await self._release(turn.batch, seconds=RETRY_SECONDS)
             raise

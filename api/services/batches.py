@@ -7,18 +7,26 @@ from api.domain.keys import Caller
 from api.domain.pages import Page
 from api.services.audit import AuditLog
 from api.services.files import MAX_EXPIRY_SECONDS, MIN_EXPIRY_SECONDS
+from api.services.quotas import QuotaService
 from api.services.wakeups import Wakeup
-from api.store import batches, files
-from api.store.database import Database
+from api.store import batches, files, idempotency
+from api.store.database import Connection, Database
 
 
 class BatchService:
-    def __init__(self, *, database: Database, new_id: NewId, audit: AuditLog, wakes: Wakeup) -> None:
+    def __init__(
+        self, *, database: Database, new_id: NewId, audit: AuditLog, quotas: QuotaService, wakes: Wakeup
+    ) -> None:
         self._database, self._new_id, self._audit, self._wakes = database, new_id, audit, wakes
+        self._quotas = quotas
 
-    async def create(self, caller: Caller, new: NewBatch) -> Batch:
+    async def create(self, caller: Caller, new: NewBatch, *, once: str | None = None) -> Batch:
+        """`once` is the request's idempotency key: whatever happens, it makes one batch."""
         check(new)
         async with self._database.tenant(caller.project_id) as connection:
+            made = await idempotency.made(connection, project_id=caller.project_id, key=once)
+            if made is not None:
+                return await self._owned(connection, caller, made)
             file = await files.get(connection, project_id=caller.project_id, file_id=new.input_file_id)
             if file is None:
                 raise not_found(f"No such File object: {new.input_file_id}", param="input_file_id")
@@ -33,7 +41,10 @@ class BatchService:
                     f"A batch's file has at most {MAX_FILE_BYTES} bytes; this one has {file.size_bytes}.",
                     param="input_file_id",
                 )
+            # What it answers is stored however much it is, so there must be room before.
+            await self._quotas.check_storage(connection, caller.project_id, more=1)
             batch = await batches.insert(connection, batch_id=self._new_id("batch_"), caller=caller, new=new)
+            await idempotency.remember(connection, project_id=caller.project_id, key=once, made_id=batch.id)
             await self._audit.note(connection, caller, "batch.created", batch.id)
         self._wakes.wake()
         return batch
@@ -45,7 +56,10 @@ class BatchService:
 
     async def retrieve(self, caller: Caller, batch_id: str) -> Batch:
         async with self._database.tenant(caller.project_id) as connection:
-            batch = await batches.get(connection, project_id=caller.project_id, batch_id=batch_id)
+            return await self._owned(connection, caller, batch_id)
+
+    async def _owned(self, connection: Connection, caller: Caller, batch_id: str) -> Batch:
+        batch = await batches.get(connection, project_id=caller.project_id, batch_id=batch_id)
         if batch is None:
             raise not_found(f"No batch found with id '{batch_id}'.", param="batch_id")
         return batch

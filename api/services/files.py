@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import BinaryIO, Final
 
 from api.blobs.objects import Blobs, file_key
@@ -12,6 +13,7 @@ from api.domain.keys import Caller
 from api.domain.pages import Order, Page
 from api.services.audit import AuditLog
 from api.services.jsonl import check_jsonl
+from api.services.quotas import QuotaService
 from api.store import files
 from api.store.database import Database
 
@@ -21,9 +23,16 @@ MAX_EXPIRY_SECONDS: Final = 2_592_000
 
 class FileService:
     def __init__(
-        self, *, database: Database, blobs: Blobs, new_id: NewId, audit: AuditLog, max_bytes: int
+        self,
+        *,
+        database: Database,
+        blobs: Blobs,
+        new_id: NewId,
+        audit: AuditLog,
+        quotas: QuotaService,
+        max_bytes: int,
     ) -> None:
-        self._audit = audit
+        self._audit, self._quotas = audit, quotas
         self._database, self._blobs, self._new_id, self._max_bytes = database, blobs, new_id, max_bytes
 
     async def create(
@@ -36,16 +45,22 @@ class FileService:
         size_bytes: int,
         expires_after_seconds: int | None = None,
         most_bytes: int | None = None,
+        reserved_bytes: int = 0,
     ) -> File:
-        """`most_bytes` stands in for the limit of files that come in one piece. `source` stands at its start and has `size_bytes` bytes. A failure leaves no file: at worst bytes without
+        """`most_bytes` stands in for the limit of files that come in one piece; `reserved_bytes` of the quota are the
+        file's already. `source` stands at its start and has `size_bytes` bytes. A failure leaves no file: at worst bytes without
         a row, which are nobody's."""
         self.check_names(filename=filename, purpose=purpose, expiry=expires_after_seconds)
         check_size(size_bytes, most=most_bytes or self._max_bytes)
+        more = size_bytes - reserved_bytes
+        async with self._database.tenant(caller.project_id) as connection:  # before the bytes move
+            await self._quotas.check_storage(connection, caller.project_id, more=more)
         if purpose == "fine-tune":
             await asyncio.to_thread(check_jsonl, source)
         file_id = self._new_id("file-")
         await self._blobs.put(file_key(file_id), source=source, size_bytes=size_bytes)
-        async with self._database.tenant(caller.project_id) as connection:
+        async with self._unless_refused(file_id), self._database.tenant(caller.project_id) as connection:
+            await self._quotas.check_storage(connection, caller.project_id, more=more)
             file = await files.insert(
                 connection,
                 file_id=file_id,
@@ -57,6 +72,16 @@ class FileService:
             )
             await self._audit.note(connection, caller, "file.created", file_id)
             return file
+
+    @asynccontextmanager
+    async def _unless_refused(self, file_id: str) -> AsyncIterator[None]:
+        """Others may have taken the room meanwhile: then the bytes go again."""
+        try:
+            yield
+        except ServiceError as error:
+            if error.kind is ErrorKind.OVER_QUOTA:
+                await self._blobs.delete(file_key(file_id))
+            raise
 
     def check_names(self, *, filename: str, purpose: str, expiry: int | None) -> None:
         """What can be said before the first byte. Raises ServiceError."""

@@ -1,5 +1,8 @@
 """`Idempotency-Key`, by Stripe's rules: the same request twice is done once and answered the same.
 
+What the request makes is written down with it (`made_id`, for jobs and batches), so that a run that was killed after
+its commit is not repeated: the next one finds the object and answers with it.
+
 A key is kept for a day per project. What was refused before anything was done (4xx) is not kept, so that a mended
 request may use its key again; what was answered otherwise is, a 500 too.
 """

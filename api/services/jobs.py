@@ -12,8 +12,9 @@ from api.domain.keys import Caller
 from api.domain.pages import Page
 from api.services.audit import AuditLog
 from api.services.graders import GraderService
+from api.services.quotas import QuotaService
 from api.services.wakeups import Wakeup
-from api.store import files, job_events, jobs, models
+from api.store import files, idempotency, job_events, jobs, models
 from api.store.database import Connection, Database
 
 MAX_SEED: Final = 2_147_483_647
@@ -29,6 +30,7 @@ class JobService:
         random_below: Callable[[int], int],
         base_models: Sequence[str],
         graders: GraderService,
+        quotas: QuotaService,
         to_validate: Wakeup,
         queued: Wakeup,
         trained: Wakeup,
@@ -36,18 +38,25 @@ class JobService:
         self._database, self._new_id, self._random_below = database, new_id, random_below
         self._base_models, self._to_validate, self._audit = base_models, to_validate, audit
         self._graders, self._wakes = graders, (queued, trained)
+        self._quotas = quotas
 
-    async def create(self, caller: Caller, new: NewJob) -> Job:
+    async def create(self, caller: Caller, new: NewJob, *, once: str | None = None) -> Job:
+        """`once` is the request's idempotency key: whatever happens, it makes one job."""
         self._check_model(new.model)
         if isinstance(new.method, ReinforcementMethod):
             await self._graders.check_for_training(caller, new.method.grader, base_model=new.model)
         job_id = self._new_id("ftjob-")
         seed = self._random_below(MAX_SEED + 1) if new.seed is None else new.seed
         async with self._database.tenant(caller.project_id) as connection:
+            made = await idempotency.made(connection, project_id=caller.project_id, key=once)
+            if made is not None:
+                return await self._owned(connection, caller, made)
             await self._check_file(connection, caller, new.training_file, param="training_file")
             if new.validation_file is not None:
                 await self._check_file(connection, caller, new.validation_file, param="validation_file")
+            await self._quotas.check_job(connection, caller.project_id)
             job = await jobs.insert(connection, job_id=job_id, caller=caller, new=new, seed=seed)
+            await idempotency.remember(connection, project_id=caller.project_id, key=once, made_id=job.id)
             validating = f"Validating training file: {job.training_file}"
             if job.validation_file is not None:
                 validating += f" and validation file: {job.validation_file}"

@@ -17,9 +17,10 @@ from api.domain.jobs import (
     ReinforcementMethod,
     SupervisedMethod,
 )
-from api.domain.leases import DataFile, HeartbeatReply, Lease
+from api.domain.leases import DataFile, HeartbeatReply, Lease, Waiting
 from api.domain.models import AdapterFile
 from api.scheduling import fcfs
+from api.services.quotas import QuotaService
 from api.services.reports import Reports
 from api.services.wakeups import Wakeup
 from api.store import engines, files, job_events, jobs, leases, models
@@ -62,12 +63,14 @@ class LeaseService:
         database: Database,
         blobs: Blobs,
         new_id: NewId,
+        quotas: QuotaService,
         lease_seconds: int,
         queued: Wakeup,
         trained: Wakeup,
     ) -> None:
         self._database, self._blobs, self._new_id = database, blobs, new_id
         self._lease_seconds, self._queued, self._trained = lease_seconds, queued, trained
+        self._quotas = quotas
         self._reports = Reports(new_id=new_id)
 
     async def acquire(
@@ -86,30 +89,53 @@ class LeaseService:
         async with self._database.transaction() as connection:
             await engines.seen(connection, engine_id=engine_id, base_models=base_models)
             await self._give_up(connection)
-            waiting = await leases.waiting(connection, max_lost=MAX_LOST_ATTEMPTS)
-            chosen = fcfs.choose(waiting, base_models=base_models)
-            if chosen is None:
-                return None
-            claimed = await leases.claim(
-                connection, job_id=chosen.id, engine_id=engine_id, lease_seconds=self._lease_seconds
-            )
-            if claimed is None:
-                return None
-            job, done_steps = claimed
-            again = f" again (attempt {job.attempt})" if job.attempt > 1 else ""
-            after = f" after step {done_steps}" if done_steps else ""
-            await self._tell(connection, job.id, f"Fine-tuning job started{again}{after}")
-            return await self._lease(connection, job, done_steps)
+            most = self._quotas.default_running_jobs
+            waiting = list(await leases.waiting(connection, max_lost=MAX_LOST_ATTEMPTS, running_jobs=most))
+            while (chosen := fcfs.choose(waiting, base_models=base_models)) is not None:
+                waiting.remove(chosen)
+                if await self._may_start(connection, chosen):
+                    lease = await self._claim(connection, chosen, engine_id)
+                    if lease is not None:
+                        return lease
+        return None
+
+    async def _may_start(self, connection: Connection, chosen: Waiting) -> bool:
+        """A job that would train beyond its project's tokens of the month fails, and says why."""
+        try:
+            await self._quotas.check_start(connection, chosen.project_id)
+        except ServiceError as error:
+            if chosen.attempt > 0:
+                return True  # it was let in before
+            refused = JobError(code=error.code or "insufficient_quota", message=error.message)
+            await self._fail(connection, chosen.id, refused)
+            return False
+        return True
+
+    async def _claim(self, connection: Connection, chosen: Waiting, engine_id: str) -> Lease | None:
+        claimed = await leases.claim(
+            connection,
+            job_id=chosen.id,
+            engine_id=engine_id,
+            lease_seconds=self._lease_seconds,
+            running_jobs=self._quotas.default_running_jobs,
+        )
+        if claimed is None:
+            return None
+        job, done_steps = claimed
+        again = f" again (attempt {job.attempt})" if job.attempt > 1 else ""
+        after = f" after step {done_steps}" if done_steps else ""
+        await self._tell(connection, job.id, f"Fine-tuning job started{again}{after}")
+        return await self._lease(connection, job, done_steps)
 
     async def _give_up(self, connection: Connection) -> None:
         for job_id in await leases.given_up(connection, max_lost=MAX_LOST_ATTEMPTS):
-            await jobs.fail(connection, job_id=job_id, error=GIVEN_UP)
+            await self._fail(connection, job_id, GIVEN_UP)
+
+    async def _fail(self, connection: Connection, job_id: str, error: JobError) -> None:
+        if await jobs.fail(connection, job_id=job_id, error=error):
+            event_id = self._new_id("ftevent-")
             await job_events.append(
-                connection,
-                event_id=self._new_id("ftevent-"),
-                job_id=job_id,
-                level="error",
-                message=GIVEN_UP.message,
+                connection, event_id=event_id, job_id=job_id, level="error", message=error.message
             )
 
     async def _lease(self, connection: Connection, job: Job, done_steps: int) -> Lease:

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from api.domain.errors import ErrorKind, ServiceError, invalid, not_found
+from api.domain.errors import ErrorKind, ServiceError, not_found
 from api.domain.keys import Caller, Scope
-from api.domain.limits import Bucket, RateLimit, Usage, UsageBucket
+from api.domain.limits import Bucket, RateLimit, Usage
 from api.services.audit import AuditLog
+from api.services.metering import Metering
 from api.services.projects import live_project, project_of
 from api.store import limits
 from api.store.database import Database
@@ -32,11 +33,13 @@ class LimitService:
         *,
         database: Database,
         audit: AuditLog,
+        metering: Metering,
         base_models: Sequence[str],
         default_requests: int,
         default_tokens: int,
     ) -> None:
         self._database, self._audit, self._base_models = database, audit, base_models
+        self._metering = metering
         self._default_requests, self._default_tokens = default_requests, default_tokens
         self._buckets: dict[tuple[str, str], Buckets] = {}
         self._known: dict[str, tuple[float, Mapping[str, RateLimit]]] = {}
@@ -68,18 +71,11 @@ class LimitService:
         """Pays for what was answered and writes it down."""
         buckets = await self._of(caller.project_id, base_model)
         buckets.tokens.take(usage.input_tokens + usage.output_tokens)
-        await self.record(caller, model=model, usage=usage)
+        self.record(caller, model=model, usage=usage)
 
-    async def record(self, caller: Caller, *, model: str, usage: Usage) -> None:
+    def record(self, caller: Caller, *, model: str, usage: Usage) -> None:
         """Writes down what was used, without a limit."""
-        async with self._database.tenant(caller.project_id) as connection:
-            await limits.add_usage(
-                connection,
-                project_id=caller.project_id,
-                api_key_id=caller.key_id,
-                model=model,
-                usage=usage,
-            )
+        self._metering.count(caller, model=model, usage=usage)
 
     async def _of(self, project_id: str, base_model: str) -> Buckets:
         limit = await self._limit(project_id, base_model)
@@ -139,34 +135,6 @@ class LimitService:
             )
         self._known.pop(project_id, None)
         return limit
-
-    async def usage(
-        self,
-        caller: Caller,
-        *,
-        start: int,
-        end: int,
-        width: int,
-        group_by: Sequence[str],
-        projects: Sequence[str] | None,
-        models: Sequence[str] | None,
-        keys: Sequence[str] | None,
-    ) -> Sequence[UsageBucket]:
-        caller.require(Scope.ADMIN)
-        if end <= start:
-            raise invalid("end_time must come after start_time.", param="end_time")
-        async with self._database.transaction() as connection:
-            return await limits.usage(
-                connection,
-                organization_id=caller.organization_id,
-                start=start,
-                end=end,
-                width=width,
-                group_by=group_by,
-                projects=projects,
-                models=models,
-                keys=keys,
-            )
 
 
 def headers(buckets: Buckets) -> dict[str, str]:

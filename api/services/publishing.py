@@ -17,6 +17,7 @@ from api.domain.errors import ServiceError
 from api.domain.ids import NewId
 from api.domain.jobs import Job, JobError
 from api.domain.models import ModelVersion
+from api.domain.request_id import serving
 from api.services.wakeups import Wakeup
 from api.store import files, job_events, jobs, models
 from api.store.database import Database
@@ -53,7 +54,8 @@ class Publishing:
             try:
                 due = await self._next()
                 if due is not None:
-                    await self._publish(due)
+                    with serving(due.job.id):
+                        await self._publish(due)
                     continue
             except ServiceError as error:  # the job is due again by itself
                 log.warning("publishing waits: %s", error.message)

@@ -13,6 +13,7 @@ from api.domain.ids import NewId
 from api.domain.keys import Caller
 from api.domain.uploads import MAX_BYTES, MAX_PART_BYTES, NewUpload, Upload, UploadPart
 from api.services.files import FileService
+from api.services.quotas import QuotaService
 from api.store import uploads
 from api.store.database import Connection, Database
 
@@ -20,7 +21,10 @@ MAX_PARTS: Final = 10_000
 
 
 class UploadService:
-    def __init__(self, *, database: Database, blobs: Blobs, new_id: NewId, files: FileService) -> None:
+    def __init__(
+        self, *, database: Database, blobs: Blobs, new_id: NewId, files: FileService, quotas: QuotaService
+    ) -> None:
+        self._quotas = quotas
         self._database, self._blobs, self._new_id, self._files = database, blobs, new_id, files
 
     async def create(self, caller: Caller, new: NewUpload) -> Upload:
@@ -32,6 +36,7 @@ class UploadService:
             filename=new.filename, purpose=new.purpose, expiry=new.file_expires_after_seconds
         )
         async with self._database.tenant(caller.project_id) as connection:
+            await self._quotas.check_storage(connection, caller.project_id, more=new.size_bytes)
             return await uploads.insert(
                 connection, upload_id=self._new_id("upload_"), project_id=caller.project_id, new=new
             )
@@ -98,6 +103,7 @@ class UploadService:
                 size_bytes=upload.size_bytes,
                 expires_after_seconds=upload.file_expires_after_seconds,
                 most_bytes=MAX_BYTES,
+                reserved_bytes=upload.size_bytes,
             )
         async with self._database.tenant(caller.project_id) as connection:
             completed = await uploads.complete(

@@ -8,6 +8,7 @@ from api.domain.auto import resolved
 from api.domain.errors import ServiceError
 from api.domain.ids import NewId
 from api.domain.jobs import DpoMethod, Job, JobError, Method, ReinforcementMethod, SupervisedMethod
+from api.domain.request_id import serving
 from api.services.jsonl import LineError, lines_from
 from api.services.rows import CheckLine, checker_for
 from api.services.wakeups import Wakeup
@@ -41,7 +42,8 @@ class Validation:
             try:
                 job = await self._next()
                 if job is not None:
-                    await self._validate(job)
+                    with serving(job.id):
+                        await self._validate(job)
                     continue
             except ServiceError as error:  # the job is due again by itself
                 log.warning("validation waits: %s", error.message)

@@ -11,6 +11,7 @@ from api.domain.errors import ErrorKind, ServiceError, invalid, not_found
 from api.domain.ids import NewId
 from api.domain.keys import Caller
 from api.domain.pages import Page
+from api.domain.request_id import serving
 from api.domain.webhooks import (
     EVENT_TYPES,
     SECRET_BYTES,
@@ -158,10 +159,11 @@ class WebhookDelivery:
             return False
         body = payload(delivery.event_id, delivery.type, delivery.data, delivery.created_at)
         status: int | None = None
-        try:
-            status = await send(self._outbound, delivery.endpoint, event_id=delivery.event_id, body=body)
-        except OutboundError as error:
-            log.info("%s to %s: %s", delivery.event_id, delivery.endpoint.id, error)
+        with serving(delivery.event_id):
+            try:
+                status = await send(self._outbound, delivery.endpoint, event_id=delivery.event_id, body=body)
+            except OutboundError as error:
+                log.info("to %s: %s", delivery.endpoint.id, error)
         await self._settle(delivery, status)
         return True
 

@@ -57,7 +57,25 @@ async def finish(
 
 
 async def release(connection: Connection, *, project_id: str, key: str) -> None:
-    await execute(connection, queries("idempotency")["release"], project_id=project_id, key=key)
+    sql = queries("idempotency")
+    if not await execute(connection, sql["release"], project_id=project_id, key=key):
+        await execute(connection, sql["reopen"], project_id=project_id, key=key)
+
+
+async def made(connection: Connection, *, project_id: str, key: str | None) -> str | None:
+    """What an earlier run of the request that holds this key has made."""
+    if key is None:
+        return None
+    row = await fetch_one(connection, queries("idempotency")["made"], project_id=project_id, key=key)
+    return row["made_id"] if row else None
+
+
+async def remember(connection: Connection, *, project_id: str, key: str | None, made_id: str) -> None:
+    """In the transaction that makes the object."""
+    if key is not None:
+        await execute(
+            connection, queries("idempotency")["remember"], project_id=project_id, key=key, made_id=made_id
+        )
 
 
 async def forget_old(connection: Connection, *, keep_seconds: float) -> int:

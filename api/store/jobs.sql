@@ -67,10 +67,17 @@ update job set status = 'succeeded', fine_tuned_model = %(fine_tuned_model)s, re
 where id = %(id)s and status = 'running'
 
 -- name: waiting
--- Queued, or in the hands of an engine that has been silent for too long.
-select id, model from job
+-- Queued, and its project may run one more; or in the hands of an engine that has been silent for too long.
+with full_project as (
+    select project_id from project_quota where running_jobs = 0
+    union all
+    select job.project_id from job left join project_quota on project_quota.project_id = job.project_id
+    where job.status = 'running'
+    group by job.project_id, project_quota.running_jobs
+    having count(*) >= coalesce(project_quota.running_jobs, %(running_jobs)s))
+select id, project_id, model, attempt from job
 where lost_attempts < %(max_lost)s
-  and (   status = 'queued'
+  and (   (status = 'queued' and not exists (select from full_project where project_id = job.project_id))
        or (status = 'running' and trained_at is null and lease_until < now()))
 order by created_at
 limit 100
@@ -89,7 +96,10 @@ update job set status = 'running',
 where id = (
     select id from job
     where id = %(id)s
-      and (   status = 'queued'
+      and (   (status = 'queued'
+               and (select count(*) from job other where other.project_id = job.project_id and status = 'running')
+                   < coalesce((select running_jobs from project_quota where project_id = job.project_id),
+                              %(running_jobs)s))
            or (status = 'running' and trained_at is null and lease_until < now()))
     for update skip locked)
 returning *

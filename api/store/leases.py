@@ -9,22 +9,24 @@ from api.store.job_rows import job_from
 from engine.contract.spec import RunRef
 
 
-async def waiting(connection: Connection, *, max_lost: int) -> Sequence[Waiting]:
-    """Oldest first, at most a hundred."""
-    rows = await fetch(connection, queries("jobs")["waiting"], max_lost=max_lost)
-    return [Waiting(id=row["id"], model=row["model"]) for row in rows]
+async def waiting(connection: Connection, *, max_lost: int, running_jobs: int) -> Sequence[Waiting]:
+    """Oldest first, at most a hundred. `running_jobs` holds for projects without a quota of their own."""
+    rows = await fetch(connection, queries("jobs")["waiting"], max_lost=max_lost, running_jobs=running_jobs)
+    return [Waiting(**row) for row in rows]
 
 
 async def claim(
-    connection: Connection, *, job_id: str, engine_id: str, lease_seconds: int
+    connection: Connection, *, job_id: str, engine_id: str, lease_seconds: int, running_jobs: int
 ) -> tuple[Job, int] | None:
-    """Begins the next attempt, and says after which step; None when another engine was faster."""
+    """Begins the next attempt, and says after which step; None when another engine was faster, or took the project's
+    last free place."""
     row = await fetch_one(
         connection,
         queries("jobs")["claim"],
         id=job_id,
         engine_id=engine_id,
         lease_seconds=lease_seconds,
+        running_jobs=running_jobs,
     )
     return (job_from(row), row["resumed_step"]) if row else None
 

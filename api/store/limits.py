@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from api.domain.limits import RateLimit, Usage, UsageBucket
+from api.domain.limits import RateLimit, UsageEntry
 from api.store.database import Connection, execute, fetch, queries
 
 
@@ -23,43 +23,8 @@ async def put(connection: Connection, *, project_id: str, limit: RateLimit) -> N
     )
 
 
-async def add_usage(
-    connection: Connection, *, project_id: str, api_key_id: str, model: str, usage: Usage
-) -> None:
-    await execute(
-        connection,
-        queries("limits")["add_usage"],
-        project_id=project_id,
-        api_key_id=api_key_id,
-        model=model,
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-    )
-
-
-async def usage(
-    connection: Connection,
-    *,
-    organization_id: str,
-    start: int,
-    end: int,
-    width: int,
-    group_by: Sequence[str],
-    projects: Sequence[str] | None,
-    models: Sequence[str] | None,
-    keys: Sequence[str] | None,
-) -> list[UsageBucket]:
-    """`start`, `end` in Unix seconds, `width` in seconds; oldest first; buckets without use are left out."""
-    rows = await fetch(
-        connection,
-        queries("limits")["usage"],
-        organization_id=organization_id,
-        start=start,
-        end=end,
-        width=width,
-        group_by=list(group_by),
-        projects=None if projects is None else list(projects),
-        models=None if models is None else list(models),
-        keys=None if keys is None else list(keys),
-    )
-    return [UsageBucket(**row) for row in rows]
+async def add_usage(connection: Connection, entries: Sequence[UsageEntry]) -> None:
+    """In the order given: who always adds in the same order never waits in a circle."""
+    columns = ("project_id", "api_key_id", "model", "minute", "requests", "input_tokens", "output_tokens")
+    values = {name: [getattr(entry, name) for entry in entries] for name in columns}
+    await execute(connection, queries("limits")["add_usage"], **values)

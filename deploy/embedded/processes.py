@@ -12,7 +12,7 @@ from deploy.embedded.credentials import Credentials
 from deploy.embedded.home import Home
 from deploy.embedded.models import PreparedModel
 from deploy.embedded.ports import free_port
-from deploy.embedded.settings import UpSettings
+from deploy.embedded.settings import UpSettings, settings_of_tenants
 
 Process = subprocess.Popen[bytes]
 LOOPBACK: Final = "127.0.0.1"
@@ -96,6 +96,7 @@ class Processes:
             "api_key": secrets.vllm_api_key,
         }
         return {
+            **settings_of_tenants(),
             "HOST": self._settings.host,
             "PORT": self._settings.port,
             "GRPC_HOST": self._settings.host,

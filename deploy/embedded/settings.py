@@ -7,6 +7,19 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "TUNINGFORK_"
+API_PREFIX = "TUNINGFORK_API_"
+# What an operator may say of tenants; the control plane's own settings describe and check them.
+OF_TENANTS = (
+    "REQUESTS_PER_MINUTE",
+    "TOKENS_PER_MINUTE",
+    "MAX_STORAGE_BYTES",
+    "MAX_QUEUED_JOBS",
+    "MAX_RUNNING_JOBS",
+    "MAX_TRAINING_TOKENS_PER_MONTH",
+    "MAX_FILE_BYTES",
+    "PRICES",
+    "CURRENCY",
+)
 
 
 class UpSettings(BaseSettings):
@@ -29,6 +42,12 @@ class UpSettings(BaseSettings):
     allow_private_webhooks: bool = Field(
         default=False, description="let tenants' webhooks reach any address, over plain HTTP too"
     )
+
+
+def settings_of_tenants() -> dict[str, str]:
+    """Handed on to the control plane as they stand."""
+    given = {name: os.environ.get(API_PREFIX + name) for name in OF_TENANTS}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def inherited_environment() -> dict[str, str]:

@@ -1,13 +1,21 @@
-"""One vLLM replica over HTTP. Knows no tenant and no public model name."""
+"""One vLLM replica over HTTP. Knows no tenant and no public model name.
 
-from collections.abc import Sequence
+aiohttp, because its parser is C: every token of every stream passes here, on cores that a replica may share.
+"""
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
-import httpx
+import aiohttp
 
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 600.0
 PROBE_SECONDS: Final = 60.0
+MOST_CONNECTIONS: Final = 1024
+# Below the five seconds after which vLLM closes an idle connection: none is used while it is being closed.
+KEEP_ALIVE_SECONDS: Final = 3.0
+FAULTS: Final = (aiohttp.ClientError, TimeoutError)
 
 
 class ReplicaError(Exception):
@@ -18,25 +26,69 @@ class ReplicaError(Exception):
         self.refused = refused
 
 
+def no_answer(error: Exception) -> ReplicaError:
+    return ReplicaError(f"no answer: {type(error).__name__}")
+
+
+class OpenReply:
+    """An answer that has begun. Whoever asked reads it, and closes it: an unread one stops the replica's work."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self.status = response.status
+
+    async def read(self) -> bytes:
+        """Raises ReplicaError."""
+        try:
+            return await self._response.read()
+        except FAULTS as error:
+            raise no_answer(error) from error
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """As they come. Raises ReplicaError."""
+        try:
+            async for chunk in self._response.content.iter_any():
+                yield chunk
+        except FAULTS as error:
+            raise no_answer(error) from error
+
+    def close(self) -> None:
+        self._response.close()
+
+
 class ReplicaClient:
     """`base_model` is the name it serves the base under; adapters answer under their model version's id."""
 
     def __init__(self, *, base_model: str, url: str, api_key: str) -> None:
-        self.base_model = base_model
-        self._http = httpx.AsyncClient(
-            base_url=url,
-            headers={"Authorization": f"Bearer {api_key}"},
-            timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
-            limits=httpx.Limits(max_connections=1024, max_keepalive_connections=64),
-        )
+        self.base_model, self.url, self._api_key = base_model, url, api_key
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def _http(self) -> aiohttp.ClientSession:
+        """Made at the first request: it belongs to the loop that runs then."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                self.url,
+                # Streams are passed on as they come: packed ones could not be read.
+                headers={"Authorization": f"Bearer {self._api_key}", "Accept-Encoding": "identity"},
+                timeout=aiohttp.ClientTimeout(
+                    total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS
+                ),
+                connector=aiohttp.TCPConnector(limit=MOST_CONNECTIONS, keepalive_timeout=KEEP_ALIVE_SECONDS),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._session
 
     async def close(self) -> None:
-        await self._http.aclose()
+        if self._session is not None:
+            await self._session.close()
 
     async def healthy(self) -> bool:
         try:
-            return (await self._http.get("/health", timeout=CONNECT_SECONDS)).is_success
-        except httpx.HTTPError:
+            timeout = aiohttp.ClientTimeout(total=CONNECT_SECONDS)
+            async with self._http.get("/health", timeout=timeout) as reply:
+                return reply.ok
+        except FAULTS:
             return False
 
     async def score(self, model: str, token_ids: Sequence[int]) -> tuple[float, ...]:
@@ -45,27 +97,32 @@ class ReplicaClient:
         Raises ReplicaError.
         """
         body = {"model": model, "prompt": list(token_ids), "max_tokens": 1, "prompt_logprobs": 0}
-        try:
-            reply = await self._http.post("/v1/completions", json=body, timeout=PROBE_SECONDS)
-        except httpx.HTTPError as error:
-            raise ReplicaError(f"no answer: {type(error).__name__}") from error
-        if not reply.is_success:
-            raise ReplicaError(f"status {reply.status_code}", refused=reply.is_client_error)
-        return prompt_logprobs(reply.json(), token_ids)
+        status, reply = await self._post("/v1/completions", body)
+        if status >= 400:
+            raise ReplicaError(f"status {status}", refused=status < 500)
+        return prompt_logprobs(
+            json.loads(reply), token_ids
+        )  # orjson reads no NaN, and a broken model says it
 
     async def unload(self, model: str) -> None:
         """Unloading what is not loaded is no error. Raises ReplicaError when there is no answer."""
-        try:
-            await self._http.post("/v1/unload_lora_adapter", json={"lora_name": model}, timeout=PROBE_SECONDS)
-        except httpx.HTTPError as error:
-            raise ReplicaError(f"no answer: {type(error).__name__}") from error
+        await self._post("/v1/unload_lora_adapter", {"lora_name": model})
 
-    async def forward(self, path: str, body: bytes) -> httpx.Response:
-        """An open response: the caller reads and closes it. Raises httpx.HTTPError."""
-        request = self._http.build_request(
-            "POST", path, content=body, headers={"Content-Type": "application/json"}
-        )
-        return await self._http.send(request, stream=True)
+    async def _post(self, path: str, body: Mapping[str, Any]) -> tuple[int, bytes]:
+        try:
+            timeout = aiohttp.ClientTimeout(total=PROBE_SECONDS, sock_connect=CONNECT_SECONDS)
+            async with self._http.post(path, json=body, timeout=timeout) as reply:
+                return reply.status, await reply.read()
+        except FAULTS as error:
+            raise no_answer(error) from error
+
+    async def forward(self, path: str, body: bytes) -> OpenReply:
+        """Raises ReplicaError."""
+        headers = {"Content-Type": "application/json"}
+        try:
+            return OpenReply(await self._http.post(path, data=body, headers=headers))
+        except FAULTS as error:
+            raise no_answer(error) from error
 
 
 def prompt_logprobs(reply: Any, token_ids: Sequence[int]) -> tuple[float, ...]:

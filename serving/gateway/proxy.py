@@ -4,14 +4,14 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import httpx
 import orjson
 
-from serving.gateway.client import ReplicaClient
+from serving.gateway.client import OpenReply, ReplicaClient, ReplicaError
 from serving.gateway.requests import RequestError
 
 LOW_PRIORITY: Final = 10  # vLLM serves smaller numbers first
 INTERNAL_FIELDS: Final = ("prompt_logprobs", "prompt_token_ids", "kv_transfer_params")
+INTERNAL_MARKS: Final = tuple(f'"{field}"'.encode() for field in INTERNAL_FIELDS)
 
 
 class ReplicaAwayError(Exception):
@@ -35,13 +35,13 @@ class Target:
 
 async def complete(target: Target, path: str, request: Mapping[str, Any]) -> dict[str, Any]:
     """The whole answer. Raises RequestError or ReplicaAwayError."""
-    response = await send(target, path, request)
+    answer = await send(target, path, request)
     try:
-        reply = orjson.loads(await response.aread())
-    except httpx.HTTPError as error:
+        reply = orjson.loads(await answer.read())
+    except ReplicaError as error:
         raise ReplicaAwayError from error
     finally:
-        await response.aclose()
+        answer.close()
     return named(reply, target.public_name)
 
 
@@ -50,27 +50,39 @@ async def open_stream(target: Target, path: str, request: Mapping[str, Any]) -> 
 
     Closing the iterator closes the connection, and with it the replica stops generating.
     """
-    response = await send(target, path, request)
-    return frames(response, target.public_name)
+    return frames(await send(target, path, request), target)
 
 
-async def frames(response: httpx.Response, public_name: str) -> AsyncIterator[bytes]:
+async def frames(answer: OpenReply, target: Target) -> AsyncIterator[bytes]:
     """One event each: its `event:` line, if it has one, and its `data:`."""
-    event = b""
+    told = (quoted(target.served_name), quoted(target.public_name))
+    begun = b""
     try:
-        async for line in response.aiter_lines():
-            if line.startswith("event: "):
-                event = line.encode() + b"\n"
-            elif line.startswith("data: {"):
-                yield event + b"data: " + orjson.dumps(named(orjson.loads(line[6:]), public_name)) + b"\n\n"
-                event = b""
-            elif line.startswith("data: "):
-                yield event + line.encode() + b"\n\n"
-                event = b""
-    except httpx.HTTPError:
+        async for chunk in answer.chunks():
+            *events, begun = (begun + chunk).split(b"\n\n")
+            for event in events:
+                yield renamed(event, *told) + b"\n\n"
+    except ReplicaError:
         yield b"data: " + orjson.dumps(broken_off()) + b"\n\n"
     finally:
-        await response.aclose()
+        answer.close()
+
+
+def quoted(name: str) -> bytes:
+    return b'"model":' + orjson.dumps(name)
+
+
+def renamed(event: bytes, served: bytes, public: bytes) -> bytes:
+    """As `named`, without reading JSON where it need not be read: a token costs a tenth of that.
+
+    Inside a text every quotation mark has a backslash before it, so that `served` can be nothing but a field.
+    """
+    if served in event and not any(field in event for field in INTERNAL_MARKS):
+        return event.replace(served, public)
+    head, mark, data = event.partition(b"data: ")
+    if not data.startswith(b"{"):
+        return event
+    return head + mark + orjson.dumps(named(orjson.loads(data), orjson.loads(public.partition(b":")[2])))
 
 
 def broken_off() -> dict[str, Any]:
@@ -90,27 +102,26 @@ def named(reply: dict[str, Any], public_name: str) -> dict[str, Any]:
     return reply
 
 
-async def send(target: Target, path: str, request: Mapping[str, Any]) -> httpx.Response:
+async def send(target: Target, path: str, request: Mapping[str, Any]) -> OpenReply:
     body = {**request, "model": target.served_name, "cache_salt": target.cache_salt}
     if target.priority:
         body["priority"] = target.priority
     try:
-        response = await target.replica.forward(path, orjson.dumps(body))
-        if response.is_success:
-            return response
-        await response.aread()
-    except httpx.HTTPError as error:
+        answer = await target.replica.forward(path, orjson.dumps(body))
+        if answer.status < 400:
+            return answer
+        reason = await answer.read()
+    except ReplicaError as error:
         raise ReplicaAwayError from error
-    await response.aclose()
-    raise refusal(response, target)
+    raise refusal(answer.status, reason, target)
 
 
-def refusal(response: httpx.Response, target: Target) -> Exception:
+def refusal(status: int, reason: bytes, target: Target) -> Exception:
     """The replica's 4xx is about the request; all else, an adapter it cannot fetch too, is about itself."""
-    if response.status_code not in {400, 413, 422}:
+    if status not in {400, 413, 422}:
         return ReplicaAwayError()
     try:
-        error = orjson.loads(response.content).get("error", {})
+        error = orjson.loads(reason).get("error", {})
     except orjson.JSONDecodeError:
         error = {}
     message = str(error.get("message") or "The model refused the request.")

@@ -17,6 +17,7 @@ from api.services.batch_answers import BatchAnswers
 from api.services.batch_runs import LINES_AT_ONCE, BatchRuns
 from api.services.batches import BatchService
 from api.services.limits import LimitService
+from api.services.metering import Metering
 from api.services.models import ModelService
 from api.services.wakeups import Wakeup
 from serving.gateway.proxy import LOW_PRIORITY
@@ -57,6 +58,7 @@ async def runs_over(world: World, replicas: Replicas) -> BatchRuns:
     limits = LimitService(
         database=database,
         audit=audit,
+        metering=Metering(database=database),
         base_models=[BASE],
         default_requests=1,
         default_tokens=1,
@@ -75,7 +77,9 @@ async def runs_over(world: World, replicas: Replicas) -> BatchRuns:
 
 def service(world: World) -> BatchService:
     audit = AuditLog(database=world.database, new_id=world.new_id)
-    return BatchService(database=world.database, new_id=world.new_id, audit=audit, wakes=Wakeup())
+    return BatchService(
+        database=world.database, new_id=world.new_id, audit=audit, quotas=world.quotas, wakes=Wakeup()
+    )
 
 
 async def begun(world: World) -> Batch:

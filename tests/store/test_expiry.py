@@ -28,7 +28,11 @@ async def test_expired_files_go_but_not_those_of_live_jobs(world: World) -> None
 
 async def test_parts_of_dead_uploads_go(world: World) -> None:
     service = UploadService(
-        database=world.database, blobs=world.blobs, new_id=world.new_id, files=world.files
+        database=world.database,
+        blobs=world.blobs,
+        new_id=world.new_id,
+        files=world.files,
+        quotas=world.quotas,
     )
     new = NewUpload(filename="a.txt", purpose="user_data", size_bytes=2)
     keys = []

@@ -5,8 +5,11 @@ from typing import Any
 
 import httpx
 
+from api.domain.jobs import NewJob
+from api.services.idempotency import IdempotencyService
 from tests.store.test_tenancy import DATA, upload
 from tests.support.app import OUR_KEY, THEIR_KEY, Rest
+from tests.support.stores import World
 
 PATH = "fine_tuning/jobs"
 
@@ -27,6 +30,64 @@ async def test_fifty_at_once_make_one_job(api: Rest) -> None:
     assert len({reply.content for reply in replies}) == 1
     assert sum("idempotent-replayed" in reply.headers for reply in replies) == 49
     assert len((await client.get(PATH)).json()["data"]) == 1
+
+
+async def killed_after_its_commit(api: Rest, client: httpx.AsyncClient, body: dict[str, Any]) -> str:
+    """The job is there; its answer never was, and the lock of the dead process has run out."""
+    first = await post(client, body)
+    async with api.world.database.transaction() as connection:
+        await connection.execute(
+            b"update idempotency set status = null, content_type = null, body = null, "
+            b"locked_until = now() - interval '1 second'"
+        )
+    return str(first.json()["id"])
+
+
+async def test_a_kill_between_commit_and_answer_makes_no_second_job(api: Rest) -> None:
+    client = api.as_key(OUR_KEY)
+    body = await body_for(client)
+    job_id = await killed_after_its_commit(api, client, body)
+    replies = await asyncio.gather(*(post(client, body) for _ in range(20)))
+    assert {reply.json()["id"] for reply in replies} == {job_id}
+    assert len((await client.get(PATH)).json()["data"]) == 1
+
+
+async def test_a_slow_first_run_and_its_heir_make_one_job(api: Rest) -> None:
+    """The first still runs when its lock has run out: both come to the job at the same time."""
+    world, client = api.world, api.as_key(OUR_KEY)
+    new = NewJob(model="tiny-base", training_file=(await upload(client)).json()["id"])
+    assert await world_claim(world, key="k1")
+    made = await asyncio.gather(*(world.jobs.create(world.caller, new, once="k1") for _ in range(10)))
+    assert len({job.id for job in made}) == 1
+    assert len((await client.get(PATH)).json()["data"]) == 1
+
+
+async def world_claim(world: World, *, key: str) -> bool:
+    answer = await IdempotencyService(database=world.database).begin(
+        world.caller, key=key, fingerprint=b"same"
+    )
+    return answer is None
+
+
+async def test_an_answer_not_worth_keeping_does_not_forget_what_was_made(api: Rest) -> None:
+    """A 503 after the commit: the client tries again under the same key."""
+    world, client = api.world, api.as_key(OUR_KEY)
+    new = NewJob(model="tiny-base", training_file=(await upload(client)).json()["id"])
+    service = IdempotencyService(database=world.database)
+    assert await world_claim(world, key="k1")
+    first = await world.jobs.create(world.caller, new, once="k1")
+    await service.end(world.caller, key="k1", answer=None)
+    assert await world_claim(world, key="k1"), "free at once"
+    assert (await world.jobs.create(world.caller, new, once="k1")).id == first.id
+
+
+async def test_a_key_of_yesterday_makes_a_new_job(api: Rest) -> None:
+    client = api.as_key(OUR_KEY)
+    body = await body_for(client)
+    job_id = await killed_after_its_commit(api, client, body)
+    async with api.world.database.transaction() as connection:
+        await connection.execute(b"update idempotency set created_at = now() - interval '25 hours'")
+    assert (await post(client, body)).json()["id"] != job_id
 
 
 async def test_another_body_is_refused_and_another_key_is_another_job(api: Rest) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from api.domain.errors import ErrorKind, ServiceError
 from api.domain.jobs import Hyperparameters, Job, JobStatus, NewJob, SupervisedMethod
+from api.domain.keys import Caller
 from api.domain.leases import Lease
 from api.store import jobs
 from engine.contract.events import (
@@ -31,11 +32,12 @@ ROW = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "con
 DATA = "\n".join([json.dumps(ROW)] * 12).encode()
 
 
-async def queued(world: World) -> Job:
+async def queued(world: World, *, caller: Caller | None = None) -> Job:
+    caller = caller or world.caller
     file = await world.files.create(
-        world.caller, filename="a.jsonl", purpose="fine-tune", source=io.BytesIO(DATA), size_bytes=len(DATA)
+        caller, filename="a.jsonl", purpose="fine-tune", source=io.BytesIO(DATA), size_bytes=len(DATA)
     )
-    job = await world.jobs.create(world.caller, NewJob(model=BASE, training_file=file.id))
+    job = await world.jobs.create(caller, NewJob(model=BASE, training_file=file.id))
     method = SupervisedMethod(
         hyperparameters=Hyperparameters(n_epochs=1, batch_size=4, learning_rate_multiplier=1.0)
     )

@@ -1,5 +1,6 @@
 """Rate limits and usage, over a stand-in for vLLM that answers at once."""
 
+import asyncio
 import json
 import secrets
 import time
@@ -12,10 +13,13 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from api.domain.errors import ServiceError
 from api.domain.ids import make_id
-from api.domain.limits import Bucket
+from api.domain.limits import Bucket, Usage
 from api.rest import app as rest
 from api.services.limits import duration
+from api.services.metering import Metering
+from api.store.database import Database
 from serving.gateway.replicas import Replicas
 from serving.gateway.usage import Tokens, guess, tokens_of
 from tests.store.test_tenancy import account_key, made
@@ -108,6 +112,26 @@ async def test_usage_is_counted_streamed_or_not(served: Rest) -> None:
     assert result["api_key_id"] is None
     bad = await client.get("organization/usage/completions", params={"start_time": 5, "end_time": 4})
     assert bad.status_code == 400
+
+
+async def test_counts_wait_for_a_database_that_is_away_and_are_added_once(world: World) -> None:
+    away = Database("postgresql://nobody@127.0.0.1:9/none")
+    metering = Metering(database=away)
+    for _ in range(3):
+        metering.count(world.caller, model=BASE, usage=Usage(input_tokens=5, output_tokens=2))
+    with pytest.raises(ServiceError):
+        await metering.flush()
+    metering._database = world.database
+    metering.count(world.caller, model=BASE, usage=Usage(input_tokens=5))
+    await asyncio.gather(*(metering.flush() for _ in range(5)))
+    await metering.close()
+    async with world.database.transaction() as connection:
+        rows = await (await connection.execute("select * from usage_minute")).fetchall()
+    assert [sum(row[name] for row in rows) for name in ("requests", "input_tokens", "output_tokens")] == [
+        4,
+        20,
+        6,
+    ]
 
 
 def test_a_bucket_refills_steadily() -> None:

@@ -22,6 +22,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "post /v1/organization/projects/{project_id}/rate_limits/{rate_limit_id}": {
         "max_requests_per_1_minute": 1
     },
+    "post /v1/organization/projects/{project_id}/quotas": {"max_queued_jobs": 1},
     "post /v1/organization/users/{member_id}": {"role": "owner"},
     "post /v1/fine_tuning/checkpoints/{name}/permissions": {"project_ids": ["proj_x"]},
     "post /v1/uploads/{upload_id}/complete": {"part_ids": ["x"]},
@@ -128,6 +129,7 @@ async def seen(ours: httpx.AsyncClient, ids: dict[str, str]) -> str:
         f"organization/projects/{ids['project_id']}/service_accounts",
         f"organization/projects/{ids['project_id']}/users",
         f"organization/projects/{ids['project_id']}/rate_limits",
+        f"organization/projects/{ids['project_id']}/quotas",
         f"organization/users/{ids['member_id']}",
         f"webhook_endpoints/{ids['endpoint_id']}",
         f"chat/completions/{ids['completion_id']}",

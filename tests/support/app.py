@@ -9,6 +9,7 @@ import httpx
 import pytest_asyncio
 
 from api.domain.ids import make_id
+from api.domain.usage import Price
 from api.rest import app as rest
 from api.rest.context import Services
 from api.services.accounts import AccountService
@@ -20,12 +21,14 @@ from api.services.health import HealthService
 from api.services.idempotency import IdempotencyService
 from api.services.limits import LimitService
 from api.services.members import MemberService
+from api.services.metering import Metering
 from api.services.models import ModelService
 from api.services.outbound import Outbound
 from api.services.permissions import PermissionService
 from api.services.projects import ProjectService
 from api.services.stored import StoredService
 from api.services.uploads import UploadService
+from api.services.usage import UsageService
 from api.services.wakeups import Wakeup
 from api.services.webhooks import WebhookService
 from engine.graders.sandbox.bubblewrap import Sandbox
@@ -33,6 +36,7 @@ from serving.gateway.client import ReplicaClient
 from serving.gateway.replicas import Replicas
 from tests.support.stores import BASE, World
 
+PRICES = {BASE: Price(input=1, output=2, training=3)}
 OUR_KEY, THEIR_KEY = "sk-tf-ours", "sk-tf-theirs"
 
 
@@ -57,9 +61,11 @@ def services_over(world: World, replicas: Replicas, *, private_webhooks: bool = 
     models = ModelService(
         database=world.database, blobs=world.blobs, audit=audit, replicas=replicas, salt_key="salt"
     )
+    metering = Metering(database=world.database)
     limits = LimitService(
         database=world.database,
         audit=audit,
+        metering=metering,
         base_models=replicas.base_models,
         default_requests=5,
         default_tokens=1000,
@@ -67,11 +73,11 @@ def services_over(world: World, replicas: Replicas, *, private_webhooks: bool = 
     return Services(
         keys=world.keys,
         files=world.files,
-        uploads=UploadService(blobs=world.blobs, files=world.files, **shared),
+        uploads=UploadService(blobs=world.blobs, files=world.files, quotas=world.quotas, **shared),
         jobs=world.jobs,
         models=models,
         graders=GraderService(models=models, asking=Asking(models=models, limits=limits), sandbox=Sandbox()),
-        batches=BatchService(audit=audit, wakes=Wakeup(), **shared),
+        batches=BatchService(audit=audit, quotas=world.quotas, wakes=Wakeup(), **shared),
         health=HealthService(database=world.database, blobs=world.blobs, replicas=replicas),
         projects=ProjectService(keys=world.keys, audit=audit, **shared),
         accounts=AccountService(keys=world.keys, audit=audit, **shared),
@@ -79,6 +85,8 @@ def services_over(world: World, replicas: Replicas, *, private_webhooks: bool = 
         audit=audit,
         permissions=PermissionService(audit=audit, **shared),
         limits=limits,
+        quotas=world.quotas,
+        usage=UsageService(database=world.database, metering=metering, prices=PRICES),
         webhooks=WebhookService(
             audit=audit,
             random_bytes=secrets.token_bytes,
@@ -87,6 +95,7 @@ def services_over(world: World, replicas: Replicas, *, private_webhooks: bool = 
         ),
         stored=StoredService(database=world.database),
         idempotency=IdempotencyService(database=world.database),
+        currency="eur",
         serving_token="serving-token",
         max_file_bytes=10_000_000,
     )

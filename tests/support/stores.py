@@ -15,6 +15,7 @@ from psycopg import sql
 from api.blobs.objects import Blobs
 from api.domain.ids import NewId, make_id
 from api.domain.keys import Caller
+from api.domain.quotas import Quotas
 from api.services.asking import Asking
 from api.services.audit import AuditLog
 from api.services.files import FileService
@@ -24,6 +25,7 @@ from api.services.keys import KeyService
 from api.services.leases import LeaseService
 from api.services.limits import LimitService
 from api.services.models import ModelService
+from api.services.quotas import QuotaService
 from api.services.validation import Validation
 from api.services.wakeups import Wakeup
 from api.store.database import Database
@@ -107,12 +109,14 @@ class World:
     jobs: JobService
     keys: KeyService
     leases: LeaseService
+    quotas: QuotaService
     validation: Validation
     caller: Caller
     stranger: Caller
 
 
 LEASE_SECONDS = 2
+QUOTAS = Quotas(storage_bytes=10**9, queued_jobs=1_000, running_jobs=100, training_tokens=10**9)
 
 
 def graders_over(database: Database, blobs: Blobs, audit: AuditLog) -> GraderService:
@@ -130,6 +134,7 @@ async def world(database: Database, blobs: Blobs) -> World:
     new_id = partial(make_id, random_below=secrets.randbelow)
     to_validate, queued, trained = Wakeup(), Wakeup(), Wakeup()
     audit = AuditLog(database=database, new_id=new_id)
+    quotas = QuotaService(database=database, audit=audit, defaults=QUOTAS)
     keys = KeyService(database=database, pepper="pepper", new_id=new_id)
     await keys.bootstrap(organization="personal", key="sk-tf-ours")
     await keys.bootstrap(organization="other", key="sk-tf-theirs")
@@ -137,9 +142,12 @@ async def world(database: Database, blobs: Blobs) -> World:
         database=database,
         blobs=blobs,
         new_id=new_id,
-        files=FileService(database=database, blobs=blobs, new_id=new_id, audit=audit, max_bytes=10_000_000),
+        files=FileService(
+            database=database, blobs=blobs, new_id=new_id, audit=audit, quotas=quotas, max_bytes=10_000_000
+        ),
         jobs=JobService(
             audit=audit,
+            quotas=quotas,
             database=database,
             new_id=new_id,
             random_below=secrets.randbelow,
@@ -154,10 +162,12 @@ async def world(database: Database, blobs: Blobs) -> World:
             database=database,
             blobs=blobs,
             new_id=new_id,
+            quotas=quotas,
             lease_seconds=LEASE_SECONDS,
             queued=queued,
             trained=trained,
         ),
+        quotas=quotas,
         validation=Validation(
             database=database, blobs=blobs, new_id=new_id, woken_by=to_validate, wakes=queued
         ),

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from api.settings import ApiSettings
 from deploy.embedded import children, credentials, models
 from deploy.embedded.home import Home, started_at
+from deploy.embedded.settings import OF_TENANTS, inherited_environment, settings_of_tenants
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
@@ -83,3 +85,13 @@ def test_what_cannot_be_prepared_is_said(wanted: str, words: str, tmp_path: Path
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"config.json, tokenizer.json, \*.safetensors missing"):
         prepare(str(tmp_path), tmp_path)
+
+
+def test_what_an_operator_says_of_tenants_is_handed_on_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TUNINGFORK_API_MAX_QUEUED_JOBS", "7")
+    monkeypatch.setenv("TUNINGFORK_API_DATABASE_URL", "postgresql://somewhere")
+    assert settings_of_tenants() == {"MAX_QUEUED_JOBS": "7"}
+    assert {name.lower() for name in OF_TENANTS} <= set(ApiSettings.model_fields)
+    assert not [name for name in inherited_environment() if name.startswith("TUNINGFORK_")]

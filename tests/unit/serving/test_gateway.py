@@ -110,6 +110,38 @@ async def test_a_stream_that_breaks_off_says_so() -> None:
     assert got[1]["error"]["type"] == "server_error"
 
 
+TRICKY = [
+    {"model": "mv-internal", "choices": [{"delta": {"content": '"model":"mv-internal" and "usage":{'}}]},
+    {"model": "mv-internal", "choices": [{"index": 0, "prompt_logprobs": [1]}], "kv_transfer_params": 1},
+    {"type": "message_start", "message": {"model": "mv-internal", "role": "assistant"}},
+    {"choices": []},
+]
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+async def test_a_stream_comes_through_however_it_is_cut(separators: tuple[str, str], size: int) -> None:
+    events = [b"data: " + json.dumps(event, separators=separators).encode() for event in TRICKY]
+    whole = b"\n\n".join([b"event: first\n" + events[0], *events[1:], b"data: [DONE]", b""])
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(whole), size):
+            yield whole[start : start + size]
+
+    async def answer(_: Request) -> Response:
+        return StreamingResponse(pieces(), media_type="text/event-stream")
+
+    async with fake_replica(answer) as client:
+        stream = await proxy.open_stream(proxy.Target(replica=client, **NAMES), PATH, CHAT_BODY)
+        got = [frame async for frame in stream]
+    assert got[0].startswith(b"event: first\ndata: {") and got[-1] == b"data: [DONE]\n\n"
+    first, second, third, fourth = (json.loads(frame.partition(b"data: ")[2]) for frame in got[:-1])
+    assert (first["model"], first["choices"]) == (NAMES["public_name"], TRICKY[0]["choices"])
+    assert second == {"model": NAMES["public_name"], "choices": [{"index": 0}]}
+    assert third["message"]["model"] == NAMES["public_name"]
+    assert fourth == TRICKY[3]
+
+
 async def test_hanging_up_reaches_the_replica() -> None:
     hung_up = asyncio.Event()
 

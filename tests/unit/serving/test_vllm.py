@@ -84,7 +84,7 @@ def control(tmp_path: Path) -> FakeControlPlane:
 @pytest.fixture
 async def source(control: FakeControlPlane) -> AsyncIterator[adapters.Source]:
     async with fake_replica(control.answer) as client:
-        yield adapters.Source(url=str(client._http.base_url).rstrip("/"), token="serving-secret")
+        yield adapters.Source(url=client.url, token="serving-secret")
 
 
 async def test_an_adapter_is_fetched_once(

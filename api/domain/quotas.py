@@ -1,0 +1,22 @@
+"""Quotas of a project: how much it may hold, how many jobs it may have, and how much it may train in a month."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Quota = Literal["storage_bytes", "queued_jobs", "running_jobs", "training_tokens"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quotas:
+    """`queued_jobs` counts those being validated too; `training_tokens` is per calendar month, UTC."""
+
+    storage_bytes: int
+    queued_jobs: int
+    running_jobs: int
+    training_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuotaReport:
+    limits: Quotas
+    used: Quotas

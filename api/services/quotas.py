@@ -1,0 +1,96 @@
+"""Quotas of a project: what is left of them, refusals, and what an owner sets.
+
+A check stands in the transaction of the write that it allows, behind a lock of the project, so that any number of
+requests at once cannot pass a limit together.
+"""
+
+from collections.abc import Mapping
+from typing import Final, get_args
+
+from api.domain.errors import ErrorKind, ServiceError
+from api.domain.keys import Caller, Scope
+from api.domain.quotas import Quota, QuotaReport, Quotas
+from api.services.audit import AuditLog
+from api.services.projects import live_project, project_of
+from api.store import quotas
+from api.store.database import Connection, Database
+
+NAMES: Final[tuple[Quota, ...]] = get_args(Quota)
+OWNER: Final = "or ask an owner of the organization for more."
+MEND: Final[Mapping[Quota, tuple[str, str]]] = {
+    "storage_bytes": ("bytes of files and pending uploads", f"Delete files, {OWNER}"),
+    "queued_jobs": ("jobs that wait", f"Wait until some have started, cancel some, {OWNER}"),
+    "running_jobs": ("jobs that run", f"Wait until some have ended, {OWNER}"),
+    "training_tokens": ("tokens trained in this calendar month (UTC)", f"Wait for the next month, {OWNER}"),
+}
+
+
+class QuotaService:
+    def __init__(self, *, database: Database, audit: AuditLog, defaults: Quotas) -> None:
+        self._database, self._audit, self._defaults = database, audit, defaults
+
+    @property
+    def default_running_jobs(self) -> int:
+        return self._defaults.running_jobs
+
+    async def check_job(self, connection: Connection, project_id: str) -> None:
+        """Before a job is written. Raises ServiceError(OVER_QUOTA)."""
+        await quotas.lock(connection, project_id=project_id)
+        await self._check(connection, project_id, "queued_jobs", more=1)
+        await self._check(connection, project_id, "training_tokens", more=1)
+
+    async def check_storage(self, connection: Connection, project_id: str, *, more: int) -> None:
+        """Before `more` bytes are written down. Raises ServiceError(OVER_QUOTA)."""
+        await quotas.lock(connection, project_id=project_id)
+        await self._check(connection, project_id, "storage_bytes", more=more)
+
+    async def check_start(self, connection: Connection, project_id: str) -> None:
+        """Before a job begins to train: those before it may have used up the month's tokens meanwhile."""
+        await quotas.lock(connection, project_id=project_id)
+        await self._check(connection, project_id, "training_tokens", more=1)
+
+    async def _check(self, connection: Connection, project_id: str, quota: Quota, *, more: int) -> None:
+        own = await quotas.own(connection, project_id=project_id)
+        limit = own.get(quota, getattr(self._defaults, quota))
+        used = await quotas.used(connection, quota, project_id=project_id)
+        if used + more > limit:
+            raise over(quota, limit=limit, used=used, more=more)
+
+    async def report(self, caller: Caller, project_id: str) -> QuotaReport:
+        caller.require(Scope.ADMIN)
+        async with self._database.transaction() as connection:
+            await project_of(connection, caller, project_id)
+            return await self._report(connection, project_id)
+
+    async def _report(self, connection: Connection, project_id: str) -> QuotaReport:
+        own = await quotas.own(connection, project_id=project_id)
+        used = {name: await quotas.used(connection, name, project_id=project_id) for name in NAMES}
+        limits = {name: own.get(name, getattr(self._defaults, name)) for name in NAMES}
+        return QuotaReport(limits=Quotas(**limits), used=Quotas(**used))
+
+    async def change(
+        self, caller: Caller, project_id: str, changes: Mapping[Quota, int | None]
+    ) -> QuotaReport:
+        """None sets a quota back to the operator's default; what is not named stays. Counts from now on."""
+        caller.require(Scope.ADMIN)
+        async with self._database.transaction() as connection:
+            await live_project(connection, caller, project_id)
+            await quotas.lock(connection, project_id=project_id)
+            own = await quotas.own(connection, project_id=project_id)
+            values = {name: changes[name] if name in changes else own.get(name) for name in NAMES}
+            await quotas.put(connection, project_id=project_id, values=values)
+            details = {"id": project_id, "changes_requested": dict(changes)}
+            await self._audit.record(
+                connection, caller, "project.quotas.updated", project_id=project_id, details=details
+            )
+            return await self._report(connection, project_id)
+
+
+def over(quota: Quota, *, limit: int, used: int, more: int) -> ServiceError:
+    what, mend = MEND[quota]
+    asked = f", and this needs {more} more" if quota == "storage_bytes" else ""
+    return ServiceError(
+        ErrorKind.OVER_QUOTA,
+        f"You exceeded a quota of your project: {limit} {what}. It has {used}{asked}. {mend}",
+        code=f"{quota}_quota_exceeded",
+    )
