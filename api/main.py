@@ -8,6 +8,7 @@ import signal
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Final
+from uuid import uuid4
 
 import uvicorn
 
@@ -22,6 +23,9 @@ from api.services.audit import AuditLog
 from api.services.batch_answers import BatchAnswers
 from api.services.batch_runs import BatchRuns
 from api.services.batches import BatchService
+from api.services.eval_answers import EvalAnswers
+from api.services.eval_runs import EvalRuns
+from api.services.evals import EvalService
 from api.services.expiry import Expiry
 from api.services.files import FileService
 from api.services.graders import GraderService
@@ -51,6 +55,7 @@ from serving.gateway.replicas import Replicas
 
 GRACE_SECONDS: Final = 3
 PUBLISHERS: Final = 4  # jobs that may wait for their replica at the same time
+EVAL_RUNNERS: Final = 2  # a slow grader of one run leaves the other to the next
 log = logging.getLogger("tuningfork.api")
 
 
@@ -91,7 +96,7 @@ class Parts:
     def __init__(
         self, settings: ApiSettings, *, database: Database, blobs: Blobs, replicas: Replicas, new_id: NewId
     ) -> None:
-        to_validate, queued, trained, batched = Wakeup(), Wakeup(), Wakeup(), Wakeup()
+        to_validate, queued, trained, batched, evaluated = (Wakeup() for _ in range(5))
         shared: dict[str, Any] = {"database": database, "new_id": new_id}
         self.settings = settings
         keys = KeyService(pepper=settings.key_pepper.get_secret_value(), **shared)
@@ -101,7 +106,8 @@ class Parts:
         limits = limits_of(settings, database=database, audit=audit, replicas=replicas)
         salt = settings.key_pepper.get_secret_value()
         models = ModelService(database=database, blobs=blobs, audit=audit, replicas=replicas, salt_key=salt)
-        asking = Asking(models=models, limits=limits)
+        asking, sandbox = Asking(models=models, limits=limits), Sandbox()
+        graders = GraderService(models=models, asking=asking, sandbox=sandbox)
         self.services = Services(
             keys=keys,
             projects=ProjectService(keys=keys, audit=audit, **shared),
@@ -125,8 +131,9 @@ class Parts:
                 **shared,
             ),
             models=models,
-            graders=GraderService(models=models, asking=asking, sandbox=Sandbox()),
+            graders=graders,
             batches=BatchService(audit=audit, wakes=batched, **shared),
+            evals=evals_of(shared, audit=audit, graders=graders, models=models, wakes=evaluated),
             health=HealthService(database=database, blobs=blobs, replicas=replicas),
             serving_token=settings.serving_token.get_secret_value(),
             max_file_bytes=settings.max_file_bytes,
@@ -136,13 +143,10 @@ class Parts:
         )
         self.validation = Validation(blobs=blobs, woken_by=to_validate, wakes=queued, **shared)
         self.publishing = Publishing(blobs=blobs, replicas=replicas, woken_by=trained, **shared)
-        self.batch_runs = BatchRuns(
-            blobs=blobs,
-            models=models,
-            answers=BatchAnswers(models=models, limits=limits, new_id=new_id),
-            woken_by=batched,
-            **shared,
-        )
+        answers = BatchAnswers(models=models, limits=limits, new_id=new_id)
+        self.batch_runs = BatchRuns(blobs=blobs, models=models, answers=answers, woken_by=batched, **shared)
+        grading = EvalAnswers(asking=asking, sandbox=sandbox)
+        self.eval_runs = EvalRuns(blobs=blobs, answers=grading, woken_by=evaluated, **shared)
         self.deliveries = WebhookDelivery(
             database=database, outbound=outbound, woken_by=Wakeup(), jitter=random.random
         )
@@ -178,6 +182,19 @@ def limits_of(
     )
 
 
+def evals_of(
+    shared: dict[str, Any], *, audit: AuditLog, graders: GraderService, models: ModelService, wakes: Wakeup
+) -> EvalService:
+    return EvalService(
+        audit=audit,
+        graders=graders,
+        models=models,
+        new_uuid=lambda: str(uuid4()),
+        wakes=wakes,
+        **shared,
+    )
+
+
 def replicas_of(settings: ApiSettings) -> Replicas:
     return Replicas(
         ReplicaClient(
@@ -207,6 +224,7 @@ async def run_until_signal(parts: Parts, server: uvicorn.Server) -> None:
         asyncio.get_running_loop().add_signal_handler(number, partial(setattr, server, "should_exit", True))
     loops = [asyncio.create_task(loop.run()) for loop in parts.loops]
     loops += [asyncio.create_task(parts.publishing.run()) for _ in range(PUBLISHERS)]
+    loops += [asyncio.create_task(parts.eval_runs.run()) for _ in range(EVAL_RUNNERS)]
     serving = asyncio.create_task(server.serve())
     await asyncio.wait({serving, *loops}, return_when=asyncio.FIRST_COMPLETED)
     server.should_exit = True

@@ -22,32 +22,32 @@ class GraderService:
     def __init__(self, *, models: ModelService, asking: Asking, sandbox: Sandbox) -> None:
         self._models, self._asking, self._sandbox = models, asking, sandbox
 
-    async def validate(self, caller: Caller, form: object) -> Grader:
+    async def validate(self, caller: Caller, form: object, *, path: str = "grader") -> Grader:
         """A grader that can run here: its models are there, its formula and its source can be read.
 
-        Raises ServiceError naming the field.
+        Raises ServiceError naming the field, which starts with `path`.
         """
-        grader = await self._readable(caller, form)
-        for path, each in parts_of(grader):
+        grader = await self._readable(caller, form, path=path)
+        for at, each in parts_of(grader, path=path):
             if isinstance(each, PythonGrader):
-                await self._check_source(each, path=f"{path}.source")
+                await self._check_source(each, path=f"{at}.source")
         return grader
 
-    async def _readable(self, caller: Caller, form: object) -> Grader:
+    async def _readable(self, caller: Caller, form: object, *, path: str = "grader") -> Grader:
         try:
-            grader = grader_from(form)
+            grader = grader_from(form, path=path)
         except GraderFormError as error:
-            raise invalid(f"Invalid '{error.path}': {error.message}", param=error.path) from error
+            raise badly_formed(error) from error
         if isinstance(grader, Multi):
             check_formula(grader)
-        for path, each in parts_of(grader):
+        for at, each in parts_of(grader, path=path):
             if isinstance(each, ScoreModel | LabelModel):
-                await self._check_model(caller, each.model, path=f"{path}.model")
+                await self._check_model(caller, each.model, path=f"{at}.model")
             if isinstance(each, TextSimilarity) and each.evaluation_metric == "cosine":
                 raise invalid(
                     "The metric 'cosine' compares embeddings, and no embedding model is served here. Use "
                     "fuzzy_match, bleu, gleu, meteor or a rouge metric.",
-                    param=f"{path}.evaluation_metric",
+                    param=f"{at}.evaluation_metric",
                 )
         return grader
 
@@ -89,10 +89,14 @@ class GraderService:
         return await grading.grade(grader, sample=sample, item=item, ask=ask, sandbox=self._sandbox)
 
 
-def parts_of(grader: Grader) -> list[tuple[str, Any]]:
+def badly_formed(error: GraderFormError) -> ServiceError:
+    return invalid(f"Invalid '{error.path}': {error.message}", param=error.path)
+
+
+def parts_of(grader: Grader, *, path: str) -> list[tuple[str, Any]]:
     if isinstance(grader, Multi):
-        return [(f"grader.graders.{key}", each) for key, each in grader.graders.items()]
-    return [("grader", grader)]
+        return [(f"{path}.graders.{key}", each) for key, each in grader.graders.items()]
+    return [(path, grader)]
 
 
 def check_formula(grader: Multi) -> None:
