@@ -158,6 +158,7 @@ class EvalTurn:
     config: DataConfig
     criteria: Sequence[Criterion]
     caller: Caller
+    overdue: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,9 +53,8 @@ class EvalRuns:
             turn = await eval_runs.claim(connection, hold_seconds=HOLD_SECONDS)
         if turn is None:
             return False
-        step = self._prepare(turn) if turn.run.status == "queued" else self._work(turn)
         try:
-            await self._while_held(turn.run, step)
+            await self._while_held(turn.run, self._step(turn))
         except ReplicaAwayError:
             await self._release(turn.run, seconds=RETRY_SECONDS)
         except ServiceError as error:
@@ -63,6 +62,19 @@ class EvalRuns:
             if error.kind is not ErrorKind.RATE_LIMITED:
                 raise
         return True
+
+    async def _step(self, turn: EvalTurn) -> None:
+        if turn.overdue:
+            await self._fail(turn.run, "expired", "The run did not come to its end within 7 days.")
+        elif turn.run.status == "queued":
+            await self._prepare(turn)
+        else:
+            await self._work(turn)
+
+    async def _fail(self, run: EvalRun, code: str, message: str) -> None:
+        error = RunError(code=code, message=message)
+        async with self._database.transaction() as connection:
+            await eval_runs.close(connection, run_id=run.id, status="failed", error=error)
 
     async def _while_held(self, run: EvalRun, step: Coroutine[Any, Any, None]) -> None:
         """Ends early when the run is cancelled or deleted, and with it whatever is on its way."""
@@ -96,9 +108,7 @@ class EvalRuns:
             if count == 0:
                 raise SourceError("The data source has no items.", code="no_items")
         except SourceError as error:
-            told = RunError(code=error.code, message=error.message)
-            async with self._database.transaction() as connection:
-                await eval_runs.close(connection, run_id=run.id, status="failed", error=told)
+            await self._fail(run, error.code, error.message)
         else:
             async with self._database.transaction() as connection:
                 await eval_runs.begin(connection, run_id=run.id)

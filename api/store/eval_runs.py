@@ -141,6 +141,7 @@ async def claim(connection: Connection, *, hold_seconds: float) -> EvalTurn | No
         config=DataConfig(**row["data_source_config"]),
         criteria=criteria_from(row["testing_criteria"]),
         caller=caller,
+        overdue=row["overdue"],
     )
 
 

@@ -36,8 +36,9 @@ with claimed as (
         order by due_at limit 1
         for update skip locked)
     returning *)
-select claimed.*, eval.data_source_config, eval.testing_criteria,
-       organization.id as organization_id, organization.slug as organization_slug
+select claimed.*, claimed.created_at < now() - interval '7 days' as overdue,
+       eval.data_source_config, eval.testing_criteria, organization.id as organization_id,
+       organization.slug as organization_slug
 from claimed
 join eval on eval.id = claimed.eval_id
 join project on project.id = claimed.project_id

@@ -288,6 +288,18 @@ async def test_a_killed_runner_loses_what_was_on_its_way_and_no_more(world: Worl
     assert again <= ITEMS_AT_ONCE
 
 
+async def test_a_run_that_never_ends_fails_after_a_week(world: World) -> None:
+    replica = FaultyReplica(until=ITEMS_AT_ONCE)
+    async with lab(world, replica.answer) as our:
+        run = await our.done(await our.eval(), {**ASKING, "type": "completions", "source": inline(rows())})
+        assert run.status == "in_progress"
+        await change(world, run, "due_at = now(), created_at = now() - interval '8 days'")
+        await our.work_off()
+        failed = await our.seen(run)
+        assert (failed.status, failed.error and failed.error.code) == ("failed", "expired")
+        assert failed.passed + failed.failed == ITEMS_AT_ONCE == len(await our.outputs(run))
+
+
 async def test_two_runners_share_runs_and_no_item(world: World) -> None:
     replica = FaultyReplica()
     async with lab(world, replica.answer) as one, lab(world, replica.answer) as other:
