@@ -46,7 +46,7 @@ class ItemSchema:
         }
         checks = {**Draft202012Validator.VALIDATORS, **own}
         bounded = extend(Draft202012Validator, {name: self._timed(check) for name, check in checks.items()})
-        self._validator = bounded(schema, registry=Registry())
+        self._validator = bounded(plain(schema), registry=Registry())
         self._left, self._until = seconds, 0.0
 
     def check(self, item: object) -> None:
@@ -103,6 +103,14 @@ class ItemSchema:
                 yield from validator.descend(value, allowed, path=key)
             elif not allowed:
                 yield ValidationError(f"the item_schema has no property {key!r}")
+
+
+def plain(node: Any) -> Any:
+    """Without `$schema`: below one the library goes on with its own validator, whose work has no bound."""
+    if isinstance(node, dict):
+        dialect = isinstance(node.get("$schema"), str)
+        return {key: plain(child) for key, child in node.items() if key != "$schema" or not dialect}
+    return [plain(child) for child in node] if isinstance(node, list) else node
 
 
 def unique_items(validator: Any, wanted: Any, instance: Any, _schema: Any) -> Found:

@@ -68,7 +68,7 @@ class EvalService:
         criteria: object,
     ) -> Eval:
         """`config` and `criteria` as they came. Raises ServiceError naming the field."""
-        checked = checked_config(config)
+        checked = await asyncio.to_thread(checked_config, config)
         listed = await self._criteria(caller, criteria)
         eval_id = self._new_id("eval_")
         async with self._database.tenant(caller.project_id) as connection:

@@ -55,12 +55,16 @@ def test_schemas(schema: dict[str, Any], reason: str) -> None:
     assert reason in (wrong_schema(schema) or "")
 
 
-BRANCHES = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(40)}
+DRAFT_7 = "http://json-schema.org/draft-07/schema#"
+BRANCHES: dict[str, Any] = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(40)}
+BRANCHES["d40"] = {"type": "object"}
 HOSTILE: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"properties": {"a": {"pattern": "^(a|aa|b?)+$"}}}, {"a": "a" * 400 + "!"}),
-    ({"$ref": "#/$defs/d0", "$defs": {**BRANCHES, "d40": {"type": "object"}}}, {}),
-    ({"properties": {"a": {"items": {"enum": list(range(20_000))}}}}, {"a": [19_999] * 100_000}),
+    ({"$ref": "#/$defs/d0", "$defs": BRANCHES}, {}),
+    ({"properties": {"a": {"items": {"enum": list(range(10_000))}}}}, {"a": [9_999] * 100_000}),
     ({"$ref": "#"}, {}),
+    ({"properties": {"a": {"$schema": DRAFT_7, "pattern": "^(a|aa)+$"}}}, {"a": "a" * 60 + "!"}),
+    ({"$schema": DRAFT_7, "properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": BRANCHES}, {"a": {}}),
 ]
 
 
