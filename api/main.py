@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
+from uuid import uuid4
 
 import uvicorn
 import uvloop
@@ -27,6 +28,9 @@ from api.services.audit import AuditLog
 from api.services.batch_answers import BatchAnswers
 from api.services.batch_runs import BatchRuns
 from api.services.batches import BatchService
+from api.services.eval_answers import EvalAnswers
+from api.services.eval_runs import EvalRuns
+from api.services.evals import EvalService
 from api.services.expiry import Expiry
 from api.services.files import FileService
 from api.services.graders import GraderService
@@ -59,6 +63,7 @@ from serving.gateway.replicas import Replicas
 
 GRACE_SECONDS: Final = 3
 PUBLISHERS: Final = 4  # jobs that may wait for their replica at the same time
+EVAL_RUNNERS: Final = 2  # a slow grader of one run leaves the other to the next
 
 
 def run() -> None:
@@ -99,6 +104,7 @@ class Nudges:
     queued: Wakeup
     trained: Wakeup
     batched: Wakeup
+    evaluated: Wakeup
 
 
 class Parts:
@@ -107,7 +113,7 @@ class Parts:
     def __init__(
         self, settings: ApiSettings, *, database: Database, blobs: Blobs, replicas: Replicas, new_id: NewId
     ) -> None:
-        to_validate, queued, trained, batched = Wakeup(), Wakeup(), Wakeup(), Wakeup()
+        to_validate, queued, trained, batched, evaluated = (Wakeup() for _ in range(5))
         shared: dict[str, Any] = {"database": database, "new_id": new_id}
         self.settings = settings
         keys = KeyService(pepper=settings.key_pepper.get_secret_value(), **shared)
@@ -123,8 +129,8 @@ class Parts:
         )
         salt = settings.key_pepper.get_secret_value()
         models = ModelService(database=database, blobs=blobs, audit=audit, replicas=replicas, salt_key=salt)
-        asking = Asking(models=models, limits=limits)
-        graders = GraderService(models=models, asking=asking, sandbox=Sandbox())
+        asking, sandbox = Asking(models=models, limits=limits), Sandbox()
+        graders = GraderService(models=models, asking=asking, sandbox=sandbox)
         self.services = Services(
             keys=keys,
             projects=ProjectService(keys=keys, audit=audit, **shared),
@@ -156,13 +162,26 @@ class Parts:
             models=models,
             graders=graders,
             batches=BatchService(audit=audit, quotas=quotas, wakes=batched, **shared),
+            evals=evals_of(shared, audit=audit, graders=graders, models=models, wakes=evaluated),
             health=HealthService(database=database, blobs=blobs, replicas=replicas),
             currency=settings.currency,
             serving_token=settings.serving_token.get_secret_value(),
             max_file_bytes=settings.max_file_bytes,
         )
-        nudges = Nudges(to_validate=to_validate, queued=queued, trained=trained, batched=batched)
-        self._work(blobs, replicas, nudges, quotas=quotas, outbound=outbound, limits=limits, **shared)
+        nudges = Nudges(
+            to_validate=to_validate, queued=queued, trained=trained, batched=batched, evaluated=evaluated
+        )
+        grading = EvalAnswers(asking=asking, sandbox=sandbox)
+        self._work(
+            blobs,
+            replicas,
+            nudges,
+            quotas=quotas,
+            outbound=outbound,
+            limits=limits,
+            grading=grading,
+            **shared,
+        )
 
     def _work(
         self,
@@ -173,6 +192,7 @@ class Parts:
         quotas: QuotaService,
         outbound: Outbound,
         limits: LimitService,
+        grading: EvalAnswers,
         database: Database,
         new_id: NewId,
     ) -> None:
@@ -194,6 +214,7 @@ class Parts:
             woken_by=nudges.batched,
             **shared,
         )
+        self.eval_runs = EvalRuns(answers=grading, woken_by=nudges.evaluated, **shared)
         self.deliveries = WebhookDelivery(
             database=database, outbound=outbound, woken_by=Wakeup(), jitter=random.random
         )
@@ -243,6 +264,19 @@ def prices_of(settings: ApiSettings) -> dict[str, Price]:
     return {name: Price(**price.model_dump()) for name, price in settings.prices.items()}
 
 
+def evals_of(
+    shared: dict[str, Any], *, audit: AuditLog, graders: GraderService, models: ModelService, wakes: Wakeup
+) -> EvalService:
+    return EvalService(
+        audit=audit,
+        graders=graders,
+        models=models,
+        new_uuid=lambda: str(uuid4()),
+        wakes=wakes,
+        **shared,
+    )
+
+
 def replicas_of(settings: ApiSettings) -> Replicas:
     return Replicas(
         ReplicaClient(
@@ -273,6 +307,7 @@ async def run_until_signal(parts: Parts, server: uvicorn.Server) -> None:
         asyncio.get_running_loop().add_signal_handler(number, partial(setattr, server, "should_exit", True))
     loops = [asyncio.create_task(loop.run()) for loop in parts.loops]
     loops += [asyncio.create_task(parts.publishing.run()) for _ in range(PUBLISHERS)]
+    loops += [asyncio.create_task(parts.eval_runs.run()) for _ in range(EVAL_RUNNERS)]
     serving = asyncio.create_task(server.serve())
     await asyncio.wait({serving, *loops}, return_when=asyncio.FIRST_COMPLETED)
     server.should_exit = True

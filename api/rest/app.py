@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from api.rest import (
     batches_routes,
     errors,
+    evals_routes,
     files_routes,
     graders_routes,
     health_routes,
@@ -41,6 +42,7 @@ def build(
         permissions_routes,
         graders_routes,
         batches_routes,
+        evals_routes,
         models_routes,
         inference_routes,
         stored_routes,

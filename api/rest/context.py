@@ -11,6 +11,7 @@ from api.domain.keys import Caller, Scope
 from api.services.accounts import AccountService
 from api.services.audit import AuditLog
 from api.services.batches import BatchService
+from api.services.evals import EvalService
 from api.services.files import FileService
 from api.services.graders import GraderService
 from api.services.health import HealthService
@@ -37,6 +38,7 @@ class Services:
     models: ModelService
     graders: GraderService
     batches: BatchService
+    evals: EvalService
     health: HealthService
     projects: ProjectService
     accounts: AccountService

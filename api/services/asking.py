@@ -9,21 +9,37 @@ from api.services.limits import LimitService
 from api.services.models import ModelService
 from serving.gateway import proxy
 from serving.gateway.requests import chat_request
+from serving.gateway.responses import fed_back, input_items, responses_request
 from serving.gateway.usage import guess, tokens_of
 
 CHAT = "/v1/chat/completions"
+RESPONSES = "/v1/responses"
 
 
 class Asking:
+    """Every call raises ServiceError, RequestError or ReplicaAwayError."""
+
     def __init__(self, *, models: ModelService, limits: LimitService) -> None:
         self._models, self._limits = models, limits
 
-    async def chat(self, caller: Caller, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Raises ServiceError, RequestError or ReplicaAwayError."""
+    async def chat(self, caller: Caller, request: Mapping[str, Any], *, priority: int = 0) -> dict[str, Any]:
         fields = chat_request(request)
-        target = await self._models.served(caller, fields["model"])
+        return await self._ask(caller, CHAT, fields["model"], fields, priority=priority)
+
+    async def respond(
+        self, caller: Caller, request: Mapping[str, Any], *, priority: int = 0
+    ) -> dict[str, Any]:
+        """A response that stands alone and is not kept."""
+        items = fed_back(input_items(request.get("input")))
+        fields = {**responses_request(request), "input": items, "store": False}
+        return await self._ask(caller, RESPONSES, request["model"], fields, priority=priority)
+
+    async def _ask(
+        self, caller: Caller, path: str, model: str, fields: Mapping[str, Any], *, priority: int
+    ) -> dict[str, Any]:
+        target = await self._models.served(caller, model, priority=priority)
         await self._limits.admit(caller, base_model=target.base_model, tokens=guess(fields))
-        reply = await proxy.complete(target, CHAT, fields)
+        reply = await proxy.complete(target, path, fields)
         tokens = tokens_of(reply)
         await self._limits.settle(
             caller,

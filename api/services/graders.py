@@ -21,13 +21,13 @@ class GraderService:
     def __init__(self, *, models: ModelService, asking: Asking, sandbox: Sandbox) -> None:
         self._models, self._asking, self._sandbox = models, asking, sandbox
 
-    async def validate(self, caller: Caller, form: object) -> Grader:
+    async def validate(self, caller: Caller, form: object, *, path: str = "grader") -> Grader:
         """A grader that can run here: its models are there, its formula and its source can be read.
 
-        Raises ServiceError naming the field.
+        Raises ServiceError naming the field, which starts with `path`.
         """
-        grader = await self._readable(caller, form)
-        await self._check_sources(grader, path="grader")
+        grader = await self._readable(caller, form, path=path)
+        await self._check_sources(grader, path=path)
         return grader
 
     async def check_for_training(self, caller: Caller, grader: Grader, *, base_model: str) -> None:
@@ -47,12 +47,12 @@ class GraderService:
             if isinstance(each, PythonGrader):
                 await self._check_source(each, path=f"{place}.source")
 
-    async def _readable(self, caller: Caller, form: object) -> Grader:
+    async def _readable(self, caller: Caller, form: object, *, path: str = "grader") -> Grader:
         try:
-            grader = grader_from(form)
+            grader = grader_from(form, path=path)
         except GraderFormError as error:
-            raise invalid(f"Invalid '{error.path}': {error.message}", param=error.path) from error
-        await self._check(caller, grader, path="grader")
+            raise badly_formed(error) from error
+        await self._check(caller, grader, path=path)
         return grader
 
     async def _check(self, caller: Caller, grader: Grader, *, path: str) -> None:
@@ -104,6 +104,10 @@ class GraderService:
                 raise AskError("the model is not being served right now") from error
 
         return await grading.grade(grader, sample=sample, item=item, ask=ask, sandbox=self._sandbox)
+
+
+def badly_formed(error: GraderFormError) -> ServiceError:
+    return invalid(f"Invalid '{error.path}': {error.message}", param=error.path)
 
 
 def parts_of(grader: Grader, *, path: str) -> list[tuple[str, Any]]:

@@ -37,6 +37,8 @@ union all
 select id from batch
 where project_id = %(project_id)s and input_file_id = %(id)s
   and status in ('validating', 'in_progress', 'finalizing', 'cancelling')
+union all
+select id from eval_run where project_id = %(project_id)s and file_id = %(id)s and status = 'queued'
 limit 1
 
 -- name: delete

@@ -5,6 +5,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from api.domain.evals import Filters
 from api.domain.pages import Order, Page
 from api.domain.stored import StoredCompletion, StoredResponse
 from api.store.database import Connection, Row, execute, fetch, fetch_one, queries
@@ -106,9 +107,42 @@ async def insert_response(
 
 async def response(connection: Connection, *, project_id: str, response_id: str) -> StoredResponse | None:
     row = await fetch_one(connection, queries("stored")["response"], project_id=project_id, id=response_id)
-    if row is None:
-        return None
+    return response_from(row) if row else None
+
+
+def response_from(row: Row) -> StoredResponse:
     return StoredResponse(id=row["id"], items=row["items"], own_items=row["own_items"], answer=row["answer"])
+
+
+async def matching(
+    connection: Connection, *, project_id: str, filters: Filters, metadata: Mapping[str, str]
+) -> Sequence[str]:
+    """Ids, oldest first. `metadata` is wanted too: a key with two values matches nothing."""
+    wanted = filters.metadata
+    if any(wanted.get(key, value) != value for key, value in metadata.items()):
+        return []
+    tools = None if filters.tools is None else list(filters.tools)
+    values = vars(filters) | {"metadata": Jsonb({**wanted, **metadata}), "tools": tools}
+    query = queries("stored")[f"matching_{values.pop('kind')}"]
+    return [row["id"] for row in await fetch(connection, query, project_id=project_id, **values)]
+
+
+async def completions_of(
+    connection: Connection, *, project_id: str, ids: Sequence[str]
+) -> Sequence[StoredCompletion]:
+    query = queries("stored")["completions_of"]
+    return [
+        completion_from(row) for row in await fetch(connection, query, project_id=project_id, ids=list(ids))
+    ]
+
+
+async def responses_of(
+    connection: Connection, *, project_id: str, ids: Sequence[str]
+) -> Sequence[StoredResponse]:
+    query = queries("stored")["responses_of"]
+    return [
+        response_from(row) for row in await fetch(connection, query, project_id=project_id, ids=list(ids))
+    ]
 
 
 async def delete_response(connection: Connection, *, project_id: str, response_id: str) -> bool:

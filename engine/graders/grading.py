@@ -1,6 +1,7 @@
 """One sample graded by one grader. Models are asked through a function that the caller brings; nothing is raised for
 a sample that cannot be graded: its reward is 0 and its errors say why."""
 
+import asyncio
 import json
 import math
 import time
@@ -123,7 +124,8 @@ async def single(
             return Grade(reward=text.string_check(value, reference, operation=grader.operation))
         case TextSimilarity():
             metric = text.SIMILARITY[grader.evaluation_metric]
-            return Grade(reward=metric(filled(grader.input), filled(grader.reference)))
+            value, reference = filled(grader.input), filled(grader.reference)
+            return Grade(reward=await asyncio.to_thread(metric, value, reference))  # may take seconds
         case PythonGrader():
             (reward,) = await sandbox.rewards(grader.source, [Case(sample=sample, item=item)])
             return Grade(reward=reward)

@@ -14,6 +14,7 @@ FORWARDED: Final = frozenset(
         "top_p",
         "top_k",
         "top_logprobs",
+        "seed",
         "text",
         "tools",
         "tool_choice",
@@ -43,6 +44,15 @@ DROPPED: Final = frozenset(
         "stream_options",
     }
 )
+BOUNDED: Final = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "top_logprobs",
+    "seed",
+    "presence_penalty",
+    "frequency_penalty",
+)
 FEEDABLE: Final = frozenset({"message", "function_call", "function_call_output"})
 Item = dict[str, Any]
 
@@ -60,7 +70,7 @@ def responses_request(body: Mapping[str, Any]) -> dict[str, Any]:
             param=unknown[0],
             code="unknown_parameter",
         )
-    for name in ("temperature", "top_p", "top_k", "top_logprobs", "presence_penalty", "frequency_penalty"):
+    for name in BOUNDED:
         if name in given:
             SAMPLING_BOUNDS[name].check(name, given[name])
     if "max_output_tokens" in given:

@@ -27,6 +27,13 @@ BODIES: dict[str, dict[str, Any]] = {
     "post /v1/fine_tuning/checkpoints/{name}/permissions": {"project_ids": ["proj_x"]},
     "post /v1/uploads/{upload_id}/complete": {"part_ids": ["x"]},
     "post /v1/chat/completions/{completion_id}": {"metadata": {}},
+    "post /v1/evals/{eval_id}": {"name": "theirs"},
+    "post /v1/evals/{eval_id}/runs": {
+        "data_source": {
+            "type": "jsonl",
+            "source": {"type": "file_content", "content": [{"item": {"a": "b"}}]},
+        }
+    },
     "post /v1/webhook_endpoints/{endpoint_id}": {"name": "theirs"},
     "post /v1/webhook_endpoints/{endpoint_id}/test": {"event_type": "batch.failed"},
 }
@@ -96,11 +103,15 @@ async def everything(api: Rest, ours: httpx.AsyncClient) -> dict[str, str]:
         "completion_id": "chatcmpl-1234",
         "response_id": "resp_1234",
         "batch_id": "batch_1234",
+        "eval_id": "eval_1234",
+        "run_id": "evalrun_1234",
+        "output_item_id": "outputitem_1234",
     }
 
 
 async def stored(api: Rest) -> None:
     project_id = api.world.caller.project_id
+    await evaluated(api)
     async with api.world.database.tenant(project_id) as connection:
         await connection.execute(
             b"insert into stored_completion (id, project_id, model, messages, answer) "
@@ -116,6 +127,28 @@ async def stored(api: Rest) -> None:
             b"insert into stored_response (id, project_id, items, own_items, answer) "
             b"values ('resp_1234', %s, '[]', 0, '{\"id\": \"resp_1234\"}')",
             (project_id,),
+        )
+
+
+async def evaluated(api: Rest) -> None:
+    """An eval with a run that has one output item."""
+    caller = api.world.caller
+    source = {"type": "jsonl", "source": {"type": "file_content", "content": [{"item": {}}]}}
+    async with api.world.database.tenant(caller.project_id) as connection:
+        await connection.execute(
+            b"insert into eval (id, project_id, name, data_source_config, testing_criteria) "
+            b"values ('eval_1234', %s, 'canary', '{\"type\": \"logs\"}', '[]')",
+            (caller.project_id,),
+        )
+        await connection.execute(
+            b"insert into eval_run (id, project_id, eval_id, api_key_id, name, data_source) "
+            b"values ('evalrun_1234', %s, 'eval_1234', %s, 'canary', %s)",
+            (caller.project_id, caller.key_id, json.dumps(source)),
+        )
+        await connection.execute(
+            b"insert into eval_item (run_id, project_id, number, id, item, told, status, done_at) "
+            b"values ('evalrun_1234', %s, 0, 'outputitem_1234', '{}', '{}', 'pass', now())",
+            (caller.project_id,),
         )
 
 
@@ -135,6 +168,9 @@ async def seen(ours: httpx.AsyncClient, ids: dict[str, str]) -> str:
         f"chat/completions/{ids['completion_id']}",
         f"responses/{ids['response_id']}",
         f"batches/{ids['batch_id']}",
+        f"evals/{ids['eval_id']}",
+        f"evals/{ids['eval_id']}/runs/{ids['run_id']}",
+        f"evals/{ids['eval_id']}/runs/{ids['run_id']}/output_items/{ids['output_item_id']}",
     ]
     replies = [await ours.get(path) for path in paths]
     assert {reply.status_code for reply in replies} == {200}, [

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
+from uuid import uuid4
 
 import httpx
 import pytest_asyncio
@@ -16,6 +17,7 @@ from api.services.accounts import AccountService
 from api.services.asking import Asking
 from api.services.audit import AuditLog
 from api.services.batches import BatchService
+from api.services.evals import EvalService
 from api.services.graders import GraderService
 from api.services.health import HealthService
 from api.services.idempotency import IdempotencyService
@@ -70,14 +72,23 @@ def services_over(world: World, replicas: Replicas, *, private_webhooks: bool = 
         default_requests=5,
         default_tokens=1000,
     )
+    graders = GraderService(models=models, asking=Asking(models=models, limits=limits), sandbox=Sandbox())
     return Services(
         keys=world.keys,
         files=world.files,
         uploads=UploadService(blobs=world.blobs, files=world.files, quotas=world.quotas, **shared),
         jobs=world.jobs,
         models=models,
-        graders=GraderService(models=models, asking=Asking(models=models, limits=limits), sandbox=Sandbox()),
+        graders=graders,
         batches=BatchService(audit=audit, quotas=world.quotas, wakes=Wakeup(), **shared),
+        evals=EvalService(
+            audit=audit,
+            graders=graders,
+            models=models,
+            new_uuid=lambda: str(uuid4()),
+            wakes=Wakeup(),
+            **shared,
+        ),
         health=HealthService(database=world.database, blobs=world.blobs, replicas=replicas),
         projects=ProjectService(keys=world.keys, audit=audit, **shared),
         accounts=AccountService(keys=world.keys, audit=audit, **shared),
