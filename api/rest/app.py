@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from api.rest import (
     batches_routes,
+    document,
     errors,
     files_routes,
     graders_routes,
@@ -49,6 +50,7 @@ def build(services: Services, *, new_request_id: Callable[[], str]) -> FastAPI:
     ):
         app.include_router(routes.router)
     errors.install(app)
+    document.install(app)
     app.add_middleware(Idempotency)
     app.add_middleware(BodyLimit, max_file_bytes=services.max_file_bytes)
     app.add_middleware(RequestEdge, new_request_id=new_request_id)

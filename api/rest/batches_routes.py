@@ -25,7 +25,7 @@ class BatchBody(BaseModel):
     output_expires_after: ExpiresAfterBody | None = None
 
 
-@router.post("")
+@router.post("", operation_id="createBatch")
 async def create(body: BatchBody, caller: CallerDep, services: ServicesDep) -> dict[str, Any]:
     new = NewBatch(
         endpoint=body.endpoint,
@@ -36,7 +36,7 @@ async def create(body: BatchBody, caller: CallerDep, services: ServicesDep) -> d
     return batch_object(await services.batches.create(caller, new))
 
 
-@router.get("")
+@router.get("", operation_id="listBatches")
 async def list_batches(
     caller: CallerDep,
     services: ServicesDep,
@@ -47,12 +47,12 @@ async def list_batches(
     return listed([batch_object(batch) for batch in page.items], has_more=page.has_more)
 
 
-@router.get("/{batch_id}")
+@router.get("/{batch_id}", operation_id="retrieveBatch")
 async def retrieve(batch_id: str, caller: CallerDep, services: ServicesDep) -> dict[str, Any]:
     return batch_object(await services.batches.retrieve(caller, batch_id))
 
 
-@router.post("/{batch_id}/cancel")
+@router.post("/{batch_id}/cancel", operation_id="cancelBatch")
 async def cancel(batch_id: str, caller: CallerDep, services: ServicesDep) -> dict[str, Any]:
     return batch_object(await services.batches.cancel(caller, batch_id))
 

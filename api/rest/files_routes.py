@@ -16,7 +16,7 @@ router = APIRouter(prefix="/v1/files", tags=["files"])
 MAX_NAME: Final = 255
 
 
-@router.post("")
+@router.post("", operation_id="createFile")
 async def create(request: Request, caller: CallerDep, services: ServicesDep) -> FileObject:
     async with request.form(max_files=1, max_fields=8) as form:
         upload = uploaded(form)
@@ -61,7 +61,7 @@ def expiry(form: FormData) -> int | None:
     return int(seconds)
 
 
-@router.get("")
+@router.get("", operation_id="listFiles")
 async def list_files(
     caller: CallerDep,
     services: ServicesDep,
@@ -80,19 +80,19 @@ async def list_files(
     )
 
 
-@router.get("/{file_id}")
+@router.get("/{file_id}", operation_id="retrieveFile")
 async def retrieve(file_id: str, caller: CallerDep, services: ServicesDep) -> FileObject:
     return file_object(await services.files.retrieve(caller, file_id))
 
 
-@router.get("/{file_id}/content")
+@router.get("/{file_id}/content", operation_id="downloadFile")
 async def content(file_id: str, caller: CallerDep, services: ServicesDep) -> StreamingResponse:
     file, chunks = await services.files.content(caller, file_id)
     headers = {"content-length": str(file.size_bytes)}
     return StreamingResponse(chunks, media_type="application/octet-stream", headers=headers)
 
 
-@router.delete("/{file_id}")
+@router.delete("/{file_id}", operation_id="deleteFile")
 async def delete(file_id: str, caller: CallerDep, services: ServicesDep) -> Deleted:
     await services.files.delete(caller, file_id)
     return Deleted(id=file_id, object="file")

@@ -24,12 +24,12 @@ class RunBody(ValidateBody):
     item: dict[str, Any] | None = None
 
 
-@router.post("/validate")
+@router.post("/validate", operation_id="validateGrader")
 async def validate(body: ValidateBody, caller: CallerDep, services: ServicesDep) -> dict[str, Any]:
     return {"grader": grader_to(await services.graders.validate(caller, body.grader))}
 
 
-@router.post("/run")
+@router.post("/run", operation_id="runGrader")
 async def run(body: RunBody, caller: CallerDep, services: ServicesDep) -> dict[str, Any]:
     grader, grade = await services.graders.run(
         caller, body.grader, model_sample=body.model_sample, item=body.item or {}

@@ -22,7 +22,7 @@ CHAT = "/v1/chat/completions"
 Keep = Callable[[Mapping[str, Any]], Any]
 
 
-@router.post(CHAT, response_class=Response)
+@router.post(CHAT, response_class=Response, operation_id="createChatCompletion")
 async def chat_completions(request: Request, caller: CallerDep, services: ServicesDep) -> Response:
     body = await json_object(request)
     fields = chat_request(body)
@@ -77,7 +77,7 @@ async def kept_stream(frames: AsyncIterator[bytes], keep: Keep) -> AsyncIterator
         yield frame
 
 
-@router.post("/v1/completions", response_class=Response)
+@router.post("/v1/completions", response_class=Response, operation_id="createCompletion")
 async def completions(request: Request, caller: CallerDep, services: ServicesDep) -> Response:
     body = await json_object(request)
     fields = completion_request(body)
@@ -88,7 +88,7 @@ async def completions(request: Request, caller: CallerDep, services: ServicesDep
     return answered(await meter.answer(request, proxy.complete(target, "/v1/completions", fields)), meter)
 
 
-@router.post("/v1/embeddings", response_class=Response)
+@router.post("/v1/embeddings", response_class=Response, operation_id="createEmbedding")
 async def embeddings(request: Request, caller: CallerDep, services: ServicesDep) -> Response:
     """Base models here generate text; vLLM serves embeddings from models of another kind alone."""
     name = model_name(await json_object(request))

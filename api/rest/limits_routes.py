@@ -40,7 +40,7 @@ def rate_limit_object(limit: RateLimit) -> RateLimitObject:
     )
 
 
-@router.get("/projects/{project_id}/rate_limits")
+@router.get("/projects/{project_id}/rate_limits", operation_id="list-project-rate-limits")
 async def list_rate_limits(
     project_id: str, caller: CallerDep, services: ServicesDep
 ) -> IdentifiedList[RateLimitObject]:
@@ -49,7 +49,7 @@ async def list_rate_limits(
     return IdentifiedList(data=data, has_more=False, first_id=ends[0], last_id=ends[1])
 
 
-@router.post("/projects/{project_id}/rate_limits/{rate_limit_id}")
+@router.post("/projects/{project_id}/rate_limits/{rate_limit_id}", operation_id="update-project-rate-limits")
 async def change_rate_limit(
     project_id: str, rate_limit_id: str, body: RateLimitBody, caller: CallerDep, services: ServicesDep
 ) -> RateLimitObject:
@@ -63,7 +63,7 @@ async def change_rate_limit(
     return rate_limit_object(changed)
 
 
-@router.get("/usage/completions")
+@router.get("/usage/completions", operation_id="usage-completions")
 async def usage(
     caller: CallerDep,
     services: ServicesDep,

@@ -13,7 +13,7 @@ router = APIRouter(prefix="/v1/messages", tags=["messages"])
 PATH: Final = "/v1/messages"
 
 
-@router.post("", response_class=Response)
+@router.post("", response_class=Response, operation_id="createMessage")
 async def create(request: Request, caller: CallerDep, services: ServicesDep) -> Response:
     body = await json_object(request)
     fields = messages_request(body)
@@ -25,7 +25,7 @@ async def create(request: Request, caller: CallerDep, services: ServicesDep) -> 
     return answered(await meter.answer(request, proxy.complete(target, PATH, fields)), meter)
 
 
-@router.post("/count_tokens", response_class=Response)
+@router.post("/count_tokens", response_class=Response, operation_id="countMessageTokens")
 async def count_tokens(request: Request, caller: CallerDep, services: ServicesDep) -> Response:
     body = await json_object(request)
     fields = {**count_request(body), "max_tokens": 1}  # vLLM's own form asks for it

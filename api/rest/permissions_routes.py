@@ -39,14 +39,14 @@ def listed(page: Page[Permission]) -> IdentifiedList[PermissionObject]:
     )
 
 
-@router.post("/{name:path}/permissions")
+@router.post("/{name:path}/permissions", operation_id="createFineTuningCheckpointPermission")
 async def grant(
     name: str, body: GrantBody, caller: CallerDep, services: ServicesDep
 ) -> IdentifiedList[PermissionObject]:
     return listed(await services.permissions.grant(caller, name, project_ids=body.project_ids))
 
 
-@router.get("/{name:path}/permissions")
+@router.get("/{name:path}/permissions", operation_id="listFineTuningCheckpointPermissions")
 async def list_permissions(
     name: str,
     caller: CallerDep,
@@ -62,7 +62,9 @@ async def list_permissions(
     return listed(page)
 
 
-@router.delete("/{name:path}/permissions/{permission_id}")
+@router.delete(
+    "/{name:path}/permissions/{permission_id}", operation_id="deleteFineTuningCheckpointPermission"
+)
 async def revoke(name: str, permission_id: str, caller: CallerDep, services: ServicesDep) -> Deleted:
     await services.permissions.revoke(caller, name, permission_id)
     return Deleted(id=permission_id, object="checkpoint.permission")

@@ -51,7 +51,7 @@ class Turn:
             )
 
 
-@router.post("", response_class=Response)
+@router.post("", response_class=Response, operation_id="createResponse")
 async def create(request: Request, caller: CallerDep, services: ServicesDep) -> Response:
     body = await json_object(request)
     fields = responses_request(body)
@@ -92,7 +92,7 @@ async def kept_events(frames: AsyncIterator[bytes], turn: Turn) -> AsyncIterator
         yield frame
 
 
-@router.post("/input_tokens", response_class=Response)
+@router.post("/input_tokens", response_class=Response, operation_id="Getinputtokencounts")
 async def input_tokens(request: Request, caller: CallerDep, services: ServicesDep) -> Response:
     """How long the prompt would be, asked of the replica's own tokenizer."""
     body = await json_object(request)
@@ -108,24 +108,24 @@ async def input_tokens(request: Request, caller: CallerDep, services: ServicesDe
     return answered(reply)
 
 
-@router.get("/{response_id}")
+@router.get("/{response_id}", operation_id="getResponse")
 async def retrieve(response_id: str, caller: CallerDep, services: ServicesDep) -> dict[str, Any]:
     return dict((await services.stored.response(caller, response_id)).answer)
 
 
-@router.delete("/{response_id}")
+@router.delete("/{response_id}", operation_id="deleteResponse")
 async def delete(response_id: str, caller: CallerDep, services: ServicesDep) -> dict[str, Any]:
     await services.stored.delete_response(caller, response_id)
     return {"id": response_id, "object": "response", "deleted": True}
 
 
-@router.post("/{response_id}/cancel")
+@router.post("/{response_id}/cancel", operation_id="cancelResponse")
 async def cancel(response_id: str, caller: CallerDep, services: ServicesDep) -> dict[str, Any]:
     await services.stored.response(caller, response_id)
     raise invalid("Only responses that were made with background=true can be cancelled.", param="response_id")
 
 
-@router.get("/{response_id}/input_items")
+@router.get("/{response_id}/input_items", operation_id="listInputItems")
 async def items_of(
     response_id: str,
     caller: CallerDep,

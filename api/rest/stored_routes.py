@@ -37,7 +37,7 @@ def listed(data: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
     }
 
 
-@router.get("")
+@router.get("", operation_id="listChatCompletions")
 async def list_completions(
     request: Request,
     caller: CallerDep,
@@ -53,12 +53,12 @@ async def list_completions(
     return listed([completion_object(found) for found in page.items], has_more=page.has_more)
 
 
-@router.get("/{completion_id}")
+@router.get("/{completion_id}", operation_id="getChatCompletion")
 async def retrieve(completion_id: str, caller: CallerDep, services: ServicesDep) -> dict[str, Any]:
     return completion_object(await services.stored.completion(caller, completion_id))
 
 
-@router.post("/{completion_id}")
+@router.post("/{completion_id}", operation_id="updateChatCompletion")
 async def update(
     completion_id: str, body: MetadataBody, caller: CallerDep, services: ServicesDep
 ) -> dict[str, Any]:
@@ -66,13 +66,13 @@ async def update(
     return completion_object(changed)
 
 
-@router.delete("/{completion_id}")
+@router.delete("/{completion_id}", operation_id="deleteChatCompletion")
 async def delete(completion_id: str, caller: CallerDep, services: ServicesDep) -> dict[str, Any]:
     await services.stored.delete_completion(caller, completion_id)
     return {"id": completion_id, "object": "chat.completion.deleted", "deleted": True}
 
 
-@router.get("/{completion_id}/messages")
+@router.get("/{completion_id}/messages", operation_id="getChatCompletionMessages")
 async def messages(
     completion_id: str,
     caller: CallerDep,

@@ -18,7 +18,7 @@ from api.rest.uploads_schemas import (
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 
 
-@router.post("")
+@router.post("", operation_id="createUpload")
 async def create(body: UploadBody, caller: CallerDep, services: ServicesDep) -> UploadObject:
     new = NewUpload(
         filename=body.filename,
@@ -29,7 +29,7 @@ async def create(body: UploadBody, caller: CallerDep, services: ServicesDep) -> 
     return upload_object(await services.uploads.create(caller, new))
 
 
-@router.post("/{upload_id}/parts")
+@router.post("/{upload_id}/parts", operation_id="addUploadPart")
 async def add_part(upload_id: str, request: Request, caller: CallerDep, services: ServicesDep) -> PartObject:
     async with request.form(max_files=1, max_fields=4) as form:
         data = form.get("data")
@@ -43,7 +43,7 @@ async def add_part(upload_id: str, request: Request, caller: CallerDep, services
     return part_object(part)
 
 
-@router.post("/{upload_id}/complete")
+@router.post("/{upload_id}/complete", operation_id="completeUpload")
 async def complete(
     upload_id: str, body: CompleteBody, caller: CallerDep, services: ServicesDep
 ) -> UploadObject:
@@ -51,6 +51,6 @@ async def complete(
     return upload_object(upload, file)
 
 
-@router.post("/{upload_id}/cancel")
+@router.post("/{upload_id}/cancel", operation_id="cancelUpload")
 async def cancel(upload_id: str, caller: CallerDep, services: ServicesDep) -> UploadObject:
     return upload_object(await services.uploads.cancel(caller, upload_id))
