@@ -4,6 +4,7 @@ Each operation asks for a key, names its request and tells its errors in the env
 `responses=answers(404)` what its path does not tell. FastAPI's own 422 goes: a malformed request is answered 400 here.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -36,7 +37,14 @@ REQUEST_ID: Final = {
         "schema": {"type": "string"},
     }
 }
+EVENT: Final[Json] = {
+    "description": "One server-sent event; `data` holds JSON, or `[DONE]` at the end.",
+    "type": "object",
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+    "required": ["data"],
+}
 UNANSWERED: Final = "422"
+PARAMETER: Final = re.compile(r"/{(\w+)}")
 
 
 class ErrorDetail(BaseModel):
@@ -87,6 +95,7 @@ def completed(document: Json) -> Json:
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             complete(operation, method=method, path=path)
+    add_links(document["paths"])
     components = document.setdefault("components", {})
     components["securitySchemes"] = KEYS
     schemas = components.setdefault("schemas", {})
@@ -123,3 +132,35 @@ def errors_of(operation: Json, *, method: str, path: str) -> set[int]:
     if method == "post":
         errors.add(413)
     return errors
+
+
+def add_links(paths: Mapping[str, Mapping[str, Json]]) -> None:
+    """What `POST /x` makes is what `/x/{id}…` is about: tools that walk an API follow this."""
+    for path, operations in paths.items():
+        for found in PARAMETER.finditer(path):
+            maker = paths.get(path[: found.start()], {}).get("post")
+            if maker is None:
+                continue
+            known = {name: f"$request.path.{name}" for name in PARAMETER.findall(path[: found.start()])}
+            for operation in operations.values():
+                name = str(operation["operationId"])
+                link = {"operationId": name, "parameters": {**known, found[1]: "$response.body#/id"}}
+                maker["responses"]["200"].setdefault("links", {})[name] = link
+
+
+def shown(model: Any, *, streams: bool = False) -> dict[int | str, Json]:
+    """For a route's `responses=`: the form of an answer that is passed on without being read."""
+    told: Json = {"model": model}
+    if streams:
+        told["content"] = {"text/event-stream": {"schema": EVENT}}
+    return {200: told}
+
+
+def bytes_of(media_type: str) -> dict[int | str, Json]:
+    return {200: {"content": {media_type: {"schema": {"type": "string", "format": "binary"}}}}}
+
+
+def form(fields: Mapping[str, Json], *, required: list[str]) -> Json:
+    """For a route's `openapi_extra=`: a multipart form that the route reads by itself."""
+    schema = {"type": "object", "properties": dict(fields), "required": required}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}

@@ -7,16 +7,27 @@ from fastapi.responses import StreamingResponse
 from starlette.datastructures import FormData, UploadFile
 
 from api.domain.errors import invalid
+from api.domain.files import UPLOAD_PURPOSES
 from api.domain.pages import Order
 from api.rest.context import CallerDep, ServicesDep
+from api.rest.document import bytes_of, form
 from api.rest.files_schemas import FileObject, file_object
 from api.rest.wire import Deleted, IdentifiedList
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 MAX_NAME: Final = 255
+FORM: Final = form(
+    {
+        "file": {"type": "string", "format": "binary"},
+        "purpose": {"enum": list(UPLOAD_PURPOSES)},
+        "expires_after[anchor]": {"enum": ["created_at"]},
+        "expires_after[seconds]": {"type": "integer", "minimum": 3600, "maximum": 2_592_000},
+    },
+    required=["file", "purpose"],
+)
 
 
-@router.post("", operation_id="createFile")
+@router.post("", operation_id="createFile", openapi_extra=FORM)
 async def create(request: Request, caller: CallerDep, services: ServicesDep) -> FileObject:
     async with request.form(max_files=1, max_fields=8) as form:
         upload = uploaded(form)
@@ -85,7 +96,12 @@ async def retrieve(file_id: str, caller: CallerDep, services: ServicesDep) -> Fi
     return file_object(await services.files.retrieve(caller, file_id))
 
 
-@router.get("/{file_id}/content", operation_id="downloadFile")
+@router.get(
+    "/{file_id}/content",
+    operation_id="downloadFile",
+    response_class=StreamingResponse,
+    responses=bytes_of("application/octet-stream"),
+)
 async def content(file_id: str, caller: CallerDep, services: ServicesDep) -> StreamingResponse:
     file, chunks = await services.files.content(caller, file_id)
     headers = {"content-length": str(file.size_bytes)}

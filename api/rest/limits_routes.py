@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
@@ -29,6 +29,30 @@ class RateLimitBody(BaseModel):
 
     max_requests_per_1_minute: Annotated[int | None, Field(strict=True, ge=1, le=10**9)] = None
     max_tokens_per_1_minute: Annotated[int | None, Field(strict=True, ge=1, le=10**9)] = None
+
+
+class UsageObject(BaseModel):
+    object: Literal["organization.usage.completions.result"] = "organization.usage.completions.result"
+    input_tokens: int
+    output_tokens: int
+    num_model_requests: int
+    project_id: str | None
+    api_key_id: str | None
+    model: str | None
+
+
+class BucketObject(BaseModel):
+    object: Literal["bucket"] = "bucket"
+    start_time: int
+    end_time: int
+    results: Sequence[UsageObject]
+
+
+class UsagePage(BaseModel):
+    object: Literal["page"] = "page"
+    data: Sequence[BucketObject]
+    has_more: Literal[False] = False
+    next_page: None = None
 
 
 def rate_limit_object(limit: RateLimit) -> RateLimitObject:
@@ -76,7 +100,7 @@ async def usage(
     project_ids: Annotated[list[str] | None, Query(alias="project_ids[]")] = None,
     models: Annotated[list[str] | None, Query(alias="models[]")] = None,
     api_key_ids: Annotated[list[str] | None, Query(alias="api_key_ids[]")] = None,
-) -> dict[str, Any]:
+) -> UsagePage:
     """Buckets without use are left out."""
     width = WIDTHS[bucket_width]
     found = await services.limits.usage(
@@ -89,29 +113,27 @@ async def usage(
         models=models,
         keys=api_key_ids,
     )
-    return {"object": "page", "data": bucketed(found, width=width), "has_more": False, "next_page": None}
+    return UsagePage(data=bucketed(found, width=width))
 
 
-def bucketed(found: Sequence[UsageBucket], *, width: int) -> list[dict[str, Any]]:
+def bucketed(found: Sequence[UsageBucket], *, width: int) -> list[BucketObject]:
     starts = sorted({unix(bucket.start) for bucket in found})
     return [
-        {
-            "object": "bucket",
-            "start_time": start,
-            "end_time": start + width,
-            "results": [result_object(bucket) for bucket in found if unix(bucket.start) == start],
-        }
+        BucketObject(
+            start_time=start,
+            end_time=start + width,
+            results=[result_object(bucket) for bucket in found if unix(bucket.start) == start],
+        )
         for start in starts
     ]
 
 
-def result_object(bucket: UsageBucket) -> dict[str, Any]:
-    return {
-        "object": "organization.usage.completions.result",
-        "input_tokens": bucket.input_tokens,
-        "output_tokens": bucket.output_tokens,
-        "num_model_requests": bucket.requests,
-        "project_id": bucket.project_id,
-        "api_key_id": bucket.api_key_id,
-        "model": bucket.model,
-    }
+def result_object(bucket: UsageBucket) -> UsageObject:
+    return UsageObject(
+        input_tokens=bucket.input_tokens,
+        output_tokens=bucket.output_tokens,
+        num_model_requests=bucket.requests,
+        project_id=bucket.project_id,
+        api_key_id=bucket.api_key_id,
+        model=bucket.model,
+    )

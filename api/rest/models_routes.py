@@ -11,6 +11,7 @@ from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
 from api.domain.models import AdapterFile
 from api.rest.context import CallerDep, ReplicaDep, ServicesDep
+from api.rest.document import bytes_of
 from api.rest.models_schemas import ManifestObject, ModelObject, manifest_object, model_object
 from api.rest.wire import Deleted, ListObject
 
@@ -25,7 +26,10 @@ async def list_models(caller: CallerDep, services: ServicesDep) -> ListObject[Mo
 
 
 @router.get(
-    "/v1/models/{name:path}/adapter", response_class=StreamingResponse, operation_id="downloadModelAdapter"
+    "/v1/models/{name:path}/adapter",
+    operation_id="downloadModelAdapter",
+    response_class=StreamingResponse,
+    responses=bytes_of("application/zip"),
 )
 async def adapter(name: str, caller: CallerDep, services: ServicesDep) -> StreamingResponse:
     """Ours: a zip of `adapter_model.safetensors` and `adapter_config.json`, in peft's layout."""

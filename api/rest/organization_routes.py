@@ -14,6 +14,7 @@ from api.rest.organization_schemas import (
     AccountChangeBody,
     AccountKeyBody,
     AccountObject,
+    AuditObject,
     KeyBody,
     KeyChangeBody,
     KeyObject,
@@ -290,10 +291,8 @@ async def list_audit_logs(
     actor_ids: Annotated[list[str] | None, Query(alias="actor_ids[]")] = None,
     after: str | None = None,
     limit: Limit = 20,
-) -> dict[str, Any]:
+) -> IdentifiedList[AuditObject]:
     page = await services.audit.list(
         caller, types=event_types, projects=project_ids, actors=actor_ids, after=after, limit=limit
     )
-    data = [audit_object(entry) for entry in page.items]
-    ends = {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
-    return {"object": "list", "data": data, "has_more": page.has_more, **ends}
+    return listed(page, [audit_object(entry) for entry in page.items])

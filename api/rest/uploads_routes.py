@@ -1,11 +1,14 @@
 """`/v1/uploads`: create, parts, complete, cancel."""
 
+from typing import Final
+
 from fastapi import APIRouter, Request
 from starlette.datastructures import UploadFile
 
 from api.domain.errors import invalid
 from api.domain.uploads import NewUpload
 from api.rest.context import CallerDep, ServicesDep
+from api.rest.document import form
 from api.rest.uploads_schemas import (
     CompleteBody,
     PartObject,
@@ -16,6 +19,7 @@ from api.rest.uploads_schemas import (
 )
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
+PART: Final = form({"data": {"type": "string", "format": "binary"}}, required=["data"])
 
 
 @router.post("", operation_id="createUpload")
@@ -29,7 +33,7 @@ async def create(body: UploadBody, caller: CallerDep, services: ServicesDep) -> 
     return upload_object(await services.uploads.create(caller, new))
 
 
-@router.post("/{upload_id}/parts", operation_id="addUploadPart")
+@router.post("/{upload_id}/parts", operation_id="addUploadPart", openapi_extra=PART)
 async def add_part(upload_id: str, request: Request, caller: CallerDep, services: ServicesDep) -> PartObject:
     async with request.form(max_files=1, max_fields=4) as form:
         data = form.get("data")

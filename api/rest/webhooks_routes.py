@@ -1,6 +1,6 @@
 """`/v1/webhook_endpoints` and `/v1/webhook_event_types`."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 
@@ -11,6 +11,7 @@ from api.rest.webhooks_schemas import (
     EndpointBody,
     EndpointObject,
     EndpointWithSecretObject,
+    EventTypesObject,
     RotateBody,
     TestBody,
     TestObject,
@@ -23,8 +24,8 @@ router = APIRouter(prefix="/v1", tags=["webhooks"])
 
 
 @router.get("/webhook_event_types", operation_id="listWebhookEventTypes")
-async def event_types(_caller: CallerDep) -> dict[str, Any]:
-    return {"object": "list", "data": EVENT_TYPES}
+async def event_types(_caller: CallerDep) -> EventTypesObject:
+    return EventTypesObject(data=EVENT_TYPES)
 
 
 @router.post("/webhook_endpoints", operation_id="createWebhookEndpoint")

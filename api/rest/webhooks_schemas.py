@@ -37,6 +37,11 @@ class TestBody(Strict):
     event_type: str
 
 
+class EventTypesObject(BaseModel):
+    object: Literal["list"] = "list"
+    data: Sequence[str]
+
+
 class EndpointObject(BaseModel):
     id: str
     object: Literal["webhook_endpoint"] = "webhook_endpoint"

@@ -163,6 +163,41 @@ def test_every_operation_tells_its_key_and_its_errors(document: dict[str, Any]) 
                 assert content["schema"]["$ref"].endswith("/MessagesErrorReply") is anthropics
 
 
+def test_every_post_says_what_it_takes(document: dict[str, Any]) -> None:
+    bare = ("cancel", "archive", "pause", "resume")
+    silent = [
+        route
+        for route, operation in operations(document).items()
+        if route.startswith("post ") and "requestBody" not in operation and not route.endswith(bare)
+    ]
+    assert silent == []
+
+
+def test_every_answer_has_a_form(document: dict[str, Any]) -> None:
+    """`{}` or a bare object would let anything through."""
+    formless = []
+    for route, operation in operations(document).items():
+        (success,) = [response for status, response in operation["responses"].items() if int(status) < 300]
+        for media, content in success["content"].items():
+            if media == "application/json" and set(content["schema"]) <= {
+                "title",
+                "type",
+                "additionalProperties",
+            }:
+                formless.append(route)
+    assert formless == []
+
+
+def test_what_is_made_is_linked_to_what_it_is_for(document: dict[str, Any]) -> None:
+    made = operations(document)["post /v1/files"]["responses"]["200"]["links"]
+    assert made["downloadFile"]["parameters"] == {"file_id": "$response.body#/id"}
+    account = operations(document)[f"post {PROJECT}/service_accounts"]["responses"]["200"]["links"]
+    assert account["delete-project-service-account"]["parameters"] == {
+        "project_id": "$request.path.project_id",
+        "account_id": "$response.body#/id",
+    }
+
+
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
     assert set(re.findall(r"#/components/schemas/([^']+)'", repr(document))) <= set(schemas)
