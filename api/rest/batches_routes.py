@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from api.domain.batches import Batch, NewBatch
+from api.domain.batches import ENDPOINTS, Batch, NewBatch
 from api.rest.context import CallerDep, ServicesDep
 from api.rest.jobs_schemas import small_metadata
 from api.rest.uploads_schemas import ExpiresAfterBody
@@ -19,7 +19,7 @@ class BatchBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     input_file_id: str
-    endpoint: str
+    endpoint: Annotated[str, Field(json_schema_extra={"enum": list(ENDPOINTS)})]
     completion_window: Literal["24h"]
     metadata: Annotated[dict[str, str] | None, AfterValidator(small_metadata)] = None
     output_expires_after: ExpiresAfterBody | None = None

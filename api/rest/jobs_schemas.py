@@ -36,6 +36,18 @@ def whole_or_auto(least: int, most: int) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+SOME_RATE: Final = {"type": "number", "exclusiveMinimum": 0, "maximum": 1000}
+
+
+def shown_as(number: dict[str, Any]) -> Any:
+    """What the OpenAPI document says of a number that has validators of its own."""
+    return Field(json_schema_extra={"anyOf": [number, {"const": "auto"}]})
+
+
+def shown_whole(least: int, most: int) -> Any:
+    return shown_as({"type": "integer", "minimum": least, "maximum": most})
+
+
 def above_zero_or_auto(value: object) -> object:
     if value == "auto" and isinstance(value, str):
         return value
@@ -50,9 +62,11 @@ class Strict(BaseModel):
 
 
 class HyperparametersBody(Strict):
-    n_epochs: Annotated[int | Auto, whole_or_auto(1, 50)] = "auto"
-    batch_size: Annotated[int | Auto, whole_or_auto(1, 256)] = "auto"
-    learning_rate_multiplier: Annotated[float | Auto, BeforeValidator(above_zero_or_auto)] = "auto"
+    n_epochs: Annotated[int | Auto, whole_or_auto(1, 50), shown_whole(1, 50)] = "auto"
+    batch_size: Annotated[int | Auto, whole_or_auto(1, 256), shown_whole(1, 256)] = "auto"
+    learning_rate_multiplier: Annotated[
+        float | Auto, BeforeValidator(above_zero_or_auto), shown_as(SOME_RATE)
+    ] = "auto"
 
 
 class SupervisedBody(Strict):

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from api.domain.checkpoints import Permission, PermissionOrder
 from api.domain.pages import Page
@@ -16,7 +16,7 @@ router = APIRouter(prefix="/v1/fine_tuning/checkpoints", tags=["fine-tuning"])
 class GrantBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    project_ids: list[str]
+    project_ids: Annotated[list[str], Field(json_schema_extra={"minItems": 1, "maxItems": 1000})]
 
 
 class PermissionObject(BaseModel):

@@ -1,9 +1,10 @@
 """The REST application behind a real socket, over real stores and a fake model: for clients that are programs."""
 
 import asyncio
+import io
 import secrets
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -12,8 +13,8 @@ import pytest
 import uvicorn
 
 from api.domain.ids import make_id
-from api.domain.jobs import Job
 from api.rest import app as rest
+from api.rest.context import Services
 from api.services.outbound import Outbound, OutboundError
 from api.store.database import Database
 from deploy.embedded import object_store
@@ -36,14 +37,12 @@ class FakeOutbound(Outbound):
 
 @dataclass(frozen=True, kw_only=True)
 class Live:
-    """`tuned` is a model that was trained here; its job and file are there too."""
+    """`own` is what its key stands on, `there` what exists to be asked for; both by the names that the API uses."""
 
     url: str
     api_key: str
-    project_id: str
-    key_id: str
-    tuned: str
-    file_id: str
+    own: Mapping[str, str]
+    there: Mapping[str, Sequence[str]]
 
 
 @asynccontextmanager
@@ -68,21 +67,15 @@ async def serving(postgres_url: str, s3: object_store.ObjectStore) -> AsyncItera
         running = asyncio.create_task(server.serve())
         while not server.started:
             await asyncio.sleep(0.01)
-        job, tuned = await trained(world)
-        yield Live(
-            url=f"http://127.0.0.1:{port}",
-            api_key=OUR_KEY,
-            project_id=world.caller.project_id,
-            key_id=world.caller.key_id,
-            tuned=tuned,
-            file_id=job.training_file,
-        )
+        own, there = await found(world, services)
+        yield Live(url=f"http://127.0.0.1:{port}", api_key=OUR_KEY, own=own, there=there)
         server.should_exit = server.force_exit = True
         await running
     await database.close()
 
 
-async def trained(world: World) -> tuple[Job, str]:
+async def found(world: World, services: Services) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """A model that was trained, its job and file, and the files of batches."""
     from tests.store.test_leases import checkpoint, leased, queued, report, upload
 
     job = await queued(world)
@@ -90,7 +83,23 @@ async def trained(world: World) -> tuple[Job, str]:
     await upload(world, run)
     await report(world, run, checkpoint(final=False))
     page = await world.jobs.checkpoints(world.caller, job.id, after=None, limit=1)
-    return job, page.items[0].model_name
+    line = b'{"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": {"model": "tiny-base"}}'
+    asked = await world.files.create(
+        world.caller, filename="a.jsonl", purpose="batch", source=io.BytesIO(line), size_bytes=len(line)
+    )
+    owner = (await services.members.list(world.caller, after=None, limit=1)).items[0]
+    caller, tuned = world.caller, page.items[0].model_name
+    own = {"project_id": caller.project_id, "key_id": caller.key_id, "member_id": owner.id}
+    there = {
+        "model": [BASE, tuned],
+        "name": [BASE, tuned],
+        "training_file": [job.training_file],
+        "input_file_id": [asked.id],
+        "project_id": [caller.project_id],
+        "job_id": [job.id],
+        "url": ["https://hooks.example/a"],
+    }
+    return own, there
 
 
 @contextmanager

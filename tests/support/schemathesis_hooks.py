@@ -32,4 +32,4 @@ def there(name: str, value: Any) -> Any:
     if known is None or not isinstance(value, str) or value in known:
         return value
     lot = zlib.crc32(value.encode(errors="surrogatepass"))
-    return value if lot % 4 == 0 else known[lot // 4 % len(known)]
+    return value if value and lot % 4 == 0 else known[lot // 4 % len(known)]
