@@ -58,8 +58,8 @@ def unpacked(item: Mapping[str, Any], *, param: str) -> str:
     """The summary that a compaction item stands for. Raises RequestError."""
     content = item.get("encrypted_content")
     try:
-        return base64.b64decode(str(content).encode(), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeError) as error:
+        return base64.b64decode(content.encode(), altchars=b"-_", validate=True).decode()  # type: ignore[union-attr]
+    except (AttributeError, binascii.Error, UnicodeError) as error:
         raise RequestError(
             f"'{param}.encrypted_content' is not of a compaction that this service made.",
             param=param,
