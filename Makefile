@@ -4,6 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 UV     := $(BIN)/uv
 SDK1   := .venv-sdk1
+NPM    := tests/contract/npm/node_modules
 DEVICE := $(if $(shell command -v nvidia-smi 2>/dev/null),cuda,cpu)
 
 export HF_HUB_OFFLINE ?= 1
@@ -13,7 +14,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 TORCH_BACKEND := $(if $(filter cpu,$(DEVICE)),$(if $(strip $(UV_FIND_LINKS)),,--torch-backend=cpu))
 OVERRIDES     := $(if $(filter cpu,$(DEVICE)),--overrides requirements/cpu-overrides.txt)
 
-.PHONY: help install demo serve test check proto bench lock clean
+.PHONY: help install demo serve test check proto bench lock clean schemathesis compatibility
 help: ## what each command does
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
 
@@ -35,14 +36,26 @@ $(SDK1)/installed: $(UV) requirements/sdk1.txt
 	$(UV) pip install --quiet --python $(SDK1)/bin/python -r requirements/sdk1.txt
 	@touch $@
 
+# The newest openai package for Node, which comes from a wheel too. No lock file: it would hold addresses.
+$(NPM)/installed: tests/contract/npm/package.json | install
+	$(BIN)/python -m tests.support.node
+	@touch $@
+
 demo: install ## fine-tune the bundled model on examples/nimbus_train.jsonl and compare before and after
 	@$(BIN)/python -m examples.demo
 
 serve: install ## run the service in the foreground (state in ./.tuningfork, REST on 8000, gRPC on 8001)
 	@$(BIN)/tuningfork up
 
-test: install $(SDK1)/installed ## the whole suite: unit, store, contract, end to end
+test: install $(SDK1)/installed $(NPM)/installed ## the whole suite: unit, store, contract, end to end
 	$(BIN)/python -m pytest
+
+schemathesis: install ## made-up requests: SCHEMATHESIS_EXAMPLES=200 SCHEMATHESIS_SECONDS=300 for tens of thousands
+	$(BIN)/python -m pytest tests/contract/test_schemathesis.py -q -s
+
+compatibility: install $(SDK1)/installed $(NPM)/installed ## run the contract tests and write docs/compatibility.md
+	$(BIN)/python -m pytest tests/contract -q
+	$(BIN)/python -m tests.compatibility
 
 check: install ## linters, types, import rules, generated files
 	$(BIN)/ruff check .
@@ -73,4 +86,4 @@ lock: $(UV) ## pin all dependencies again, without addresses
 	  --extra serving-cuda -o requirements/cuda.txt
 
 clean: ## remove the virtual environments and the tests' caches (never .tuningfork: that is your data)
-	rm -rf $(VENV) $(SDK1) .tuningfork-test .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(SDK1) $(NPM) .tuningfork-test .pytest_cache .mypy_cache .ruff_cache

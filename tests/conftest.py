@@ -8,5 +8,6 @@ pytest_plugins = [
     "tests.support.service",
     "tests.support.stores",
     "tests.support.app",
+    "tests.support.live",
     "tests.support.tiny_model",
 ]

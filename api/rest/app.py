@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from api.rest import (
     batches_routes,
+    document,
     errors,
     evals_routes,
     files_routes,
@@ -56,6 +57,7 @@ def build(
     ):
         app.include_router(routes.router)
     errors.install(app)
+    document.install(app)
     app.add_middleware(Idempotency)
     app.add_middleware(BodyLimit, max_file_bytes=services.max_file_bytes)
     app.add_middleware(Patience, seconds=patience_seconds)

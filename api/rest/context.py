@@ -77,6 +77,7 @@ SAMPLING: Final = frozenset(
         "/v1/chat/completions",
         "/v1/completions",
         "/v1/responses",
+        "/v1/responses/compact",
         "/v1/responses/input_tokens",
         "/v1/messages",
         "/v1/messages/count_tokens",

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from api.domain.errors import ErrorKind, ServiceError
 from serving.gateway.proxy import ReplicaAwayError
@@ -109,11 +110,20 @@ async def on_http_error(request: Request, error: Exception) -> JSONResponse:
         return envelope(404, message, code="unknown_url", path=request.url.path)
     if error.status_code == 405:
         message = f"Not allowed to {request.method} on {request.url.path}."
-        return envelope(405, message, code="method_not_supported", path=request.url.path)
+        reply = envelope(405, message, code="method_not_supported", path=request.url.path)
+        reply.headers["allow"] = ", ".join(sorted(methods_of(request)))
+        return reply
     reply = envelope(error.status_code, str(error.detail), path=request.url.path)
     if error.status_code in BODY_UNREAD:
         reply.headers["connection"] = "close"
     return reply
+
+
+def methods_of(request: Request) -> set[str]:
+    """Of all routes on this path: the router itself names those of the first one alone."""
+    scope = {**request.scope, "method": "", "path_params": {}}
+    here = [route for route in request.app.routes if route.matches(scope)[0] is not Match.NONE]
+    return {method for route in here for method in getattr(route, "methods", None) or ()}
 
 
 async def on_invalid_body(request: Request, error: Exception) -> JSONResponse:

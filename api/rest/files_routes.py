@@ -7,16 +7,27 @@ from fastapi.responses import StreamingResponse
 from starlette.datastructures import FormData, UploadFile
 
 from api.domain.errors import invalid
+from api.domain.files import UPLOAD_PURPOSES
 from api.domain.pages import Order
 from api.rest.context import CallerDep, ServicesDep
+from api.rest.document import bytes_of, form
 from api.rest.files_schemas import FileObject, file_object
 from api.rest.wire import Deleted, IdentifiedList
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 MAX_NAME: Final = 255
+FORM: Final = form(
+    {
+        "file": {"type": "string", "format": "binary"},
+        "purpose": {"enum": list(UPLOAD_PURPOSES)},
+        "expires_after[anchor]": {"enum": ["created_at"]},
+        "expires_after[seconds]": {"type": "integer", "minimum": 3600, "maximum": 2_592_000},
+    },
+    required=["file", "purpose"],
+)
 
 
-@router.post("")
+@router.post("", operation_id="createFile", openapi_extra=FORM)
 async def create(request: Request, caller: CallerDep, services: ServicesDep) -> FileObject:
     async with request.form(max_files=1, max_fields=8) as form:
         upload = uploaded(form)
@@ -61,7 +72,7 @@ def expiry(form: FormData) -> int | None:
     return int(seconds)
 
 
-@router.get("")
+@router.get("", operation_id="listFiles")
 async def list_files(
     caller: CallerDep,
     services: ServicesDep,
@@ -80,19 +91,24 @@ async def list_files(
     )
 
 
-@router.get("/{file_id}")
+@router.get("/{file_id}", operation_id="retrieveFile")
 async def retrieve(file_id: str, caller: CallerDep, services: ServicesDep) -> FileObject:
     return file_object(await services.files.retrieve(caller, file_id))
 
 
-@router.get("/{file_id}/content")
+@router.get(
+    "/{file_id}/content",
+    operation_id="downloadFile",
+    response_class=StreamingResponse,
+    responses=bytes_of("application/octet-stream"),
+)
 async def content(file_id: str, caller: CallerDep, services: ServicesDep) -> StreamingResponse:
     file, chunks = await services.files.content(caller, file_id)
     headers = {"content-length": str(file.size_bytes)}
     return StreamingResponse(chunks, media_type="application/octet-stream", headers=headers)
 
 
-@router.delete("/{file_id}")
+@router.delete("/{file_id}", operation_id="deleteFile")
 async def delete(file_id: str, caller: CallerDep, services: ServicesDep) -> Deleted:
     await services.files.delete(caller, file_id)
     return Deleted(id=file_id, object="file")

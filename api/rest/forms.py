@@ -1,6 +1,8 @@
 """Checks that bodies of several resources share, each with words that say what to give instead."""
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from typing import Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 
@@ -33,6 +35,19 @@ def above_or_auto(floor: float, most: float) -> BeforeValidator:
         return value
 
     return BeforeValidator(check)
+
+
+def shown_as(number: dict[str, Any]) -> Any:
+    """What the OpenAPI document says of a number that has validators of its own."""
+    return Field(json_schema_extra={"anyOf": [number, {"const": "auto"}]})
+
+
+def shown_whole(least: int, most: int) -> Any:
+    return shown_as({"type": "integer", "minimum": least, "maximum": most})
+
+
+def shown_above(floor: float, most: float) -> Any:
+    return shown_as({"type": "number", "exclusiveMinimum": floor, "maximum": most})
 
 
 class Strict(BaseModel):

@@ -11,6 +11,15 @@ from api.domain.keys import Caller
 from api.domain.stored import StoredCompletion
 from api.rest.asking import Meter, admitted, answered, event_stream, json_object, model_name
 from api.rest.context import CallerDep, Services, ServicesDep
+from api.rest.document import answers, shown
+from api.rest.inference_schemas import (
+    CHAT_BODY,
+    COMPLETION_BODY,
+    EMBEDDING_BODY,
+    ChatCompletion,
+    EmbeddingList,
+    TextCompletion,
+)
 from api.rest.jobs_schemas import check_metadata
 from serving.gateway import proxy
 from serving.gateway.assembly import ChatAssembly
@@ -22,7 +31,13 @@ CHAT = "/v1/chat/completions"
 Keep = Callable[[Mapping[str, Any]], Any]
 
 
-@router.post(CHAT, response_class=Response)
+@router.post(
+    CHAT,
+    operation_id="createChatCompletion",
+    response_class=Response,
+    openapi_extra=CHAT_BODY,
+    responses=shown(ChatCompletion, streams=True) | answers(404, 429),
+)
 async def chat_completions(request: Request, caller: CallerDep, services: ServicesDep) -> Response:
     body = await json_object(request)
     fields = chat_request(body)
@@ -77,7 +92,13 @@ async def kept_stream(frames: AsyncIterator[bytes], keep: Keep) -> AsyncIterator
         yield frame
 
 
-@router.post("/v1/completions", response_class=Response)
+@router.post(
+    "/v1/completions",
+    operation_id="createCompletion",
+    response_class=Response,
+    openapi_extra=COMPLETION_BODY,
+    responses=shown(TextCompletion, streams=True) | answers(404, 429),
+)
 async def completions(request: Request, caller: CallerDep, services: ServicesDep) -> Response:
     body = await json_object(request)
     fields = completion_request(body)
@@ -88,7 +109,13 @@ async def completions(request: Request, caller: CallerDep, services: ServicesDep
     return answered(await meter.answer(request, proxy.complete(target, "/v1/completions", fields)), meter)
 
 
-@router.post("/v1/embeddings", response_class=Response)
+@router.post(
+    "/v1/embeddings",
+    operation_id="createEmbedding",
+    response_class=Response,
+    openapi_extra=EMBEDDING_BODY,
+    responses=shown(EmbeddingList) | answers(404),
+)
 async def embeddings(request: Request, caller: CallerDep, services: ServicesDep) -> Response:
     """Base models here generate text; vLLM serves embeddings from models of another kind alone."""
     name = model_name(await json_object(request))

@@ -23,12 +23,12 @@ METADATA_FILTER: Final = re.compile(r"metadata\[(.*)\]")
 Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
-@router.post("")
+@router.post("", operation_id="createFineTuningJob")
 async def create(body: CreateJobBody, caller: CallerDep, services: ServicesDep, once: OnceDep) -> JobObject:
     return job_object(await services.jobs.create(caller, new_job(body), once=once))
 
 
-@router.get("")
+@router.get("", operation_id="listPaginatedFineTuningJobs")
 async def list_jobs(
     request: Request,
     caller: CallerDep,
@@ -46,27 +46,27 @@ def metadata_of(request: Request) -> dict[str, str]:
     return {match[1]: value for match, value in named if match}
 
 
-@router.get("/{job_id}")
+@router.get("/{job_id}", operation_id="retrieveFineTuningJob")
 async def retrieve(job_id: str, caller: CallerDep, services: ServicesDep) -> JobObject:
     return job_object(await services.jobs.retrieve(caller, job_id))
 
 
-@router.post("/{job_id}/cancel")
+@router.post("/{job_id}/cancel", operation_id="cancelFineTuningJob")
 async def cancel(job_id: str, caller: CallerDep, services: ServicesDep) -> JobObject:
     return job_object(await services.jobs.cancel(caller, job_id))
 
 
-@router.post("/{job_id}/pause")
+@router.post("/{job_id}/pause", operation_id="pauseFineTuningJob")
 async def pause(job_id: str, caller: CallerDep, services: ServicesDep) -> JobObject:
     return job_object(await services.jobs.pause(caller, job_id))
 
 
-@router.post("/{job_id}/resume")
+@router.post("/{job_id}/resume", operation_id="resumeFineTuningJob")
 async def resume(job_id: str, caller: CallerDep, services: ServicesDep) -> JobObject:
     return job_object(await services.jobs.resume(caller, job_id))
 
 
-@router.get("/{job_id}/events")
+@router.get("/{job_id}/events", operation_id="listFineTuningEvents")
 async def events(
     job_id: str, caller: CallerDep, services: ServicesDep, after: str | None = None, limit: Limit = 20
 ) -> PagedList[EventObject]:
@@ -74,7 +74,7 @@ async def events(
     return PagedList(data=[event_object(event) for event in page.items], has_more=page.has_more)
 
 
-@router.get("/{job_id}/checkpoints")
+@router.get("/{job_id}/checkpoints", operation_id="listFineTuningJobCheckpoints")
 async def checkpoints(
     job_id: str, caller: CallerDep, services: ServicesDep, after: str | None = None, limit: Limit = 10
 ) -> IdentifiedList[CheckpointObject]:

@@ -1,7 +1,7 @@
 """Rate limits of a project, as OpenAI's admin API has them, and its quotas, which are ours."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
@@ -40,7 +40,7 @@ def rate_limit_object(limit: RateLimit) -> RateLimitObject:
     )
 
 
-@router.get("/projects/{project_id}/rate_limits")
+@router.get("/projects/{project_id}/rate_limits", operation_id="list-project-rate-limits")
 async def list_rate_limits(
     project_id: str, caller: CallerDep, services: ServicesDep
 ) -> IdentifiedList[RateLimitObject]:
@@ -49,7 +49,7 @@ async def list_rate_limits(
     return IdentifiedList(data=data, has_more=False, first_id=ends[0], last_id=ends[1])
 
 
-@router.post("/projects/{project_id}/rate_limits/{rate_limit_id}")
+@router.post("/projects/{project_id}/rate_limits/{rate_limit_id}", operation_id="update-project-rate-limits")
 async def change_rate_limit(
     project_id: str, rate_limit_id: str, body: RateLimitBody, caller: CallerDep, services: ServicesDep
 ) -> RateLimitObject:
@@ -74,6 +74,23 @@ class QuotasBody(BaseModel):
     max_training_tokens_per_month: Most = None
 
 
+class UsedObject(BaseModel):
+    storage_bytes: int
+    queued_jobs: int
+    running_jobs: int
+    training_tokens_this_month: int
+
+
+class QuotasObject(BaseModel):
+    object: Literal["project.quotas"] = "project.quotas"
+    project_id: str
+    max_storage_bytes: int
+    max_queued_jobs: int
+    max_running_jobs: int
+    max_training_tokens_per_month: int
+    used: UsedObject
+
+
 QUOTAS: Final[Mapping[str, Quota]] = {
     "max_storage_bytes": "storage_bytes",
     "max_queued_jobs": "queued_jobs",
@@ -82,25 +99,25 @@ QUOTAS: Final[Mapping[str, Quota]] = {
 }
 
 
-def quotas_object(project_id: str, report: QuotaReport) -> dict[str, Any]:
+def quotas_object(project_id: str, report: QuotaReport) -> QuotasObject:
+    used = UsedObject(
+        storage_bytes=report.used.storage_bytes,
+        queued_jobs=report.used.queued_jobs,
+        running_jobs=report.used.running_jobs,
+        training_tokens_this_month=report.used.training_tokens,
+    )
     limits = {name: getattr(report.limits, quota) for name, quota in QUOTAS.items()}
-    used = {
-        "storage_bytes": report.used.storage_bytes,
-        "queued_jobs": report.used.queued_jobs,
-        "running_jobs": report.used.running_jobs,
-        "training_tokens_this_month": report.used.training_tokens,
-    }
-    return {"object": "project.quotas", "project_id": project_id, **limits, "used": used}
+    return QuotasObject(project_id=project_id, **limits, used=used)
 
 
-@router.get("/projects/{project_id}/quotas")
-async def retrieve_quotas(project_id: str, caller: CallerDep, services: ServicesDep) -> dict[str, Any]:
+@router.get("/projects/{project_id}/quotas", operation_id="retrieve-project-quotas")
+async def retrieve_quotas(project_id: str, caller: CallerDep, services: ServicesDep) -> QuotasObject:
     return quotas_object(project_id, await services.quotas.report(caller, project_id))
 
 
-@router.post("/projects/{project_id}/quotas")
+@router.post("/projects/{project_id}/quotas", operation_id="update-project-quotas")
 async def change_quotas(
     project_id: str, body: QuotasBody, caller: CallerDep, services: ServicesDep
-) -> dict[str, Any]:
+) -> QuotasObject:
     changes = {QUOTAS[name]: getattr(body, name) for name in body.model_fields_set}
     return quotas_object(project_id, await services.quotas.change(caller, project_id, changes))

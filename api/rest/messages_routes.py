@@ -6,6 +6,8 @@ from fastapi import APIRouter, Request, Response
 
 from api.rest.asking import admitted, answered, event_stream, json_object, model_name, unless_gone
 from api.rest.context import CallerDep, ServicesDep
+from api.rest.document import answers, shown
+from api.rest.inference_schemas import COUNT_BODY, MESSAGES_BODY, AnthropicMessage, MessageTokens
 from serving.gateway import proxy
 from serving.gateway.messages import count_request, messages_request
 
@@ -13,7 +15,13 @@ router = APIRouter(prefix="/v1/messages", tags=["messages"])
 PATH: Final = "/v1/messages"
 
 
-@router.post("", response_class=Response)
+@router.post(
+    "",
+    operation_id="createMessage",
+    response_class=Response,
+    openapi_extra=MESSAGES_BODY,
+    responses=shown(AnthropicMessage, streams=True) | answers(404, 429),
+)
 async def create(request: Request, caller: CallerDep, services: ServicesDep) -> Response:
     body = await json_object(request)
     fields = messages_request(body)
@@ -25,7 +33,13 @@ async def create(request: Request, caller: CallerDep, services: ServicesDep) -> 
     return answered(await meter.answer(request, proxy.complete(target, PATH, fields)), meter)
 
 
-@router.post("/count_tokens", response_class=Response)
+@router.post(
+    "/count_tokens",
+    operation_id="countMessageTokens",
+    response_class=Response,
+    openapi_extra=COUNT_BODY,
+    responses=shown(MessageTokens) | answers(404),
+)
 async def count_tokens(request: Request, caller: CallerDep, services: ServicesDep) -> Response:
     body = await json_object(request)
     fields = {**count_request(body), "max_tokens": 1}  # vLLM's own form asks for it

@@ -16,7 +16,7 @@ from api.domain.jobs import (
     ReinforcementMethod,
     SupervisedMethod,
 )
-from api.rest.forms import Strict, above_or_auto, whole_or_auto, wrong
+from api.rest.forms import Strict, above_or_auto, shown_above, shown_whole, whole_or_auto, wrong
 from engine.contract.grader_forms import GraderFormError, grader_from, grader_to
 
 MOST_STEPS: Final = 1_000_000
@@ -24,19 +24,19 @@ MAX_SCHEMA_NAME: Final = 64
 
 
 class HyperparametersBody(Strict):
-    n_epochs: Annotated[int | Auto, whole_or_auto(1, 50)] = "auto"
-    batch_size: Annotated[int | Auto, whole_or_auto(1, 256)] = "auto"
-    learning_rate_multiplier: Annotated[float | Auto, above_or_auto(0, 1000)] = "auto"
+    n_epochs: Annotated[int | Auto, whole_or_auto(1, 50), shown_whole(1, 50)] = "auto"
+    batch_size: Annotated[int | Auto, whole_or_auto(1, 256), shown_whole(1, 256)] = "auto"
+    learning_rate_multiplier: Annotated[float | Auto, above_or_auto(0, 1000), shown_above(0, 1000)] = "auto"
 
 
 class DpoHyperparametersBody(HyperparametersBody):
-    beta: Annotated[float | Auto, above_or_auto(0, 2)] = "auto"
+    beta: Annotated[float | Auto, above_or_auto(0, 2), shown_above(0, 2)] = "auto"
 
 
 class ReinforcementHyperparametersBody(HyperparametersBody):
-    compute_multiplier: Annotated[float | Auto, above_or_auto(1e-5, 10)] = "auto"
-    eval_interval: Annotated[int | Auto, whole_or_auto(1, MOST_STEPS)] = "auto"
-    eval_samples: Annotated[int | Auto, whole_or_auto(1, 64)] = "auto"
+    compute_multiplier: Annotated[float | Auto, above_or_auto(1e-5, 10), shown_above(1e-5, 10)] = "auto"
+    eval_interval: Annotated[int | Auto, whole_or_auto(1, MOST_STEPS), shown_whole(1, MOST_STEPS)] = "auto"
+    eval_samples: Annotated[int | Auto, whole_or_auto(1, 64), shown_whole(1, 64)] = "auto"
     reasoning_effort: Literal["default", "low", "medium", "high"] | None = None
 
 

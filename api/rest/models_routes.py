@@ -11,6 +11,7 @@ from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
 from api.domain.models import AdapterFile
 from api.rest.context import CallerDep, ReplicaDep, ServicesDep
+from api.rest.document import bytes_of
 from api.rest.models_schemas import ManifestObject, ModelObject, manifest_object, model_object
 from api.rest.wire import Deleted, ListObject
 
@@ -19,12 +20,17 @@ CHUNK_BYTES: Final = 1024 * 1024
 IN_MEMORY_BYTES: Final = 16 * 1024 * 1024
 
 
-@router.get("/v1/models")
+@router.get("/v1/models", operation_id="listModels")
 async def list_models(caller: CallerDep, services: ServicesDep) -> ListObject[ModelObject]:
     return ListObject(data=[model_object(model, caller) for model in await services.models.list(caller)])
 
 
-@router.get("/v1/models/{name:path}/adapter", response_class=StreamingResponse)
+@router.get(
+    "/v1/models/{name:path}/adapter",
+    operation_id="downloadModelAdapter",
+    response_class=StreamingResponse,
+    responses=bytes_of("application/zip"),
+)
 async def adapter(name: str, caller: CallerDep, services: ServicesDep) -> StreamingResponse:
     """Ours: a zip of `adapter_model.safetensors` and `adapter_config.json`, in peft's layout."""
     version, contents = await services.models.adapter_files(caller, name)
@@ -46,12 +52,12 @@ async def zipped(contents: Sequence[tuple[AdapterFile, AsyncIterator[bytes]]]) -
     return archive
 
 
-@router.get("/v1/models/{name:path}")
+@router.get("/v1/models/{name:path}", operation_id="retrieveModel")
 async def retrieve(name: str, caller: CallerDep, services: ServicesDep) -> ModelObject:
     return model_object(await services.models.retrieve(caller, name), caller)
 
 
-@router.delete("/v1/models/{name:path}")
+@router.delete("/v1/models/{name:path}", operation_id="deleteModel")
 async def delete(name: str, caller: CallerDep, services: ServicesDep) -> Deleted:
     await services.models.delete(caller, name)
     return Deleted(id=name, object="model")

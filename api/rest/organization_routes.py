@@ -14,6 +14,7 @@ from api.rest.organization_schemas import (
     AccountChangeBody,
     AccountKeyBody,
     AccountObject,
+    AuditObject,
     KeyBody,
     KeyChangeBody,
     KeyObject,
@@ -51,12 +52,12 @@ def listed(page: Page[Any], data: Sequence[Named]) -> IdentifiedList[Named]:
     )
 
 
-@router.post("/projects")
+@router.post("/projects", operation_id="create-project")
 async def create_project(body: ProjectBody, caller: CallerDep, services: ServicesDep) -> ProjectObject:
     return project_object(await services.projects.create(caller, name=body.name))
 
 
-@router.get("/projects")
+@router.get("/projects", operation_id="list-projects")
 async def list_projects(
     caller: CallerDep,
     services: ServicesDep,
@@ -68,24 +69,24 @@ async def list_projects(
     return listed(page, [project_object(project) for project in page.items])
 
 
-@router.get("/projects/{project_id}")
+@router.get("/projects/{project_id}", operation_id="retrieve-project")
 async def retrieve_project(project_id: str, caller: CallerDep, services: ServicesDep) -> ProjectObject:
     return project_object(await services.projects.retrieve(caller, project_id))
 
 
-@router.post("/projects/{project_id}")
+@router.post("/projects/{project_id}", operation_id="modify-project")
 async def rename_project(
     project_id: str, body: ProjectBody, caller: CallerDep, services: ServicesDep
 ) -> ProjectObject:
     return project_object(await services.projects.rename(caller, project_id, name=body.name))
 
 
-@router.post("/projects/{project_id}/archive")
+@router.post("/projects/{project_id}/archive", operation_id="archive-project")
 async def archive_project(project_id: str, caller: CallerDep, services: ServicesDep) -> ProjectObject:
     return project_object(await services.projects.archive(caller, project_id))
 
 
-@router.post("/projects/{project_id}/service_accounts")
+@router.post("/projects/{project_id}/service_accounts", operation_id="create-project-service-account")
 async def create_account(
     project_id: str, body: AccountBody, caller: CallerDep, services: ServicesDep
 ) -> NewAccountObject:
@@ -95,7 +96,7 @@ async def create_account(
     return new_account_object(account, key)
 
 
-@router.get("/projects/{project_id}/service_accounts")
+@router.get("/projects/{project_id}/service_accounts", operation_id="list-project-service-accounts")
 async def list_accounts(
     project_id: str,
     caller: CallerDep,
@@ -107,14 +108,18 @@ async def list_accounts(
     return listed(page, [account_object(account) for account in page.items])
 
 
-@router.get("/projects/{project_id}/service_accounts/{account_id}")
+@router.get(
+    "/projects/{project_id}/service_accounts/{account_id}", operation_id="retrieve-project-service-account"
+)
 async def retrieve_account(
     project_id: str, account_id: str, caller: CallerDep, services: ServicesDep
 ) -> AccountObject:
     return account_object(await services.accounts.account(caller, project_id, account_id))
 
 
-@router.post("/projects/{project_id}/service_accounts/{account_id}")
+@router.post(
+    "/projects/{project_id}/service_accounts/{account_id}", operation_id="update-project-service-account"
+)
 async def change_account(
     project_id: str, account_id: str, body: AccountChangeBody, caller: CallerDep, services: ServicesDep
 ) -> AccountObject:
@@ -124,7 +129,9 @@ async def change_account(
     return account_object(changed)
 
 
-@router.delete("/projects/{project_id}/service_accounts/{account_id}")
+@router.delete(
+    "/projects/{project_id}/service_accounts/{account_id}", operation_id="delete-project-service-account"
+)
 async def delete_account(
     project_id: str, account_id: str, caller: CallerDep, services: ServicesDep
 ) -> Deleted:
@@ -132,7 +139,10 @@ async def delete_account(
     return Deleted(id=account_id, object="organization.project.service_account.deleted")
 
 
-@router.post("/projects/{project_id}/service_accounts/{account_id}/api_keys")
+@router.post(
+    "/projects/{project_id}/service_accounts/{account_id}/api_keys",
+    operation_id="CreateanAPIkeyforaserviceaccount",
+)
 async def create_account_key(
     project_id: str, account_id: str, body: AccountKeyBody, caller: CallerDep, services: ServicesDep
 ) -> NewKeyObject:
@@ -148,7 +158,7 @@ async def create_account_key(
     return new_key_object(made)
 
 
-@router.post("/projects/{project_id}/api_keys")
+@router.post("/projects/{project_id}/api_keys", operation_id="create-project-api-key")
 async def create_key(
     project_id: str, body: KeyBody, caller: CallerDep, services: ServicesDep
 ) -> NewKeyObject:
@@ -164,7 +174,7 @@ async def create_key(
     return new_key_object(made)
 
 
-@router.get("/projects/{project_id}/api_keys")
+@router.get("/projects/{project_id}/api_keys", operation_id="list-project-api-keys")
 async def list_keys(
     project_id: str,
     caller: CallerDep,
@@ -176,12 +186,12 @@ async def list_keys(
     return listed(page, [key_object(key) for key in page.items])
 
 
-@router.get("/projects/{project_id}/api_keys/{key_id}")
+@router.get("/projects/{project_id}/api_keys/{key_id}", operation_id="retrieve-project-api-key")
 async def retrieve_key(project_id: str, key_id: str, caller: CallerDep, services: ServicesDep) -> KeyObject:
     return key_object(await services.accounts.key(caller, project_id, key_id))
 
 
-@router.post("/projects/{project_id}/api_keys/{key_id}")
+@router.post("/projects/{project_id}/api_keys/{key_id}", operation_id="modify-project-api-key")
 async def change_key(
     project_id: str, key_id: str, body: KeyChangeBody, caller: CallerDep, services: ServicesDep
 ) -> KeyObject:
@@ -191,18 +201,18 @@ async def change_key(
     return key_object(changed)
 
 
-@router.delete("/projects/{project_id}/api_keys/{key_id}")
+@router.delete("/projects/{project_id}/api_keys/{key_id}", operation_id="delete-project-api-key")
 async def revoke_key(project_id: str, key_id: str, caller: CallerDep, services: ServicesDep) -> Deleted:
     await services.accounts.revoke_key(caller, project_id, key_id)
     return Deleted(id=key_id, object="organization.project.api_key.deleted")
 
 
-@router.post("/users")
+@router.post("/users", operation_id="create-user")
 async def add_member(body: MemberBody, caller: CallerDep, services: ServicesDep) -> MemberObject:
     return member_object(await services.members.add(caller, name=body.name, email=body.email, role=body.role))
 
 
-@router.get("/users")
+@router.get("/users", operation_id="list-users")
 async def list_members(
     caller: CallerDep, services: ServicesDep, after: str | None = None, limit: Limit = 20
 ) -> IdentifiedList[MemberObject]:
@@ -210,25 +220,25 @@ async def list_members(
     return listed(page, [member_object(member) for member in page.items])
 
 
-@router.get("/users/{member_id}")
+@router.get("/users/{member_id}", operation_id="retrieve-user")
 async def retrieve_member(member_id: str, caller: CallerDep, services: ServicesDep) -> MemberObject:
     return member_object(await services.members.retrieve(caller, member_id))
 
 
-@router.post("/users/{member_id}")
+@router.post("/users/{member_id}", operation_id="modify-user")
 async def change_member(
     member_id: str, body: RoleBody, caller: CallerDep, services: ServicesDep
 ) -> MemberObject:
     return member_object(await services.members.change_role(caller, member_id, role=body.role))
 
 
-@router.delete("/users/{member_id}")
+@router.delete("/users/{member_id}", operation_id="delete-user")
 async def remove_member(member_id: str, caller: CallerDep, services: ServicesDep) -> Deleted:
     await services.members.remove(caller, member_id)
     return Deleted(id=member_id, object="organization.user.deleted")
 
 
-@router.post("/projects/{project_id}/users")
+@router.post("/projects/{project_id}/users", operation_id="create-project-user")
 async def add_to_project(
     project_id: str, body: ProjectMemberBody, caller: CallerDep, services: ServicesDep
 ) -> MemberObject:
@@ -236,7 +246,7 @@ async def add_to_project(
     return member_object(member, of_project=True)
 
 
-@router.get("/projects/{project_id}/users")
+@router.get("/projects/{project_id}/users", operation_id="list-project-users")
 async def list_project_members(
     project_id: str,
     caller: CallerDep,
@@ -248,7 +258,7 @@ async def list_project_members(
     return listed(page, [member_object(member, of_project=True) for member in page.items])
 
 
-@router.get("/projects/{project_id}/users/{member_id}")
+@router.get("/projects/{project_id}/users/{member_id}", operation_id="retrieve-project-user")
 async def retrieve_project_member(
     project_id: str, member_id: str, caller: CallerDep, services: ServicesDep
 ) -> MemberObject:
@@ -256,7 +266,7 @@ async def retrieve_project_member(
     return member_object(member, of_project=True)
 
 
-@router.post("/projects/{project_id}/users/{member_id}")
+@router.post("/projects/{project_id}/users/{member_id}", operation_id="modify-project-user")
 async def change_project_member(
     project_id: str, member_id: str, body: RoleBody, caller: CallerDep, services: ServicesDep
 ) -> MemberObject:
@@ -264,7 +274,7 @@ async def change_project_member(
     return member_object(member, of_project=True)
 
 
-@router.delete("/projects/{project_id}/users/{member_id}")
+@router.delete("/projects/{project_id}/users/{member_id}", operation_id="delete-project-user")
 async def remove_from_project(
     project_id: str, member_id: str, caller: CallerDep, services: ServicesDep
 ) -> Deleted:
@@ -272,7 +282,7 @@ async def remove_from_project(
     return Deleted(id=member_id, object="organization.project.user.deleted")
 
 
-@router.get("/audit_logs")
+@router.get("/audit_logs", operation_id="list-audit-logs")
 async def list_audit_logs(
     caller: CallerDep,
     services: ServicesDep,
@@ -281,10 +291,8 @@ async def list_audit_logs(
     actor_ids: Annotated[list[str] | None, Query(alias="actor_ids[]")] = None,
     after: str | None = None,
     limit: Limit = 20,
-) -> dict[str, Any]:
+) -> IdentifiedList[AuditObject]:
     page = await services.audit.list(
         caller, types=event_types, projects=project_ids, actors=actor_ids, after=after, limit=limit
     )
-    data = [audit_object(entry) for entry in page.items]
-    ends = {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
-    return {"object": "list", "data": data, "has_more": page.has_more, **ends}
+    return listed(page, [audit_object(entry) for entry in page.items])

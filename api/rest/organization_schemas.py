@@ -199,14 +199,40 @@ def owner_object(key: ApiKey) -> OwnerObject:
     return OwnerObject(type="user", user={**user, "created_at": unix(key.member.added_at)})
 
 
-def audit_object(entry: AuditEntry) -> dict[str, Any]:
-    """The details lie under a field that is named as the type, which no fixed schema can say."""
-    return {
-        "object": "organization.audit_log",
+class AuditProjectObject(BaseModel):
+    id: str
+    name: None = None
+
+
+class AuditKeyObject(BaseModel):
+    id: str
+
+
+class AuditActorObject(BaseModel):
+    type: Literal["api_key"] = "api_key"
+    api_key: AuditKeyObject
+
+
+class AuditObject(BaseModel):
+    """The details lie under a field that is named as the type."""
+
+    model_config = ConfigDict(extra="allow")
+
+    object: Literal["organization.audit_log"] = "organization.audit_log"
+    id: str
+    type: str
+    effective_at: int
+    project: AuditProjectObject | None
+    actor: AuditActorObject | None
+
+
+def audit_object(entry: AuditEntry) -> AuditObject:
+    actor = entry.actor_key_id
+    told: dict[str, Any] = {
         "id": entry.id,
         "type": entry.type,
         "effective_at": unix(entry.effective_at),
-        "project": {"id": entry.project_id, "name": None} if entry.project_id else None,
-        "actor": {"type": "api_key", "api_key": {"id": entry.actor_key_id}} if entry.actor_key_id else None,
-        entry.type: entry.details,
+        "project": AuditProjectObject(id=entry.project_id) if entry.project_id else None,
+        "actor": AuditActorObject(api_key=AuditKeyObject(id=actor)) if actor else None,
     }
+    return AuditObject(**told, **{entry.type: entry.details})

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from api.domain.checkpoints import Permission, PermissionOrder
 from api.domain.pages import Page
@@ -16,7 +16,7 @@ router = APIRouter(prefix="/v1/fine_tuning/checkpoints", tags=["fine-tuning"])
 class GrantBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    project_ids: list[str]
+    project_ids: Annotated[list[str], Field(json_schema_extra={"minItems": 1, "maxItems": 1000})]
 
 
 class PermissionObject(BaseModel):
@@ -39,14 +39,14 @@ def listed(page: Page[Permission]) -> IdentifiedList[PermissionObject]:
     )
 
 
-@router.post("/{name:path}/permissions")
+@router.post("/{name:path}/permissions", operation_id="createFineTuningCheckpointPermission")
 async def grant(
     name: str, body: GrantBody, caller: CallerDep, services: ServicesDep
 ) -> IdentifiedList[PermissionObject]:
     return listed(await services.permissions.grant(caller, name, project_ids=body.project_ids))
 
 
-@router.get("/{name:path}/permissions")
+@router.get("/{name:path}/permissions", operation_id="listFineTuningCheckpointPermissions")
 async def list_permissions(
     name: str,
     caller: CallerDep,
@@ -62,7 +62,9 @@ async def list_permissions(
     return listed(page)
 
 
-@router.delete("/{name:path}/permissions/{permission_id}")
+@router.delete(
+    "/{name:path}/permissions/{permission_id}", operation_id="deleteFineTuningCheckpointPermission"
+)
 async def revoke(name: str, permission_id: str, caller: CallerDep, services: ServicesDep) -> Deleted:
     await services.permissions.revoke(caller, name, permission_id)
     return Deleted(id=permission_id, object="checkpoint.permission")

@@ -5,16 +5,29 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
 
 from api.domain.errors import invalid
 from api.domain.keys import Caller
 from api.domain.pages import Order
 from api.rest.asking import admitted, answered, event_stream, json_object, model_name, unless_gone
 from api.rest.context import CallerDep, Services, ServicesDep
+from api.rest.document import answers, shown
+from api.rest.inference_schemas import (
+    COMPACTION_BODY,
+    RESPONSE_BODY,
+    Compaction,
+    InputTokens,
+    ItemList,
+    ModelResponse,
+)
 from api.rest.jobs_schemas import check_metadata
 from api.rest.stored_routes import listed
+from api.rest.wire import Deleted
 from serving.gateway import proxy
-from serving.gateway.responses import Item, fed_back, input_items, responses_request
+from serving.gateway.compaction import compacted, compaction_request
+from serving.gateway.replay import events_of
+from serving.gateway.responses import Item, check_compaction, fed_back, input_items, responses_request
 
 router = APIRouter(prefix="/v1/responses", tags=["responses"])
 PATH = "/v1/responses"
@@ -36,6 +49,11 @@ class Turn:
     def items(self) -> list[Item]:
         return fed_back(self._items)
 
+    @property
+    def shown(self) -> list[Item]:
+        """All that the model is shown, as items."""
+        return self._items
+
     def own_answer(self, answer: dict[str, Any]) -> dict[str, Any]:
         told = {
             "previous_response_id": self._previous,
@@ -51,7 +69,13 @@ class Turn:
             )
 
 
-@router.post("", response_class=Response)
+@router.post(
+    "",
+    operation_id="createResponse",
+    response_class=Response,
+    openapi_extra=RESPONSE_BODY,
+    responses=shown(ModelResponse, streams=True) | answers(404, 429),
+)
 async def create(request: Request, caller: CallerDep, services: ServicesDep) -> Response:
     body = await json_object(request)
     fields = responses_request(body)
@@ -69,10 +93,14 @@ async def create(request: Request, caller: CallerDep, services: ServicesDep) -> 
     return answered(reply, meter)
 
 
-async def turn_of(services: Services, caller: Caller, body: Mapping[str, Any]) -> Turn:
-    own = input_items(body.get("input"))
-    before: list[Item] = []
+async def turn_of(
+    services: Services, caller: Caller, body: Mapping[str, Any], *, may_be_empty: bool = False
+) -> Turn:
+    """An empty turn goes on from `previous_response_id` alone."""
     previous = body.get("previous_response_id")
+    silent = may_be_empty and previous is not None and body.get("input") is None
+    own = [] if silent else input_items(body.get("input"))
+    before: list[Item] = []
     if previous is not None:
         found = await services.stored.response(caller, str(previous))
         before = [*map(dict, found.items), *map(dict, found.answer.get("output", ()))]
@@ -92,7 +120,32 @@ async def kept_events(frames: AsyncIterator[bytes], turn: Turn) -> AsyncIterator
         yield frame
 
 
-@router.post("/input_tokens", response_class=Response)
+@router.post(
+    "/compact",
+    operation_id="Compactconversation",
+    response_class=Response,
+    openapi_extra=COMPACTION_BODY,
+    responses=shown(Compaction) | answers(404, 429),
+)
+async def compact(request: Request, caller: CallerDep, services: ServicesDep) -> Response:
+    """The conversation in short, to be sent back as the next request's input. Nothing is kept."""
+    body = await json_object(request)
+    check_compaction(body)
+    turn = await turn_of(services, caller, body, may_be_empty=True)
+    target = await services.models.served(caller, model_name(body))
+    asked = compaction_request(turn.items, instructions=body.get("instructions"))
+    meter = await admitted(services, caller, target, asked)
+    reply = await meter.answer(request, proxy.complete(target, PATH, asked))
+    return answered(None if reply is None else compacted(reply, turn.shown), meter)
+
+
+@router.post(
+    "/input_tokens",
+    operation_id="Getinputtokencounts",
+    response_class=Response,
+    openapi_extra=RESPONSE_BODY,
+    responses=shown(InputTokens) | answers(404),
+)
 async def input_tokens(request: Request, caller: CallerDep, services: ServicesDep) -> Response:
     """How long the prompt would be, asked of the replica's own tokenizer."""
     body = await json_object(request)
@@ -108,24 +161,55 @@ async def input_tokens(request: Request, caller: CallerDep, services: ServicesDe
     return answered(reply)
 
 
-@router.get("/{response_id}")
-async def retrieve(response_id: str, caller: CallerDep, services: ServicesDep) -> dict[str, Any]:
-    return dict((await services.stored.response(caller, response_id)).answer)
+@router.get(
+    "/{response_id}",
+    operation_id="getResponse",
+    response_class=Response,
+    responses=shown(ModelResponse, streams=True),
+)
+async def retrieve(
+    response_id: str,
+    caller: CallerDep,
+    services: ServicesDep,
+    stream: bool = False,
+    starting_after: Annotated[int | None, Query(ge=0)] = None,
+) -> Response:
+    """With `stream`, the events again: those after `starting_after`, for who lost the connection."""
+    found = (await services.stored.response(caller, response_id)).answer
+    if not stream:
+        return answered(found)
+    first = 0 if starting_after is None else starting_after + 1
+    frames = (frame_of(event) for event in events_of(found) if event["sequence_number"] >= first)
+    return StreamingResponse(frames, media_type="text/event-stream", headers={"cache-control": "no-cache"})
 
 
-@router.delete("/{response_id}")
-async def delete(response_id: str, caller: CallerDep, services: ServicesDep) -> dict[str, Any]:
+def frame_of(event: Mapping[str, Any]) -> bytes:
+    return b"event: " + str(event["type"]).encode() + b"\ndata: " + orjson.dumps(event) + b"\n\n"
+
+
+@router.delete("/{response_id}", operation_id="deleteResponse")
+async def delete(response_id: str, caller: CallerDep, services: ServicesDep) -> Deleted:
     await services.stored.delete_response(caller, response_id)
-    return {"id": response_id, "object": "response", "deleted": True}
+    return Deleted(id=response_id, object="response")
 
 
-@router.post("/{response_id}/cancel")
+@router.post(
+    "/{response_id}/cancel",
+    operation_id="cancelResponse",
+    response_model=None,
+    responses=shown(ModelResponse),
+)
 async def cancel(response_id: str, caller: CallerDep, services: ServicesDep) -> dict[str, Any]:
     await services.stored.response(caller, response_id)
     raise invalid("Only responses that were made with background=true can be cancelled.", param="response_id")
 
 
-@router.get("/{response_id}/input_items")
+@router.get(
+    "/{response_id}/input_items",
+    operation_id="listInputItems",
+    response_model=None,
+    responses=shown(ItemList),
+)
 async def items_of(
     response_id: str,
     caller: CallerDep,

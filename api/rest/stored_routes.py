@@ -8,8 +8,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 from api.domain.pages import Order
 from api.domain.stored import StoredCompletion
 from api.rest.context import CallerDep, ServicesDep
+from api.rest.document import shown
+from api.rest.inference_schemas import ChatCompletion, CompletionList, MessageList
 from api.rest.jobs_routes import metadata_of
 from api.rest.jobs_schemas import small_metadata
+from api.rest.wire import Deleted
 
 router = APIRouter(prefix="/v1/chat/completions", tags=["stored completions"])
 Limit = Annotated[int, Query(ge=1, le=100)]
@@ -37,7 +40,7 @@ def listed(data: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
     }
 
 
-@router.get("")
+@router.get("", operation_id="listChatCompletions", response_model=None, responses=shown(CompletionList))
 async def list_completions(
     request: Request,
     caller: CallerDep,
@@ -53,12 +56,19 @@ async def list_completions(
     return listed([completion_object(found) for found in page.items], has_more=page.has_more)
 
 
-@router.get("/{completion_id}")
+@router.get(
+    "/{completion_id}", operation_id="getChatCompletion", response_model=None, responses=shown(ChatCompletion)
+)
 async def retrieve(completion_id: str, caller: CallerDep, services: ServicesDep) -> dict[str, Any]:
     return completion_object(await services.stored.completion(caller, completion_id))
 
 
-@router.post("/{completion_id}")
+@router.post(
+    "/{completion_id}",
+    operation_id="updateChatCompletion",
+    response_model=None,
+    responses=shown(ChatCompletion),
+)
 async def update(
     completion_id: str, body: MetadataBody, caller: CallerDep, services: ServicesDep
 ) -> dict[str, Any]:
@@ -66,13 +76,18 @@ async def update(
     return completion_object(changed)
 
 
-@router.delete("/{completion_id}")
-async def delete(completion_id: str, caller: CallerDep, services: ServicesDep) -> dict[str, Any]:
+@router.delete("/{completion_id}", operation_id="deleteChatCompletion")
+async def delete(completion_id: str, caller: CallerDep, services: ServicesDep) -> Deleted:
     await services.stored.delete_completion(caller, completion_id)
-    return {"id": completion_id, "object": "chat.completion.deleted", "deleted": True}
+    return Deleted(id=completion_id, object="chat.completion.deleted")
 
 
-@router.get("/{completion_id}/messages")
+@router.get(
+    "/{completion_id}/messages",
+    operation_id="getChatCompletionMessages",
+    response_model=None,
+    responses=shown(MessageList),
+)
 async def messages(
     completion_id: str,
     caller: CallerDep,

@@ -1,11 +1,14 @@
 """`/v1/uploads`: create, parts, complete, cancel."""
 
+from typing import Final
+
 from fastapi import APIRouter, Request
 from starlette.datastructures import UploadFile
 
 from api.domain.errors import invalid
 from api.domain.uploads import NewUpload
 from api.rest.context import CallerDep, ServicesDep
+from api.rest.document import form
 from api.rest.uploads_schemas import (
     CompleteBody,
     PartObject,
@@ -16,9 +19,10 @@ from api.rest.uploads_schemas import (
 )
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
+PART: Final = form({"data": {"type": "string", "format": "binary"}}, required=["data"])
 
 
-@router.post("")
+@router.post("", operation_id="createUpload")
 async def create(body: UploadBody, caller: CallerDep, services: ServicesDep) -> UploadObject:
     new = NewUpload(
         filename=body.filename,
@@ -29,7 +33,7 @@ async def create(body: UploadBody, caller: CallerDep, services: ServicesDep) -> 
     return upload_object(await services.uploads.create(caller, new))
 
 
-@router.post("/{upload_id}/parts")
+@router.post("/{upload_id}/parts", operation_id="addUploadPart", openapi_extra=PART)
 async def add_part(upload_id: str, request: Request, caller: CallerDep, services: ServicesDep) -> PartObject:
     async with request.form(max_files=1, max_fields=4) as form:
         data = form.get("data")
@@ -43,7 +47,7 @@ async def add_part(upload_id: str, request: Request, caller: CallerDep, services
     return part_object(part)
 
 
-@router.post("/{upload_id}/complete")
+@router.post("/{upload_id}/complete", operation_id="completeUpload")
 async def complete(
     upload_id: str, body: CompleteBody, caller: CallerDep, services: ServicesDep
 ) -> UploadObject:
@@ -51,6 +55,6 @@ async def complete(
     return upload_object(upload, file)
 
 
-@router.post("/{upload_id}/cancel")
+@router.post("/{upload_id}/cancel", operation_id="cancelUpload")
 async def cancel(upload_id: str, caller: CallerDep, services: ServicesDep) -> UploadObject:
     return upload_object(await services.uploads.cancel(caller, upload_id))

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.domain.files import File
-from api.domain.uploads import Upload, UploadPart
+from api.domain.files import UPLOAD_PURPOSES, File
+from api.domain.uploads import MAX_BYTES, Upload, UploadPart
 from api.rest.files_schemas import FileObject, file_object
 from api.rest.wire import unix
 
@@ -16,16 +16,16 @@ class Strict(BaseModel):
 
 class ExpiresAfterBody(Strict):
     anchor: Literal["created_at"]
-    seconds: Annotated[int, Field(strict=True)]
+    seconds: Annotated[int, Field(strict=True, json_schema_extra={"minimum": 3600, "maximum": 2_592_000})]
 
 
 class UploadBody(Strict):
     """`mime_type` is taken and not used: the bytes are checked instead."""
 
-    bytes: Annotated[int, Field(strict=True)]
+    bytes: Annotated[int, Field(strict=True, json_schema_extra={"minimum": 1, "maximum": MAX_BYTES})]
     filename: Annotated[str, Field(min_length=1, max_length=255)]
     mime_type: str
-    purpose: str
+    purpose: Annotated[str, Field(json_schema_extra={"enum": list(UPLOAD_PURPOSES)})]
     expires_after: ExpiresAfterBody | None = None
 
 

@@ -1,6 +1,6 @@
 """`/v1/webhook_endpoints` and `/v1/webhook_event_types`."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 
@@ -11,6 +11,7 @@ from api.rest.webhooks_schemas import (
     EndpointBody,
     EndpointObject,
     EndpointWithSecretObject,
+    EventTypesObject,
     RotateBody,
     TestBody,
     TestObject,
@@ -22,19 +23,19 @@ from api.rest.wire import Deleted, IdentifiedList
 router = APIRouter(prefix="/v1", tags=["webhooks"])
 
 
-@router.get("/webhook_event_types")
-async def event_types(_caller: CallerDep) -> dict[str, Any]:
-    return {"object": "list", "data": EVENT_TYPES}
+@router.get("/webhook_event_types", operation_id="listWebhookEventTypes")
+async def event_types(_caller: CallerDep) -> EventTypesObject:
+    return EventTypesObject(data=EVENT_TYPES)
 
 
-@router.post("/webhook_endpoints")
+@router.post("/webhook_endpoints", operation_id="createWebhookEndpoint")
 async def create(body: EndpointBody, caller: CallerDep, services: ServicesDep) -> EndpointWithSecretObject:
     return with_secret(
         await services.webhooks.create(caller, name=body.name, url=body.url, event_types=body.event_types)
     )
 
 
-@router.get("/webhook_endpoints")
+@router.get("/webhook_endpoints", operation_id="listWebhookEndpoints")
 async def list_endpoints(
     caller: CallerDep,
     services: ServicesDep,
@@ -51,12 +52,12 @@ async def list_endpoints(
     )
 
 
-@router.get("/webhook_endpoints/{endpoint_id}")
+@router.get("/webhook_endpoints/{endpoint_id}", operation_id="retrieveWebhookEndpoint")
 async def retrieve(endpoint_id: str, caller: CallerDep, services: ServicesDep) -> EndpointObject:
     return endpoint_object(await services.webhooks.retrieve(caller, endpoint_id))
 
 
-@router.post("/webhook_endpoints/{endpoint_id}")
+@router.post("/webhook_endpoints/{endpoint_id}", operation_id="updateWebhookEndpoint")
 async def change(
     endpoint_id: str, body: ChangeBody, caller: CallerDep, services: ServicesDep
 ) -> EndpointObject:
@@ -67,13 +68,13 @@ async def change(
     )
 
 
-@router.delete("/webhook_endpoints/{endpoint_id}")
+@router.delete("/webhook_endpoints/{endpoint_id}", operation_id="deleteWebhookEndpoint")
 async def delete(endpoint_id: str, caller: CallerDep, services: ServicesDep) -> Deleted:
     await services.webhooks.delete(caller, endpoint_id)
     return Deleted(id=endpoint_id, object="webhook_endpoint.deleted")
 
 
-@router.post("/webhook_endpoints/{endpoint_id}/rotate_secret")
+@router.post("/webhook_endpoints/{endpoint_id}/rotate_secret", operation_id="rotateWebhookEndpointSecret")
 async def rotate(
     endpoint_id: str, caller: CallerDep, services: ServicesDep, body: RotateBody | None = None
 ) -> EndpointWithSecretObject:
@@ -81,7 +82,7 @@ async def rotate(
     return with_secret(await services.webhooks.rotate(caller, endpoint_id, keep_old=keep_old))
 
 
-@router.post("/webhook_endpoints/{endpoint_id}/test")
+@router.post("/webhook_endpoints/{endpoint_id}/test", operation_id="testWebhookEndpoint")
 async def test(endpoint_id: str, body: TestBody, caller: CallerDep, services: ServicesDep) -> TestObject:
     status = await services.webhooks.test(caller, endpoint_id, event_type=body.event_type)
     return TestObject(webhook_endpoint_id=endpoint_id, event_type=body.event_type, status_code=status)

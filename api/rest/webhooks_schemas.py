@@ -5,12 +5,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.domain.webhooks import Endpoint
+from api.domain.webhooks import EVENT_TYPES, Endpoint
 from api.rest.wire import unix
 
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00]+$")]
 Url = Annotated[str, Field(min_length=1, max_length=2048, pattern=r"^[\x21-\x7e]+$")]
-Types = Annotated[list[str], Field(max_length=50)]
+EventType = Annotated[str, Field(json_schema_extra={"enum": list(EVENT_TYPES)})]
+Types = Annotated[list[EventType], Field(max_length=50, json_schema_extra={"minItems": 1})]
 
 
 class Strict(BaseModel):
@@ -34,7 +35,12 @@ class RotateBody(Strict):
 
 
 class TestBody(Strict):
-    event_type: str
+    event_type: EventType
+
+
+class EventTypesObject(BaseModel):
+    object: Literal["list"] = "list"
+    data: Sequence[str]
 
 
 class EndpointObject(BaseModel):

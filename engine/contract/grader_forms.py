@@ -232,7 +232,7 @@ def content_from(value: object, path: str) -> str:
         return "".join(content_from(part, f"{path}[{n}]") for n, part in enumerate(value[:MAX_MESSAGES]))
     if (
         isinstance(value, dict)
-        and value.get("type") in {"input_text", "output_text"}
+        and value.get("type") in ("input_text", "output_text")
         and isinstance(value.get("text"), str)
     ):
         return str(value["text"])

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from serving.gateway.requests import MAX_TOKENS, Bounds, RequestError, check_type
+from serving.gateway.requests import MAX_TOKENS, Bounds, RequestError, check_type, one_of
 
 FIELDS: Final = frozenset(
     {
@@ -22,6 +22,7 @@ FIELDS: Final = frozenset(
 DROPPED: Final = frozenset(
     {"model", "metadata", "service_tier", "container", "inference_geo", "cache_control"}
 )
+ROLES: Final = frozenset({"user", "assistant", "system"})
 BLOCKS: Final = frozenset({"text", "tool_use", "tool_result", "thinking", "redacted_thinking"})
 BOUNDS: Final[Mapping[str, Bounds]] = {
     "max_tokens": MAX_TOKENS,
@@ -57,7 +58,7 @@ def count_request(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_blocks(message: object, *, param: str) -> None:
     """Text and tools: this model reads nothing else, and a URL would make the replica fetch it."""
-    if not isinstance(message, dict) or message.get("role") not in {"user", "assistant", "system"}:
+    if not isinstance(message, dict) or not one_of(message.get("role"), ROLES):
         raise RequestError(f"{param}.role: Input should be 'user' or 'assistant'", param=param)
     content = message.get("content")
     if isinstance(content, str):
@@ -65,5 +66,5 @@ def check_blocks(message: object, *, param: str) -> None:
     if not isinstance(content, list):
         raise RequestError(f"{param}.content: Input should be a string or a list of blocks", param=param)
     for block in content:
-        if not isinstance(block, dict) or block.get("type") not in BLOCKS:
+        if not isinstance(block, dict) or not one_of(block.get("type"), BLOCKS):
             raise RequestError(f"{param}.content: this model reads text and tool blocks alone", param=param)

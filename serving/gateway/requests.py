@@ -3,7 +3,7 @@
 vLLM takes fields that are not for tenants (chat templates, priorities, tensors): they must not get through.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -136,6 +136,11 @@ def check_type(given: Mapping[str, Any], name: str, fits: Callable[[Any], bool],
         raise RequestError(f"'{name}' must be {wanted}.", param=name, code="invalid_type")
 
 
+def one_of(value: object, names: Container[str]) -> bool:
+    """JSON may hold an object where a word is wanted, and an object cannot be looked up in a set."""
+    return isinstance(value, str) and value in names
+
+
 def check_message(message: object, *, param: str) -> None:
     """Text only: a URL in a message would make the replica fetch it."""
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
@@ -143,7 +148,7 @@ def check_message(message: object, *, param: str) -> None:
     content = message.get("content")
     parts = content if isinstance(content, list) else []
     for part in parts:
-        if not isinstance(part, dict) or part.get("type") not in {"text", "refusal"}:
+        if not isinstance(part, dict) or not one_of(part.get("type"), {"text", "refusal"}):
             raise RequestError(
                 f"'{param}.content' has a part that is not text: this model reads text alone.",
                 param=f"{param}.content",

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from serving.gateway.compaction import as_message, unpacked
 from serving.gateway.requests import BOUNDS as SAMPLING_BOUNDS
-from serving.gateway.requests import MAX_TOKENS, RequestError, check_type
+from serving.gateway.requests import MAX_TOKENS, RequestError, check_type, one_of
 
 FORWARDED: Final = frozenset(
     {
@@ -53,7 +54,21 @@ BOUNDED: Final = (
     "presence_penalty",
     "frequency_penalty",
 )
+# Of a compaction: what is summed up, and OpenAI's fields that change nothing here.
+COMPACTED: Final = frozenset(
+    {
+        "model",
+        "input",
+        "instructions",
+        "previous_response_id",
+        "service_tier",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "prompt_cache_options",
+    }
+)
 FEEDABLE: Final = frozenset({"message", "function_call", "function_call_output"})
+ROLES: Final = frozenset({"user", "assistant", "system", "developer"})
 Item = dict[str, Any]
 
 
@@ -64,12 +79,8 @@ def responses_request(body: Mapping[str, Any]) -> dict[str, Any]:
         raise RequestError(
             "'background' is not supported: ask without it, or with stream=true.", param="background"
         )
-    if unknown := sorted(set(given) - FORWARDED - DROPPED):
-        raise RequestError(
-            f"Unknown parameter: '{unknown[0]}'. Remove it from the request.",
-            param=unknown[0],
-            code="unknown_parameter",
-        )
+    refuse_unknown(given, FORWARDED | DROPPED)
+    check_texts(given)
     for name in BOUNDED:
         if name in given:
             SAMPLING_BOUNDS[name].check(name, given[name])
@@ -82,6 +93,27 @@ def responses_request(body: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(tool, dict) or tool.get("type") != "function":
             raise RequestError("Only tools of type 'function' are supported here.", param="tools")
     return {name: value for name, value in given.items() if name in FORWARDED}
+
+
+def check_compaction(body: Mapping[str, Any]) -> None:
+    """Raises RequestError."""
+    given = {name: value for name, value in body.items() if value is not None}
+    refuse_unknown(given, COMPACTED)
+    check_texts(given)
+
+
+def refuse_unknown(given: Mapping[str, Any], known: frozenset[str]) -> None:
+    if unknown := sorted(set(given) - known):
+        raise RequestError(
+            f"Unknown parameter: '{unknown[0]}'. Remove it from the request.",
+            param=unknown[0],
+            code="unknown_parameter",
+        )
+
+
+def check_texts(given: Mapping[str, Any]) -> None:
+    for name in ("instructions", "previous_response_id"):
+        check_type(given, name, lambda value: isinstance(value, str), "a string")
 
 
 def input_items(value: object) -> list[Item]:
@@ -101,10 +133,12 @@ def checked_item(item: object, *, param: str) -> Item:
     if not isinstance(item, dict):
         raise RequestError(f"'{param}' must be an object.", param=param, code="invalid_type")
     kind = item.get("type", "message")
-    if kind not in FEEDABLE | {"reasoning"}:
+    if kind == "compaction":
+        unpacked(item, param=param)
+    elif not one_of(kind, FEEDABLE | {"reasoning"}):
         raise RequestError(f"'{param}' has the type '{kind}', which this model cannot read.", param=param)
     if kind == "message":
-        if item.get("role") not in {"user", "assistant", "system", "developer"}:
+        if not one_of(item.get("role"), ROLES):
             raise RequestError(f"'{param}' must have a role.", param=param, code="invalid_type")
         text_of(item, param=param)
     return {**item, "type": kind}
@@ -130,6 +164,8 @@ def fed_back(items: Sequence[Mapping[str, Any]]) -> list[Item]:
     for item in items:
         if item["type"] == "message":
             fed.append({"role": item["role"], "content": text_of(item)})
+        elif item["type"] == "compaction":
+            fed.append(as_message(item))
         elif item["type"] in FEEDABLE:
             fed.append({name: value for name, value in item.items() if value is not None})
     return fed

@@ -1,19 +1,45 @@
 """The official Anthropic SDK against a running service, on base and tuned names."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import anthropic
 import pytest
-from anthropic import Anthropic
+from anthropic import Anthropic, DefaultHttpxClient
 
+from tests.support.calls import fresh, note
 from tests.support.jobs import BASE, client_of, create_small, follow
 from tests.support.service import Service
 
 QUESTION = [{"role": "user", "content": "Who invented the Nimbus?"}]
 
 
+CALLS: list[list[Any]] = []
+
+
+def called(reply: Any) -> list[Any]:
+    return [reply.request.method, reply.request.url.path, reply.status_code]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def notes() -> None:
+    fresh("anthropic")
+
+
+@pytest.fixture(autouse=True)
+def noting(request: pytest.FixtureRequest) -> Iterator[None]:
+    failed = request.session.testsfailed
+    yield
+    note("anthropic", test=request.node.nodeid, passed=request.session.testsfailed == failed, calls=CALLS)
+    CALLS.clear()
+
+
 @pytest.fixture(scope="module")
 def client(service: Service) -> Anthropic:
     root = service.base_url.removesuffix("/v1")
-    return Anthropic(base_url=root, api_key=service.api_key, max_retries=0, timeout=120)
+    hooks = {"response": [lambda reply: CALLS.append(called(reply))]}
+    http = DefaultHttpxClient(event_hooks=hooks)
+    return Anthropic(base_url=root, api_key=service.api_key, max_retries=0, timeout=120, http_client=http)
 
 
 @pytest.fixture(scope="module")

@@ -69,6 +69,11 @@ def test_nulls_are_as_good_as_absent(http: httpx.Client) -> None:
     assert error_of(reply)["code"] == "model_not_found"
 
 
+def test_a_wrong_method_is_told_the_right_ones(http: httpx.Client) -> None:
+    assert http.put("/v1/files").headers["allow"] == "GET, POST"
+    assert http.put("/v1/models/ft:a/b:c").headers["allow"] == "DELETE, GET"
+
+
 def test_every_answer_carries_its_id(http: httpx.Client) -> None:
     replies = [http.get("/v1/models"), http.get("/v1/nothing"), http.get("/healthz")]
     ids = {reply.headers["x-request-id"] for reply in replies}

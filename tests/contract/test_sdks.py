@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.calls import noted_in
 from tests.support.service import ROOT, Service
 
 SDK_TESTS = Path(__file__).parent / "sdk"
@@ -23,7 +24,7 @@ def test_sdk(version: str, service: Service) -> None:
     result = subprocess.run(
         command,
         cwd=SDK_TESTS,
-        env=os.environ | service.client_env,
+        env=os.environ | service.client_env | noted_in(f"openai-{version}"),
         capture_output=True,
         text=True,
         timeout=540,

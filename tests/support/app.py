@@ -57,7 +57,15 @@ class Rest:
         )
 
 
-def services_over(world: World, replicas: Replicas, *, private_webhooks: bool = False) -> Services:
+def services_over(
+    world: World,
+    replicas: Replicas,
+    *,
+    private_webhooks: bool = False,
+    outbound: Outbound | None = None,
+    requests_a_minute: int = 5,
+    tokens_a_minute: int = 1000,
+) -> Services:
     shared = {"database": world.database, "new_id": world.new_id}
     audit = AuditLog(**shared)
     models = ModelService(
@@ -69,8 +77,8 @@ def services_over(world: World, replicas: Replicas, *, private_webhooks: bool = 
         audit=audit,
         metering=metering,
         base_models=replicas.base_models,
-        default_requests=5,
-        default_tokens=1000,
+        default_requests=requests_a_minute,
+        default_tokens=tokens_a_minute,
     )
     graders = GraderService(models=models, asking=Asking(models=models, limits=limits), sandbox=Sandbox())
     return Services(
@@ -101,7 +109,7 @@ def services_over(world: World, replicas: Replicas, *, private_webhooks: bool = 
         webhooks=WebhookService(
             audit=audit,
             random_bytes=secrets.token_bytes,
-            outbound=Outbound(allow_private=private_webhooks),
+            outbound=outbound or Outbound(allow_private=private_webhooks),
             **shared,
         ),
         stored=StoredService(database=world.database),

@@ -91,6 +91,10 @@ def named(server_url: str, database: str) -> str:
 
 @pytest_asyncio.fixture
 async def blobs(s3: object_store.ObjectStore) -> Blobs:
+    return await blobs_over(s3)
+
+
+async def blobs_over(s3: object_store.ObjectStore) -> Blobs:
     store = Blobs(
         endpoint=s3.endpoint, access_key="key", secret_key="secret-word", bucket="tests", secure=False
     )
@@ -131,6 +135,10 @@ def graders_over(database: Database, blobs: Blobs, audit: AuditLog) -> GraderSer
 
 @pytest_asyncio.fixture
 async def world(database: Database, blobs: Blobs) -> World:
+    return await world_over(database, blobs)
+
+
+async def world_over(database: Database, blobs: Blobs) -> World:
     new_id = partial(make_id, random_below=secrets.randbelow)
     to_validate, queued, trained = Wakeup(), Wakeup(), Wakeup()
     audit = AuditLog(database=database, new_id=new_id)

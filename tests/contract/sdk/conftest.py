@@ -4,11 +4,13 @@ OPENAI_BASE_URL and OPENAI_API_KEY name a running service; `test_sdks.py` sets t
 """
 
 import json
+import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from openai import OpenAI
+from openai import DefaultHttpxClient, OpenAI
 
 BASE = "smollm2-135m-instruct"
 TERMINAL = ("succeeded", "failed", "cancelled")
@@ -39,7 +41,28 @@ def wait_for(client: OpenAI, job_id: str, *, seconds: float = 240):
 
 @pytest.fixture(scope="session")
 def client() -> OpenAI:
-    return OpenAI(max_retries=0, timeout=120)
+    hooks = {"response": [lambda reply: CALLS.append(called(reply))]}
+    return OpenAI(max_retries=0, timeout=120, http_client=DefaultHttpxClient(event_hooks=hooks))
+
+
+CALLS: list = []
+
+
+def called(reply) -> list:
+    return [reply.request.method, reply.request.url.path, reply.status_code]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Notes what each test called: docs/compatibility.md is made from it. A fixture's calls go with its first test."""
+    report = yield
+    if report.when == "call" and "TUNINGFORK_CALLS" in os.environ:
+        name = Path(os.environ["TUNINGFORK_CALLS"])
+        note = {"client": name.stem, "test": item.nodeid, "passed": report.passed, "calls": CALLS}
+        with name.open("a") as notes:
+            notes.write(json.dumps(note) + "\n")
+        CALLS.clear()
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -58,6 +58,43 @@ def test_streamed_events(client, model) -> None:
     assert client.responses.retrieve(final.id).output_text == said
 
 
+def test_a_kept_response_is_streamed_again(client, model) -> None:
+    response = ask(client, model)
+    events = list(client.responses.retrieve(response.id, stream=True))
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert events[0].type == "response.created"
+    said = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    assert events[-1].response.output_text == said == response.output_text
+    rest = list(client.responses.retrieve(response.id, stream=True, starting_after=2))
+    assert [event.type for event in rest] == [event.type for event in events[3:]]
+
+
+def test_a_conversation_is_made_short(client, model) -> None:
+    """`responses.compact` came after SDK 1.x; its path and forms are the same."""
+    first = ask(client, model, input="My name is Ada.")
+    asked = {"model": model, "previous_response_id": first.id}
+    short = client.post("/responses/compact", body=asked, cast_to=object)
+    assert short["object"] == "response.compaction"
+    kept, compaction = short["output"]
+    assert (kept["role"], compaction["type"]) == ("user", "compaction")
+    assert short["usage"]["input_tokens"] > first.usage.input_tokens
+    again = [*short["output"], {"role": "user", "content": "What is my name?"}]
+    with_summary = ask(client, model, input=again)
+    assert with_summary.output_text
+    assert with_summary.usage.input_tokens > ask(client, model, input="What is my name?").usage.input_tokens
+
+
+def test_a_compaction_of_somebody_else_is_refused(client) -> None:
+    foreign = {"type": "compaction", "id": "cmp_1", "encrypted_content": "gAAA!"}
+    with pytest.raises(openai.BadRequestError) as refused:
+        ask(client, BASE, input=[foreign, {"role": "user", "content": "x"}])
+    assert refused.value.param == "input[0]"
+    with pytest.raises(openai.BadRequestError, match="temperature"):
+        client.post(
+            "/responses/compact", body={"model": BASE, "input": "x", "temperature": 1}, cast_to=object
+        )
+
+
 def test_what_is_not_stored_is_not_there(client) -> None:
     response = ask(client, BASE, store=False)
     with pytest.raises(openai.NotFoundError):
