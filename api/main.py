@@ -5,7 +5,7 @@ import random
 import secrets
 import signal
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 from uuid import uuid4
@@ -100,11 +100,11 @@ async def serve(settings: ApiSettings) -> None:
 class Nudges:
     """Between those who make work and the loops that do it."""
 
-    to_validate: Wakeup
-    queued: Wakeup
-    trained: Wakeup
-    batched: Wakeup
-    evaluated: Wakeup
+    to_validate: Wakeup = field(default_factory=Wakeup)
+    queued: Wakeup = field(default_factory=Wakeup)
+    trained: Wakeup = field(default_factory=Wakeup)
+    batched: Wakeup = field(default_factory=Wakeup)
+    evaluated: Wakeup = field(default_factory=Wakeup)
 
 
 class Parts:
@@ -113,7 +113,7 @@ class Parts:
     def __init__(
         self, settings: ApiSettings, *, database: Database, blobs: Blobs, replicas: Replicas, new_id: NewId
     ) -> None:
-        to_validate, queued, trained, batched, evaluated = (Wakeup() for _ in range(5))
+        nudges = Nudges()
         shared: dict[str, Any] = {"database": database, "new_id": new_id}
         self.settings = settings
         keys = KeyService(pepper=settings.key_pepper.get_secret_value(), **shared)
@@ -144,44 +144,30 @@ class Parts:
             stored=StoredService(database=database),
             idempotency=IdempotencyService(database=database),
             files=files,
-            webhooks=WebhookService(
-                outbound=outbound, audit=audit, random_bytes=secrets.token_bytes, **shared
-            ),
+            webhooks=webhooks_of(shared, audit=audit, outbound=outbound),
             uploads=UploadService(blobs=blobs, files=files, quotas=quotas, **shared),
             jobs=JobService(
                 audit=audit,
                 quotas=quotas,
+                graders=graders,
                 random_below=secrets.randbelow,
                 base_models=replicas.base_models,
-                graders=graders,
-                to_validate=to_validate,
-                queued=queued,
-                trained=trained,
+                to_validate=nudges.to_validate,
+                queued=nudges.queued,
+                trained=nudges.trained,
                 **shared,
             ),
             models=models,
             graders=graders,
-            batches=BatchService(audit=audit, quotas=quotas, wakes=batched, **shared),
-            evals=evals_of(shared, audit=audit, graders=graders, models=models, wakes=evaluated),
+            batches=BatchService(audit=audit, quotas=quotas, wakes=nudges.batched, **shared),
+            evals=evals_of(shared, audit=audit, graders=graders, models=models, wakes=nudges.evaluated),
             health=HealthService(database=database, blobs=blobs, replicas=replicas),
             currency=settings.currency,
             serving_token=settings.serving_token.get_secret_value(),
             max_file_bytes=settings.max_file_bytes,
         )
-        nudges = Nudges(
-            to_validate=to_validate, queued=queued, trained=trained, batched=batched, evaluated=evaluated
-        )
         grading = EvalAnswers(asking=asking, sandbox=sandbox)
-        self._work(
-            blobs,
-            replicas,
-            nudges,
-            quotas=quotas,
-            outbound=outbound,
-            limits=limits,
-            grading=grading,
-            **shared,
-        )
+        self._work(blobs, replicas, nudges, outbound=outbound, grading=grading, **shared)
 
     def _work(
         self,
@@ -189,9 +175,7 @@ class Parts:
         replicas: Replicas,
         nudges: Nudges,
         *,
-        quotas: QuotaService,
         outbound: Outbound,
-        limits: LimitService,
         grading: EvalAnswers,
         database: Database,
         new_id: NewId,
@@ -200,7 +184,7 @@ class Parts:
         shared: dict[str, Any] = {"database": database, "new_id": new_id, "blobs": blobs}
         models, settings = self.services.models, self.settings
         self.leases = LeaseService(
-            quotas=quotas,
+            quotas=self.services.quotas,
             lease_seconds=settings.lease_seconds,
             queued=nudges.queued,
             trained=nudges.trained,
@@ -210,7 +194,7 @@ class Parts:
         self.publishing = Publishing(replicas=replicas, woken_by=nudges.trained, **shared)
         self.batch_runs = BatchRuns(
             models=models,
-            answers=BatchAnswers(models=models, limits=limits, new_id=new_id),
+            answers=BatchAnswers(models=models, limits=self.services.limits, new_id=new_id),
             woken_by=nudges.batched,
             **shared,
         )
@@ -262,6 +246,10 @@ def quotas_of(settings: ApiSettings) -> Quotas:
 
 def prices_of(settings: ApiSettings) -> dict[str, Price]:
     return {name: Price(**price.model_dump()) for name, price in settings.prices.items()}
+
+
+def webhooks_of(shared: dict[str, Any], *, audit: AuditLog, outbound: Outbound) -> WebhookService:
+    return WebhookService(outbound=outbound, audit=audit, random_bytes=secrets.token_bytes, **shared)
 
 
 def evals_of(
