@@ -7,10 +7,10 @@ from fastapi import APIRouter, Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.domain.batches import ENDPOINTS, Batch, NewBatch
+from api.forms.jobs import small_metadata
+from api.forms.uploads import ExpiresAfterBody
+from api.forms.wire import IdentifiedList, ListObject, unix, unix_or_none
 from api.rest.context import CallerDep, OnceDep, ServicesDep
-from api.rest.jobs_schemas import small_metadata
-from api.rest.uploads_schemas import ExpiresAfterBody
-from api.rest.wire import IdentifiedList, ListObject, unix, unix_or_none
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 

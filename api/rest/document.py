@@ -12,9 +12,9 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
+from api.forms.wire import Json
 from api.rest.errors import ANTHROPIC_PATH
 
-Json = dict[str, Any]
 REF: Final = "#/components/schemas/"
 REASONS: Final[Mapping[int, str]] = {
     400: "The request is malformed, or cannot be done: the message says why and what to send instead.",

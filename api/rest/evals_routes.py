@@ -6,8 +6,7 @@ from fastapi import APIRouter, Query, Request
 
 from api.domain.evals import OrderBy, RunStatus
 from api.domain.pages import Order
-from api.rest.context import CallerDep, ServicesDep
-from api.rest.evals_schemas import (
+from api.forms.evals import (
     CreateEvalBody,
     CreateRunBody,
     UpdateEvalBody,
@@ -15,6 +14,7 @@ from api.rest.evals_schemas import (
     output_item_object,
     run_object,
 )
+from api.rest.context import CallerDep, ServicesDep
 from api.rest.stored_routes import listed
 
 router = APIRouter(prefix="/v1/evals", tags=["evals"])

@@ -9,10 +9,10 @@ from starlette.datastructures import FormData, UploadFile
 from api.domain.errors import invalid
 from api.domain.files import UPLOAD_PURPOSES
 from api.domain.pages import Order
+from api.forms.files import FileObject, file_object
+from api.forms.wire import Deleted, IdentifiedList
 from api.rest.context import CallerDep, ServicesDep
 from api.rest.document import bytes_of, form
-from api.rest.files_schemas import FileObject, file_object
-from api.rest.wire import Deleted, IdentifiedList
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 MAX_NAME: Final = 255

@@ -2,9 +2,7 @@
 
 from fastapi import APIRouter
 
-from api.rest.context import CallerDep, ServicesDep
-from api.rest.document import answers
-from api.rest.graders_schemas import (
+from api.forms.graders import (
     ResultObject,
     RunBody,
     ValidateBody,
@@ -12,6 +10,8 @@ from api.rest.graders_schemas import (
     result_object,
     valid_object,
 )
+from api.rest.context import CallerDep, ServicesDep
+from api.rest.document import answers
 
 router = APIRouter(prefix="/v1/fine_tuning/alpha/graders", tags=["graders"])
 

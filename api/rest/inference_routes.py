@@ -9,10 +9,7 @@ from fastapi import APIRouter, Request, Response
 from api.domain.errors import invalid
 from api.domain.keys import Caller
 from api.domain.stored import StoredCompletion
-from api.rest.asking import Meter, admitted, answered, event_stream, json_object, model_name
-from api.rest.context import CallerDep, Services, ServicesDep
-from api.rest.document import answers, shown
-from api.rest.inference_schemas import (
+from api.forms.inference import (
     CHAT_BODY,
     COMPLETION_BODY,
     EMBEDDING_BODY,
@@ -20,7 +17,10 @@ from api.rest.inference_schemas import (
     EmbeddingList,
     TextCompletion,
 )
-from api.rest.jobs_schemas import check_metadata
+from api.forms.jobs import check_metadata
+from api.rest.asking import Meter, admitted, answered, event_stream, json_object, model_name
+from api.rest.context import CallerDep, Services, ServicesDep
+from api.rest.document import answers, shown
 from serving.gateway import proxy
 from serving.gateway.assembly import ChatAssembly
 from serving.gateway.proxy import Target

@@ -5,8 +5,7 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request
 
-from api.rest.context import CallerDep, OnceDep, ServicesDep
-from api.rest.jobs_schemas import (
+from api.forms.jobs import (
     CheckpointObject,
     CreateJobBody,
     EventObject,
@@ -16,7 +15,8 @@ from api.rest.jobs_schemas import (
     job_object,
     new_job,
 )
-from api.rest.wire import IdentifiedList, PagedList
+from api.forms.wire import IdentifiedList, PagedList
+from api.rest.context import CallerDep, OnceDep, ServicesDep
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
 METADATA_FILTER: Final = re.compile(r"metadata\[(.*)\]")

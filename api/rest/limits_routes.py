@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.domain.limits import RateLimit
 from api.domain.quotas import Quota, QuotaReport
+from api.forms.wire import IdentifiedList
 from api.rest.context import CallerDep, ServicesDep
-from api.rest.wire import IdentifiedList
 
 router = APIRouter(prefix="/v1/organization", tags=["organization"])
 PREFIX: Final = "rl-"

@@ -4,10 +4,10 @@ from typing import Final
 
 from fastapi import APIRouter, Request, Response
 
+from api.forms.inference import COUNT_BODY, MESSAGES_BODY, AnthropicMessage, MessageTokens
 from api.rest.asking import admitted, answered, event_stream, json_object, model_name, unless_gone
 from api.rest.context import CallerDep, ServicesDep
 from api.rest.document import answers, shown
-from api.rest.inference_schemas import COUNT_BODY, MESSAGES_BODY, AnthropicMessage, MessageTokens
 from serving.gateway import proxy
 from serving.gateway.messages import count_request, messages_request
 

@@ -10,10 +10,10 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
 from api.domain.models import AdapterFile
+from api.forms.models import ManifestObject, ModelObject, manifest_object, model_object
+from api.forms.wire import Deleted, ListObject
 from api.rest.context import CallerDep, ReplicaDep, ServicesDep
 from api.rest.document import bytes_of
-from api.rest.models_schemas import ManifestObject, ModelObject, manifest_object, model_object
-from api.rest.wire import Deleted, ListObject
 
 router = APIRouter(tags=["models"])
 CHUNK_BYTES: Final = 1024 * 1024

@@ -8,8 +8,7 @@ from pydantic import BaseModel
 
 from api.domain.keys import SCOPES_OF, Role, Scope
 from api.domain.pages import Page
-from api.rest.context import CallerDep, ServicesDep
-from api.rest.organization_schemas import (
+from api.forms.organization import (
     AccountBody,
     AccountChangeBody,
     AccountKeyBody,
@@ -34,7 +33,8 @@ from api.rest.organization_schemas import (
     new_key_object,
     project_object,
 )
-from api.rest.wire import Deleted, IdentifiedList
+from api.forms.wire import Deleted, IdentifiedList
+from api.rest.context import CallerDep, ServicesDep
 
 router = APIRouter(prefix="/v1/organization", tags=["organization"])
 Limit = Annotated[int, Query(ge=1, le=100)]

@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.domain.checkpoints import Permission, PermissionOrder
 from api.domain.pages import Page
+from api.forms.wire import Deleted, IdentifiedList, unix
 from api.rest.context import CallerDep, ServicesDep
-from api.rest.wire import Deleted, IdentifiedList, unix
 
 router = APIRouter(prefix="/v1/fine_tuning/checkpoints", tags=["fine-tuning"])
 

@@ -10,10 +10,7 @@ from fastapi.responses import StreamingResponse
 from api.domain.errors import invalid
 from api.domain.keys import Caller
 from api.domain.pages import Order
-from api.rest.asking import admitted, answered, event_stream, json_object, model_name, unless_gone
-from api.rest.context import CallerDep, Services, ServicesDep
-from api.rest.document import answers, shown
-from api.rest.inference_schemas import (
+from api.forms.inference import (
     COMPACTION_BODY,
     RESPONSE_BODY,
     Compaction,
@@ -21,9 +18,12 @@ from api.rest.inference_schemas import (
     ItemList,
     ModelResponse,
 )
-from api.rest.jobs_schemas import check_metadata
+from api.forms.jobs import check_metadata
+from api.forms.wire import Deleted
+from api.rest.asking import admitted, answered, event_stream, json_object, model_name, unless_gone
+from api.rest.context import CallerDep, Services, ServicesDep
+from api.rest.document import answers, shown
 from api.rest.stored_routes import listed
-from api.rest.wire import Deleted
 from serving.gateway import proxy
 from serving.gateway.compaction import compacted, compaction_request
 from serving.gateway.replay import events_of

@@ -7,12 +7,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from api.domain.pages import Order
 from api.domain.stored import StoredCompletion
+from api.forms.inference import ChatCompletion, CompletionList, MessageList
+from api.forms.jobs import small_metadata
+from api.forms.wire import Deleted
 from api.rest.context import CallerDep, ServicesDep
 from api.rest.document import shown
-from api.rest.inference_schemas import ChatCompletion, CompletionList, MessageList
 from api.rest.jobs_routes import metadata_of
-from api.rest.jobs_schemas import small_metadata
-from api.rest.wire import Deleted
 
 router = APIRouter(prefix="/v1/chat/completions", tags=["stored completions"])
 Limit = Annotated[int, Query(ge=1, le=100)]

@@ -7,9 +7,7 @@ from starlette.datastructures import UploadFile
 
 from api.domain.errors import invalid
 from api.domain.uploads import NewUpload
-from api.rest.context import CallerDep, ServicesDep
-from api.rest.document import form
-from api.rest.uploads_schemas import (
+from api.forms.uploads import (
     CompleteBody,
     PartObject,
     UploadBody,
@@ -17,6 +15,8 @@ from api.rest.uploads_schemas import (
     part_object,
     upload_object,
 )
+from api.rest.context import CallerDep, ServicesDep
+from api.rest.document import form
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 PART: Final = form({"data": {"type": "string", "format": "binary"}}, required=["data"])

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Query
 
 from api.domain.errors import invalid
 from api.domain.usage import SECONDS, Cost, Span, UsageBucket, UsageFilter, Width, span
+from api.forms.wire import unix
 from api.rest.context import CallerDep, ServicesDep
-from api.rest.wire import unix
 from api.services.usage import check
 
 router = APIRouter(prefix="/v1/organization", tags=["organization"])

@@ -5,8 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from api.domain.webhooks import EVENT_TYPES
-from api.rest.context import CallerDep, ServicesDep
-from api.rest.webhooks_schemas import (
+from api.forms.webhooks import (
     ChangeBody,
     EndpointBody,
     EndpointObject,
@@ -18,7 +17,8 @@ from api.rest.webhooks_schemas import (
     endpoint_object,
     with_secret,
 )
-from api.rest.wire import Deleted, IdentifiedList
+from api.forms.wire import Deleted, IdentifiedList
+from api.rest.context import CallerDep, ServicesDep
 
 router = APIRouter(prefix="/v1", tags=["webhooks"])
 

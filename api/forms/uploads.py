@@ -6,8 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.domain.files import UPLOAD_PURPOSES, File
 from api.domain.uploads import MAX_BYTES, Upload, UploadPart
-from api.rest.files_schemas import FileObject, file_object
-from api.rest.wire import unix
+from api.forms.files import FileObject, file_object
+from api.forms.wire import unix
 
 
 class Strict(BaseModel):

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from api.domain.keys import Caller
 from api.domain.models import BaseModel as BaseModelValue
 from api.domain.models import ModelVersion
-from api.rest.wire import unix
+from api.forms.wire import unix
 from api.services.models import AdapterManifest
 
 

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.domain.evals import MAX_NAME, Criterion, DataConfig, Eval, EvalRun, OutputItem
-from api.rest.jobs_schemas import small_metadata
-from api.rest.wire import unix
+from api.forms.jobs import small_metadata
+from api.forms.wire import unix
 from engine.contract.grader_forms import grader_to
 
 Metadata = Annotated[dict[str, str] | None, AfterValidator(small_metadata)]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.domain.webhooks import EVENT_TYPES, Endpoint
-from api.rest.wire import unix
+from api.forms.wire import unix
 
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00]+$")]
 Url = Annotated[str, Field(min_length=1, max_length=2048, pattern=r"^[\x21-\x7e]+$")]

@@ -10,8 +10,8 @@ from api.domain.checkpoints import Checkpoint
 from api.domain.errors import invalid
 from api.domain.events import JobEvent
 from api.domain.jobs import Job, NewJob
-from api.rest.forms import Strict, wrong
-from api.rest.methods_schemas import (
+from api.forms.checks import Strict, wrong
+from api.forms.methods import (
     HyperparametersBody,
     HyperparametersObject,
     MethodBody,
@@ -19,7 +19,7 @@ from api.rest.methods_schemas import (
     method_object,
     method_of,
 )
-from api.rest.wire import unix, unix_or_none
+from api.forms.wire import unix, unix_or_none
 from engine.contract.spec import ALL_LINEAR, LoraOptions
 
 MAX_RANK: Final = 64

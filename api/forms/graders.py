@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.rest.document import Json
+from api.forms.wire import Json
 from engine.contract.grader_forms import (
     KINDS,
     MAX_GRADERS,

@@ -8,8 +8,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.rest.document import Json
-from api.rest.wire import IdentifiedList
+from api.forms.wire import IdentifiedList, Json
 from serving.gateway import messages, requests, responses
 from serving.gateway.requests import Bounds
 

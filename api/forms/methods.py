@@ -16,7 +16,7 @@ from api.domain.jobs import (
     ReinforcementMethod,
     SupervisedMethod,
 )
-from api.rest.forms import Strict, above_or_auto, shown_above, shown_whole, whole_or_auto, wrong
+from api.forms.checks import Strict, above_or_auto, shown_above, shown_whole, whole_or_auto, wrong
 from engine.contract.grader_forms import GraderFormError, grader_from, grader_to
 
 MOST_STEPS: Final = 1_000_000

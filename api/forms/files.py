@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from api.domain.files import File
-from api.rest.wire import unix, unix_or_none
+from api.forms.wire import unix, unix_or_none
 
 
 class FileObject(BaseModel):

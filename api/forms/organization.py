@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.domain.keys import Role, Scope
 from api.domain.tenancy import ApiKey, AuditEntry, Member, Project, ServiceAccount
-from api.rest.wire import unix, unix_or_none
+from api.forms.wire import unix, unix_or_none
 from api.services.accounts import NewKey
 
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]+$")]
