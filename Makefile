@@ -62,10 +62,11 @@ check: install ## linters, types, import rules, generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	cd proto && ../$(BIN)/buf lint
 	@rm -rf $(VENV)/proto && mkdir $(VENV)/proto && $(BIN)/python -m grpc_tools.protoc -Iproto $(call PROTO_OUT,$(VENV)/proto)
 	@diff -r -x __init__.py -x __pycache__ proto/gen $(VENV)/proto && echo "proto/gen is what proto/ generates"
 
-PROTO_OUT = --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) proto/tuningfork_pb/v1/*.proto
+PROTO_OUT = --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) proto/tuningfork_pb/v1/*.proto proto/tuningfork/v1/*.proto
 proto: install ## regenerate proto/gen from proto/tuningfork_pb
 	$(BIN)/python -m grpc_tools.protoc -Iproto $(call PROTO_OUT,proto/gen)
 

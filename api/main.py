@@ -19,7 +19,6 @@ from api.domain.ids import NewId, make_id
 from api.domain.quotas import Quotas
 from api.domain.usage import Price
 from api.rest import app as rest
-from api.rest.context import Services
 from api.rest.patience import PatientProtocol
 from api.rpc import server as rpc
 from api.services.accounts import AccountService
@@ -48,6 +47,7 @@ from api.services.permissions import PermissionService
 from api.services.projects import ProjectService
 from api.services.publishing import Publishing
 from api.services.quotas import QuotaService
+from api.services.services import Services
 from api.services.stored import StoredService
 from api.services.uploads import UploadService
 from api.services.usage import UsageService
@@ -87,8 +87,11 @@ async def serve(settings: ApiSettings) -> None:
         await parts.prepare()
         server = await rpc.build(
             leases=parts.leases,
+            services=parts.services,
+            new_request_id=partial(new_id, "req_"),
             worker_token=settings.worker_token.get_secret_value(),
             address=f"{settings.grpc_host}:{settings.grpc_port}",
+            tls=tls_of(settings),
         )
         await server.start()
         stack.push_async_callback(server.stop, GRACE_SECONDS)
@@ -159,6 +162,7 @@ class Parts:
             ),
             models=models,
             graders=graders,
+            asking=asking,
             batches=BatchService(audit=audit, quotas=quotas, wakes=nudges.batched, **shared),
             evals=evals_of(shared, audit=audit, graders=graders, models=models, wakes=nudges.evaluated),
             health=HealthService(database=database, blobs=blobs, replicas=replicas),
@@ -210,6 +214,14 @@ class Parts:
             organization=self.settings.organization, key=self.settings.bootstrap_key.get_secret_value()
         )
         await self.services.models.remember_bases()
+
+
+def tls_of(settings: ApiSettings) -> rpc.Tls | None:
+    if settings.grpc_certificate is None or settings.grpc_key is None:
+        return None
+    return rpc.Tls(
+        certificate=settings.grpc_certificate, key=settings.grpc_key, client_ca=settings.grpc_client_ca
+    )
 
 
 def blobs_of(settings: ApiSettings) -> Blobs:

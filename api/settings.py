@@ -1,5 +1,7 @@
 """The control plane's settings: `TUNINGFORK_API_*` in the environment, read once at start."""
 
+from pathlib import Path
+
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -31,6 +33,13 @@ class ApiSettings(BaseSettings):
     port: int = 8000
     grpc_host: str = "127.0.0.1"
     grpc_port: int = 8001
+    grpc_certificate: Path | None = Field(
+        default=None, description="PEM; with grpc_key: TLS on the gRPC port"
+    )
+    grpc_key: Path | None = None
+    grpc_client_ca: Path | None = Field(
+        default=None, description="PEM; clients must show a certificate of it"
+    )
     database_url: SecretStr
     s3_endpoint: str = Field(description="host:port, without a scheme")
     s3_access_key: str

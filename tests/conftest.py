@@ -10,4 +10,5 @@ pytest_plugins = [
     "tests.support.app",
     "tests.support.live",
     "tests.support.tiny_model",
+    "tests.support.wires",
 ]

@@ -25,10 +25,10 @@ from api.rest import (
     usage_routes,
     webhooks_routes,
 )
-from api.rest.context import Services
 from api.rest.edges import BodyLimit, RequestEdge
 from api.rest.idempotency import Idempotency
 from api.rest.patience import SECONDS, Patience
+from api.services.services import Services
 
 
 def build(

@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from api.domain.errors import invalid
 from api.domain.keys import Caller
 from api.domain.limits import Usage
-from api.rest.context import Services
+from api.services.services import Services
 from serving.gateway.proxy import Target
 from serving.gateway.usage import Tokens, guess, larger, tokens_of
 

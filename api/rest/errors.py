@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from api.domain.errors import ErrorKind, ServiceError
+from api.forms.words import path_of, worded
 from serving.gateway.proxy import ReplicaAwayError
 from serving.gateway.requests import RequestError
 
@@ -132,31 +133,3 @@ async def on_invalid_body(request: Request, error: Exception) -> JSONResponse:
     param = "" if first["type"] == "json_invalid" else path_of(first["loc"])
     message, code = worded(first, param)
     return envelope(400, message, param=param or None, code=code, path=request.url.path)
-
-
-def worded(found: Mapping[str, Any], param: str) -> tuple[str, str]:
-    """What is wrong and what is wanted, and OpenAI's code for it."""
-    match found["type"]:
-        case "json_invalid":
-            return "We could not parse the JSON body of your request: it is not valid JSON.", "invalid_json"
-        case "missing":
-            return f"Missing required parameter: '{param}'.", "missing_required_parameter"
-        case "extra_forbidden":
-            return f"Unknown parameter: '{param}'. Remove it from the request.", "unknown_parameter"
-        case "invalid_value":
-            return f"Invalid '{param}': {found['msg']}", "invalid_value"
-    code = "invalid_type" if found["type"].endswith(("_type", "_parsing")) else "invalid_value"
-    return f"Invalid '{param}': {found['msg']} (given: {shown(found.get('input'))}).", code
-
-
-def shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:60] + "…"
-
-
-def path_of(location: Sequence[int | str]) -> str:
-    """`("body", "method", "type")` is `method.type`; list positions stand in brackets."""
-    path = ""
-    for part in location[1:]:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
-    return path

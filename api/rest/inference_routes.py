@@ -19,8 +19,9 @@ from api.forms.inference import (
 )
 from api.forms.jobs import check_metadata
 from api.rest.asking import Meter, admitted, answered, event_stream, json_object, model_name
-from api.rest.context import CallerDep, Services, ServicesDep
+from api.rest.context import CallerDep, ServicesDep
 from api.rest.document import answers, shown
+from api.services.services import Services
 from serving.gateway import proxy
 from serving.gateway.assembly import ChatAssembly
 from serving.gateway.proxy import Target

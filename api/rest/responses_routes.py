@@ -21,9 +21,10 @@ from api.forms.inference import (
 from api.forms.jobs import check_metadata
 from api.forms.wire import Deleted
 from api.rest.asking import admitted, answered, event_stream, json_object, model_name, unless_gone
-from api.rest.context import CallerDep, Services, ServicesDep
+from api.rest.context import CallerDep, ServicesDep
 from api.rest.document import answers, shown
 from api.rest.stored_routes import listed
+from api.services.services import Services
 from serving.gateway import proxy
 from serving.gateway.compaction import compacted, compaction_request
 from serving.gateway.replay import events_of

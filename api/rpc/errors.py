@@ -1,62 +1,59 @@
-"""Every kind of error to its gRPC status, and the interceptor that applies it."""
+"""Every kind of error to its gRPC status, with OpenAI's type, code and param in the details."""
 
-import hmac
-import logging
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, cast
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn
 
 import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc.status_pb2 import Status
+from tuningfork.v1.errors_pb2 import ErrorDetail
 
 from api.domain.errors import ErrorKind, ServiceError
+from serving.gateway.proxy import ReplicaAwayError
+from serving.gateway.requests import RequestError
 
-STATUS: Final[Mapping[ErrorKind, grpc.StatusCode]] = {
-    ErrorKind.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
-    ErrorKind.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
-    ErrorKind.FORBIDDEN: grpc.StatusCode.PERMISSION_DENIED,
-    ErrorKind.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
-    ErrorKind.CONFLICT: grpc.StatusCode.ABORTED,
-    ErrorKind.TOO_LARGE: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    ErrorKind.RATE_LIMITED: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    ErrorKind.OVER_QUOTA: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    ErrorKind.STALE_ATTEMPT: grpc.StatusCode.FAILED_PRECONDITION,
-    ErrorKind.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+INVALID: Final = "invalid_request_error"
+SERVER: Final = "server_error"
+STATUS: Final[Mapping[ErrorKind, tuple[grpc.StatusCode, str]]] = {
+    ErrorKind.INVALID: (grpc.StatusCode.INVALID_ARGUMENT, INVALID),
+    ErrorKind.UNAUTHENTICATED: (grpc.StatusCode.UNAUTHENTICATED, INVALID),
+    ErrorKind.FORBIDDEN: (grpc.StatusCode.PERMISSION_DENIED, INVALID),
+    ErrorKind.NOT_FOUND: (grpc.StatusCode.NOT_FOUND, INVALID),
+    ErrorKind.CONFLICT: (grpc.StatusCode.ABORTED, INVALID),
+    ErrorKind.TOO_LARGE: (grpc.StatusCode.RESOURCE_EXHAUSTED, INVALID),
+    ErrorKind.RATE_LIMITED: (grpc.StatusCode.RESOURCE_EXHAUSTED, "rate_limit_error"),
+    ErrorKind.OVER_QUOTA: (grpc.StatusCode.RESOURCE_EXHAUSTED, "insufficient_quota"),
+    ErrorKind.STALE_ATTEMPT: (grpc.StatusCode.FAILED_PRECONDITION, INVALID),
+    ErrorKind.UNAVAILABLE: (grpc.StatusCode.UNAVAILABLE, SERVER),
 }
-
-log = logging.getLogger("tuningfork.rpc")
-Handler = Callable[[Any, Any], Awaitable[Any]]
-
-
-class EngineCalls(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Lets only workers call the engine service and turns errors into statuses."""
-
-    def __init__(self, *, worker_token: str) -> None:
-        self._expected = f"Bearer {worker_token}".encode()
-
-    async def intercept_service(self, continuation: Any, details: Any) -> Any:
-        handler = await continuation(details)
-        if handler is None or not details.method.startswith("/tuningfork_pb."):
-            return handler
-        shown = dict(details.invocation_metadata).get("authorization", "")
-        allowed = hmac.compare_digest(str(shown).encode(), self._expected)
-        inner = translated(handler.unary_unary) if allowed else refuse
-        return grpc.unary_unary_rpc_method_handler(
-            inner,
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
+DETAILS: Final = "grpc-status-details-bin"
+AWAY: Final = "The model is not being served right now. Please try again."
 
 
-async def refuse(_request: Any, context: Any) -> Any:
-    await context.abort(grpc.StatusCode.UNAUTHENTICATED, "wrong worker token")
+def told(error: Exception) -> tuple[grpc.StatusCode, ErrorDetail]:
+    """What a caller may know of it. Anything unforeseen is an internal error without a word of its own."""
+    match error:
+        case ServiceError():
+            status, type = STATUS[error.kind]
+            return status, ErrorDetail(message=error.message, type=type, param=error.param, code=error.code)
+        case RequestError():
+            return grpc.StatusCode.INVALID_ARGUMENT, ErrorDetail(
+                message=error.message, type=INVALID, param=error.param, code=error.code
+            )
+        case ReplicaAwayError():
+            return grpc.StatusCode.UNAVAILABLE, ErrorDetail(message=AWAY, type=SERVER)
+        case _:
+            message = "The server had an error while processing your request. Its log names the request's id."
+            return grpc.StatusCode.INTERNAL, ErrorDetail(message=message, type=SERVER)
 
 
-def translated(inner: Handler) -> Handler:
-    async def call(request: Any, context: Any) -> Any:
-        try:
-            return await inner(request, context)
-        except ServiceError as error:
-            await context.abort(STATUS[error.kind], error.message)
-        except ValueError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-
-    return cast(Handler, call)
+async def abort(context: Any, error: Exception, *, request_id: str) -> NoReturn:
+    code, detail = told(error)
+    packed = AnyMessage()
+    packed.Pack(detail)
+    status = Status(code=code.value[0], message=detail.message, details=[packed])
+    trailing = [("x-request-id", request_id), (DETAILS, status.SerializeToString())]
+    if isinstance(error, ServiceError) and error.retry_after_seconds is not None:
+        trailing.append(("retry-after-ms", str(round(error.retry_after_seconds * 1000))))
+    await context.abort(code, detail.message, trailing_metadata=tuple(trailing))
+    raise AssertionError("abort raises")

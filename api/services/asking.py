@@ -1,16 +1,19 @@
 """Asks a model on a caller's behalf from inside the service: with the caller's rights, limits and accounts."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
+
+import orjson
 
 from api.domain.keys import Caller
 from api.domain.limits import Usage
 from api.services.limits import LimitService
 from api.services.models import ModelService
 from serving.gateway import proxy
+from serving.gateway.proxy import ReplicaAwayError, Target
 from serving.gateway.requests import chat_request
 from serving.gateway.responses import fed_back, input_items, responses_request
-from serving.gateway.usage import guess, tokens_of
+from serving.gateway.usage import Tokens, guess, larger, tokens_of
 
 CHAT = "/v1/chat/completions"
 RESPONSES = "/v1/responses"
@@ -26,6 +29,24 @@ class Asking:
         fields = chat_request(request)
         return await self._ask(caller, CHAT, fields["model"], fields, priority=priority)
 
+    async def stream_chat(
+        self, caller: Caller, request: Mapping[str, Any]
+    ) -> AsyncIterator[Mapping[str, Any]]:
+        """The answer's chunks; the last of them counts the tokens. Leaving early ends the replica's work too."""
+        fields = chat_request(request)
+        target = await self._models.served(caller, fields["model"])
+        await self._limits.admit(caller, base_model=target.base_model, tokens=guess(fields))
+        asked = {**fields, "stream": True, "stream_options": {"include_usage": True}}
+        tokens = Tokens()
+        try:
+            async for frame in await proxy.open_stream(target, CHAT, asked):
+                event = event_of(frame)
+                if event is not None:
+                    tokens = larger(tokens, tokens_of(event))
+                    yield event
+        finally:
+            await self._settle(caller, target, tokens)
+
     async def respond(
         self, caller: Caller, request: Mapping[str, Any], *, priority: int = 0
     ) -> dict[str, Any]:
@@ -40,11 +61,24 @@ class Asking:
         target = await self._models.served(caller, model, priority=priority)
         await self._limits.admit(caller, base_model=target.base_model, tokens=guess(fields))
         reply = await proxy.complete(target, path, fields)
-        tokens = tokens_of(reply)
+        await self._settle(caller, target, tokens_of(reply))
+        return reply
+
+    async def _settle(self, caller: Caller, target: Target, tokens: Tokens) -> None:
         await self._limits.settle(
             caller,
             base_model=target.base_model,
             model=target.public_name,
             usage=Usage(input_tokens=tokens.input, output_tokens=tokens.output),
         )
-        return reply
+
+
+def event_of(frame: bytes) -> Mapping[str, Any] | None:
+    """None for the mark of the end. Raises ReplicaAwayError when the answer broke off."""
+    data = frame.partition(b"data: ")[2]
+    if not data.startswith(b"{"):
+        return None
+    event: Mapping[str, Any] = orjson.loads(data)
+    if "error" in event:
+        raise ReplicaAwayError
+    return event

@@ -1,13 +1,14 @@
 """Fine-tuning jobs as their owners see them: create, read, pause, resume, cancel. What happens to them is other modules' work."""
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Final
 
 from api.domain.checkpoints import Checkpoint
 from api.domain.errors import ServiceError, invalid, not_found
 from api.domain.events import JobEvent
 from api.domain.ids import NewId
-from api.domain.jobs import Job, JobStatus, NewJob, ReinforcementMethod
+from api.domain.jobs import TERMINAL, Job, JobStatus, NewJob, ReinforcementMethod
 from api.domain.keys import Caller
 from api.domain.pages import Page
 from api.services.audit import AuditLog
@@ -18,6 +19,8 @@ from api.store import files, idempotency, job_events, jobs, models
 from api.store.database import Connection, Database
 
 MAX_SEED: Final = 2_147_483_647
+WATCH_SECONDS: Final = 0.5
+WATCH_PAGE: Final = 1000
 
 
 class JobService:
@@ -160,6 +163,32 @@ class JobService:
             return await job_events.page(
                 connection, project_id=caller.project_id, job_id=job_id, after=after, limit=limit
             )
+
+    async def watch(self, caller: Caller, job_id: str, *, after: str | None) -> AsyncIterator[JobEvent]:
+        """Oldest first, each once, as they are written; until the job is over and all has been told.
+
+        A job's events are numbered under the lock of its row, so none can turn up behind one that was told.
+        """
+        async with self._database.tenant(caller.project_id) as connection:
+            await self._owned(connection, caller, job_id)
+            last = await job_events.sequence_of(
+                connection, project_id=caller.project_id, job_id=job_id, event_id=after
+            )
+        if last is None:
+            raise invalid(f"Job {job_id} has no event {after}.", param="after_event_id")
+        while True:
+            async with self._database.tenant(caller.project_id) as connection:
+                job = await self._owned(connection, caller, job_id)
+                found = await job_events.later(
+                    connection, project_id=caller.project_id, job_id=job_id, after=last, limit=WATCH_PAGE
+                )
+            for sequence, event in found:
+                yield event
+                last = sequence
+            if job.status in TERMINAL and not found:
+                return
+            if not found:
+                await asyncio.sleep(WATCH_SECONDS)
 
     async def checkpoints(
         self, caller: Caller, job_id: str, *, after: str | None, limit: int

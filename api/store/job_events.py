@@ -7,7 +7,7 @@ from psycopg.types.json import Jsonb
 
 from api.domain.events import EventLevel, EventType, JobEvent
 from api.domain.pages import Page
-from api.store.database import Connection, Row, execute, fetch, queries
+from api.store.database import Connection, Row, execute, fetch, fetch_one, queries
 
 
 def event_from(row: Row) -> JobEvent:
@@ -56,6 +56,33 @@ async def page(
         limit=limit + 1,
     )
     return Page(items=[event_from(row) for row in rows[:limit]], has_more=len(rows) > limit)
+
+
+async def sequence_of(
+    connection: Connection, *, project_id: str, job_id: str, event_id: str | None
+) -> int | None:
+    """Where an event stands; 0, before all of them, for none. None when the job has no such event."""
+    if event_id is None:
+        return 0
+    row = await fetch_one(
+        connection, queries("jobs")["event_sequence"], project_id=project_id, job_id=job_id, id=event_id
+    )
+    return int(row["sequence"]) if row else None
+
+
+async def later(
+    connection: Connection, *, project_id: str, job_id: str, after: int, limit: int
+) -> list[tuple[int, JobEvent]]:
+    """Oldest first."""
+    rows = await fetch(
+        connection,
+        queries("jobs")["later_events"],
+        project_id=project_id,
+        job_id=job_id,
+        after=after,
+        limit=limit,
+    )
+    return [(row["sequence"], event_from(row)) for row in rows]
 
 
 async def metrics(connection: Connection, *, job_id: str) -> list[Mapping[str, Any]]:

@@ -158,5 +158,15 @@ where job_id = %(job_id)s and project_id = %(project_id)s
 order by sequence desc
 limit %(limit)s
 
+-- name: later_events
+select * from job_event
+where job_id = %(job_id)s and project_id = %(project_id)s and sequence > %(after)s
+order by sequence
+limit %(limit)s
+
+-- name: event_sequence
+select sequence from job_event
+where job_id = %(job_id)s and project_id = %(project_id)s and id = %(id)s
+
 -- name: metrics
 select data from job_event where job_id = %(job_id)s and type = 'metrics' order by sequence

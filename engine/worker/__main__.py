@@ -7,7 +7,7 @@ import signal
 from typing import Final
 
 from engine.settings import EngineSettings, trainer_environment
-from engine.worker.control_plane import ControlPlane
+from engine.worker.control_plane import ControlPlane, credentials
 from engine.worker.session import Session
 from engine.worker.trainer_process import TrainerDiedError, TrainerProcess
 from engine.worker.transfers import Transfers
@@ -36,6 +36,7 @@ async def work(settings: EngineSettings) -> None:
         token=settings.worker_token.get_secret_value(),
         engine_id=settings.engine_id,
         base_model=settings.base_model,
+        tls=credentials(ca=settings.control_plane_ca, certificate=settings.certificate, key=settings.key),
     )
     transfers = Transfers()
     pause = FIRST_PAUSE_SECONDS

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -57,13 +58,20 @@ class Orders:
 
 
 class ControlPlane:
-    def __init__(self, *, address: str, token: str, engine_id: str, base_model: str) -> None:
+    def __init__(
+        self, *, address: str, token: str, engine_id: str, base_model: str, tls: Any | None = None
+    ) -> None:
+        """`tls`: channel credentials, or None for plain text."""
         options = [
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             ("grpc.keepalive_time_ms", 30_000),
             ("grpc.max_reconnect_backoff_ms", 2_000),
         ]
-        self._channel = grpc.aio.insecure_channel(address, options=options)
+        self._channel = (
+            grpc.aio.insecure_channel(address, options=options)
+            if tls is None
+            else grpc.aio.secure_channel(address, tls, options=options)
+        )
         self._stub = engine_pb2_grpc.EngineServiceStub(self._channel)
         self._metadata = (("authorization", f"Bearer {token}"),)
         self._engine_id, self._base_model = engine_id, base_model
@@ -106,6 +114,17 @@ class ControlPlane:
 
     async def _call(self, method: Any, request: Any, *, seconds: float = CALL_SECONDS) -> Any:
         return await translated(method(request, timeout=seconds, metadata=self._metadata))
+
+
+def credentials(*, ca: Path | None, certificate: Path | None, key: Path | None) -> Any | None:
+    """None without a CA. Raises OSError for a file that cannot be read."""
+    if ca is None:
+        return None
+    return grpc.ssl_channel_credentials(
+        root_certificates=ca.read_bytes(),
+        private_key=key.read_bytes() if key else None,
+        certificate_chain=certificate.read_bytes() if certificate else None,
+    )
 
 
 async def translated(call: Awaitable[T]) -> T:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any, Final, cast
 
 from api.rest import app as rest
-from api.rest.context import Services
+from api.services.services import Services
 from tests.support.openai_operations import OPENAI, operations
 
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "compatibility.md"

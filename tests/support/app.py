@@ -12,7 +12,6 @@ import pytest_asyncio
 from api.domain.ids import make_id
 from api.domain.usage import Price
 from api.rest import app as rest
-from api.rest.context import Services
 from api.services.accounts import AccountService
 from api.services.asking import Asking
 from api.services.audit import AuditLog
@@ -28,6 +27,7 @@ from api.services.models import ModelService
 from api.services.outbound import Outbound
 from api.services.permissions import PermissionService
 from api.services.projects import ProjectService
+from api.services.services import Services
 from api.services.stored import StoredService
 from api.services.uploads import UploadService
 from api.services.usage import UsageService
@@ -80,7 +80,8 @@ def services_over(
         default_requests=requests_a_minute,
         default_tokens=tokens_a_minute,
     )
-    graders = GraderService(models=models, asking=Asking(models=models, limits=limits), sandbox=Sandbox())
+    asking = Asking(models=models, limits=limits)
+    graders = GraderService(models=models, asking=asking, sandbox=Sandbox())
     return Services(
         keys=world.keys,
         files=world.files,
@@ -88,6 +89,7 @@ def services_over(
         jobs=world.jobs,
         models=models,
         graders=graders,
+        asking=asking,
         batches=BatchService(audit=audit, quotas=world.quotas, wakes=Wakeup(), **shared),
         evals=EvalService(
             audit=audit,

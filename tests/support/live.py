@@ -14,8 +14,8 @@ import uvicorn
 
 from api.domain.ids import make_id
 from api.rest import app as rest
-from api.rest.context import Services
 from api.services.outbound import Outbound, OutboundError
+from api.services.services import Services
 from api.store.database import Database
 from deploy.embedded import object_store
 from deploy.embedded.ports import free_port

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from api.rest import app as rest
-from api.rest.context import Services
+from api.services.services import Services
 from tests.support.openai_operations import OPENAI, PROJECT, operations
 
 OUR_NAME = re.compile(r"[a-z]+(?:[A-Z][a-zA-Z]+|(?:-[a-z]+)+)")
