@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.domain.batches import ENDPOINTS, Batch, NewBatch
 from api.rest.context import CallerDep, ServicesDep
+from api.rest.document import answers
 from api.rest.jobs_schemas import small_metadata
 from api.rest.uploads_schemas import ExpiresAfterBody
 from api.rest.wire import IdentifiedList, ListObject, unix, unix_or_none
@@ -79,7 +80,7 @@ class BatchObject(BaseModel):
     metadata: Mapping[str, str] | None
 
 
-@router.post("", operation_id="createBatch")
+@router.post("", operation_id="createBatch", responses=answers(404))
 async def create(body: BatchBody, caller: CallerDep, services: ServicesDep) -> BatchObject:
     new = NewBatch(
         endpoint=body.endpoint,
