@@ -1,7 +1,9 @@
 """Rows of stored chat completions and responses."""
 
+import json
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from psycopg.types.json import Jsonb
 
@@ -9,6 +11,15 @@ from api.domain.evals import Filters
 from api.domain.pages import Order, Page
 from api.domain.stored import StoredCompletion, StoredResponse
 from api.store.database import Connection, Row, execute, fetch, fetch_one, queries
+
+NUL: Final = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+
+
+def said(value: Any) -> Jsonb:
+    """What was said to a model or by it, where NUL stands as U+FFFD: Postgres takes none, and refusing it here would
+    break off a stream whose tokens are spent.
+    """
+    return Jsonb(value, dumps=lambda found: NUL.sub(r"\1\\ufffd", json.dumps(found)))
 
 
 def completion_from(row: Row) -> StoredCompletion:
@@ -28,8 +39,8 @@ async def insert_completion(connection: Connection, *, project_id: str, completi
         id=completion.id,
         project_id=project_id,
         model=completion.model,
-        messages=Jsonb(list(completion.messages)),
-        answer=Jsonb(dict(completion.answer)),
+        messages=said(list(completion.messages)),
+        answer=said(dict(completion.answer)),
         metadata=Jsonb(dict(completion.metadata)),
     )
 
@@ -99,9 +110,9 @@ async def insert_response(
         queries("stored")["insert_response"],
         id=response_id,
         project_id=project_id,
-        items=Jsonb(list(items)),
+        items=said(list(items)),
         own_items=own_items,
-        answer=Jsonb(dict(answer)),
+        answer=said(dict(answer)),
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 RESULTS: Final = Path(__file__).with_name("results.json")
-REFUSING: Final = frozenset({"createEmbedding"})  # the answer that they are tested for is a refusal
+REFUSING: Final = frozenset({"createEmbedding", "cancelResponse"})  # their tests want the refusal
 Json = dict[str, Any]
 
 

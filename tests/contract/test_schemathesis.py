@@ -71,7 +71,9 @@ def ran(live: Live, folder: Path, *options: str) -> int:
     assert result.returncode == 0, result.stdout[-12_000:] + result.stderr[-2000:]
     still = httpx.get(f"{live.url}/v1/models", headers={"Authorization": f"Bearer {live.api_key}"})
     assert still.status_code == 200, "its key was taken away: what came after was not tested"
-    return int(json.loads(report.read_text())["test_cases"]["generated"])
+    cases = int(json.loads(report.read_text())["test_cases"]["generated"])
+    print(f"{cases} cases without a fault")
+    return cases
 
 
 def remember(live: Live, report: dict[str, Any]) -> None:
