@@ -11,6 +11,7 @@ from api.forms.jobs import small_metadata
 from api.forms.uploads import ExpiresAfterBody
 from api.forms.wire import IdentifiedList, ListObject, unix, unix_or_none
 from api.rest.context import CallerDep, OnceDep, ServicesDep
+from api.rest.document import answers
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 
@@ -79,7 +80,7 @@ class BatchObject(BaseModel):
     metadata: Mapping[str, str] | None
 
 
-@router.post("", operation_id="createBatch")
+@router.post("", operation_id="createBatch", responses=answers(429))
 async def create(body: BatchBody, caller: CallerDep, services: ServicesDep, once: OnceDep) -> BatchObject:
     new = NewBatch(
         endpoint=body.endpoint,
