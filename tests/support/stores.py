@@ -24,6 +24,7 @@ from api.services.jobs import JobService
 from api.services.keys import KeyService
 from api.services.leases import LeaseService
 from api.services.limits import LimitService
+from api.services.metering import Metering
 from api.services.models import ModelService
 from api.services.quotas import QuotaService
 from api.services.validation import Validation
@@ -128,7 +129,12 @@ def graders_over(database: Database, blobs: Blobs, audit: AuditLog) -> GraderSer
     replicas = Replicas([ReplicaClient(base_model=BASE, url="http://127.0.0.1:9", api_key="nobody")])
     models = ModelService(database=database, blobs=blobs, audit=audit, replicas=replicas, salt_key="salt")
     limits = LimitService(
-        database=database, audit=audit, base_models=[BASE], default_requests=5, default_tokens=1000
+        database=database,
+        audit=audit,
+        metering=Metering(database=database),
+        base_models=[BASE],
+        default_requests=5,
+        default_tokens=1000,
     )
     return GraderService(models=models, asking=Asking(models=models, limits=limits), sandbox=Sandbox())
 
