@@ -118,10 +118,13 @@ MULTI: Final = form(
 )
 
 
+GRADER: Final[Json] = {"anyOf": [*SINGLE, MULTI]}
+
+
 class ValidateBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    grader: Annotated[Any, Field(json_schema_extra={"anyOf": [*SINGLE, MULTI]})]
+    grader: Annotated[Any, Field(json_schema_extra=GRADER)]
 
 
 class RunBody(ValidateBody):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, assert_never
 
-from pydantic import AfterValidator, BaseModel, model_serializer, model_validator
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from api.domain.errors import invalid
 from api.domain.jobs import (
@@ -17,10 +17,32 @@ from api.domain.jobs import (
     SupervisedMethod,
 )
 from api.forms.checks import Strict, above_or_auto, shown_above, shown_whole, whole_or_auto, wrong
+from api.forms.graders import GRADER
+from api.forms.wire import Json, WhereThere
 from engine.contract.grader_forms import GraderFormError, grader_from, grader_to
 
 MOST_STEPS: Final = 1_000_000
-MAX_SCHEMA_NAME: Final = 64
+WRAPPED: Final[Json] = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "schema": {"type": "object"}},
+    "required": ["name", "schema"],
+}
+FORMAT: Final[Json] = {
+    "anyOf": [
+        {
+            "type": "object",
+            "properties": {"type": {"enum": ["json_schema"]}, "json_schema": WRAPPED},
+            "required": ["type", "json_schema"],
+        },
+        {
+            "type": "object",
+            "properties": {"type": {"enum": ["text"]}},
+            "required": ["type"],
+            "additionalProperties": False,
+        },
+        {"type": "null"},
+    ]
+}
 
 
 class HyperparametersBody(Strict):
@@ -61,9 +83,11 @@ def schema_format(value: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 class ReinforcementBody(Strict):
-    grader: dict[str, Any]
+    grader: Annotated[dict[str, Any], Field(json_schema_extra=GRADER)]
     hyperparameters: ReinforcementHyperparametersBody | None = None
-    response_format: Annotated[dict[str, Any] | None, AfterValidator(schema_format)] = None
+    response_format: Annotated[
+        dict[str, Any] | None, AfterValidator(schema_format), Field(json_schema_extra=FORMAT)
+    ] = None
 
 
 class MethodBody(Strict):
@@ -152,13 +176,9 @@ class MethodObject(BaseModel):
     """Only the field that `type` names is there."""
 
     type: Literal["supervised", "dpo", "reinforcement"]
-    supervised: SupervisedObject | None = None
-    dpo: DpoObject | None = None
-    reinforcement: ReinforcementObject | None = None
-
-    @model_serializer(mode="wrap")
-    def only_the_named(self, inner: Any) -> dict[str, Any]:
-        return {name: value for name, value in inner(self).items() if value is not None}
+    supervised: Annotated[SupervisedObject | None, WhereThere] = None
+    dpo: Annotated[DpoObject | None, WhereThere] = None
+    reinforcement: Annotated[ReinforcementObject | None, WhereThere] = None
 
 
 def method_object(method: Method) -> MethodObject:

@@ -2,12 +2,18 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
+
+from api.domain.pages import Page
 
 T = TypeVar("T", bound=BaseModel)
 Json = dict[str, Any]
+
+
+# For a field that is left out where it has nothing to tell: null would tell something else.
+WhereThere: Final = Field(exclude_if=lambda value: value is None)
 
 
 def unix(moment: datetime) -> int:
@@ -32,6 +38,17 @@ class IdentifiedList(PagedList[T], Generic[T]):
 
     first_id: str | None
     last_id: str | None
+
+
+def listed(page: Page[Any], data: Sequence[T]) -> IdentifiedList[T]:
+    """`data` shows the items of the page; each has an id."""
+    ids = [item.id for item in data]  # type: ignore[attr-defined]
+    return IdentifiedList(
+        data=data,
+        has_more=page.has_more,
+        first_id=ids[0] if ids else None,
+        last_id=ids[-1] if ids else None,
+    )
 
 
 class Deleted(BaseModel):

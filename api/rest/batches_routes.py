@@ -80,7 +80,7 @@ class BatchObject(BaseModel):
     metadata: Mapping[str, str] | None
 
 
-@router.post("", operation_id="createBatch", responses=answers(404))
+@router.post("", operation_id="createBatch", responses=answers(404, 429))
 async def create(body: BatchBody, caller: CallerDep, services: ServicesDep, once: OnceDep) -> BatchObject:
     new = NewBatch(
         endpoint=body.endpoint,

@@ -145,7 +145,8 @@ def add_links(paths: Mapping[str, Mapping[str, Json]]) -> None:
             for operation in operations.values():
                 name = str(operation["operationId"])
                 link = {"operationId": name, "parameters": {**known, found[1]: "$response.body#/id"}}
-                maker["responses"]["200"].setdefault("links", {})[name] = link
+                made = next(reply for status, reply in maker["responses"].items() if int(status) < 300)
+                made.setdefault("links", {})[name] = link
 
 
 def shown(model: Any, *, streams: bool = False) -> dict[int | str, Json]:

@@ -12,7 +12,7 @@ from api.domain.pages import Order
 from api.forms.files import FileObject, file_object
 from api.forms.wire import Deleted, IdentifiedList
 from api.rest.context import CallerDep, ServicesDep
-from api.rest.document import bytes_of, form
+from api.rest.document import answers, bytes_of, form
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 MAX_NAME: Final = 255
@@ -27,7 +27,7 @@ FORM: Final = form(
 )
 
 
-@router.post("", operation_id="createFile", openapi_extra=FORM)
+@router.post("", operation_id="createFile", responses=answers(429), openapi_extra=FORM)
 async def create(request: Request, caller: CallerDep, services: ServicesDep) -> FileObject:
     async with request.form(max_files=1, max_fields=8) as form:
         upload = uploaded(form)

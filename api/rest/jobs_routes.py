@@ -17,13 +17,14 @@ from api.forms.jobs import (
 )
 from api.forms.wire import IdentifiedList, PagedList
 from api.rest.context import CallerDep, OnceDep, ServicesDep
+from api.rest.document import answers
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
 METADATA_FILTER: Final = re.compile(r"metadata\[(.*)\]")
 Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
-@router.post("", operation_id="createFineTuningJob")
+@router.post("", operation_id="createFineTuningJob", responses=answers(429))
 async def create(body: CreateJobBody, caller: CallerDep, services: ServicesDep, once: OnceDep) -> JobObject:
     return job_object(await services.jobs.create(caller, new_job(body), once=once))
 

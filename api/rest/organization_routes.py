@@ -1,13 +1,10 @@
 """`/v1/organization`: projects, service accounts, keys, members and the audit log. Each needs the scope `admin`."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel
 
 from api.domain.keys import SCOPES_OF, Role, Scope
-from api.domain.pages import Page
 from api.forms.organization import (
     AccountBody,
     AccountChangeBody,
@@ -33,23 +30,12 @@ from api.forms.organization import (
     new_key_object,
     project_object,
 )
-from api.forms.wire import Deleted, IdentifiedList
+from api.forms.wire import Deleted, IdentifiedList, listed
 from api.rest.context import CallerDep, ServicesDep
 
 router = APIRouter(prefix="/v1/organization", tags=["organization"])
 Limit = Annotated[int, Query(ge=1, le=100)]
-Named = TypeVar("Named", bound=BaseModel)
 MEMBERS_SCOPES = SCOPES_OF[Role.MEMBER]
-
-
-def listed(page: Page[Any], data: Sequence[Named]) -> IdentifiedList[Named]:
-    ids = [item.id for item in data]  # type: ignore[attr-defined]
-    return IdentifiedList(
-        data=data,
-        has_more=page.has_more,
-        first_id=ids[0] if ids else None,
-        last_id=ids[-1] if ids else None,
-    )
 
 
 @router.post("/projects", operation_id="create-project")

@@ -16,13 +16,13 @@ from api.forms.uploads import (
     upload_object,
 )
 from api.rest.context import CallerDep, ServicesDep
-from api.rest.document import form
+from api.rest.document import answers, form
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 PART: Final = form({"data": {"type": "string", "format": "binary"}}, required=["data"])
 
 
-@router.post("", operation_id="createUpload")
+@router.post("", operation_id="createUpload", responses=answers(429))
 async def create(body: UploadBody, caller: CallerDep, services: ServicesDep) -> UploadObject:
     new = NewUpload(
         filename=body.filename,

@@ -1,19 +1,29 @@
 """`/v1/organization/usage/*` and `/v1/organization/costs`, as OpenAI's admin API has them."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Query
 
 from api.domain.errors import invalid
-from api.domain.usage import SECONDS, Cost, Span, UsageBucket, UsageFilter, Width, span
-from api.forms.wire import unix
+from api.domain.usage import SECONDS, Span, UsageFilter, Width, span
+from api.forms.usage import (
+    PAGE,
+    BucketPage,
+    CompletionsResult,
+    CostResult,
+    NoResult,
+    TrainingResult,
+    bucket_page,
+    completions_result,
+    cost_result,
+    training_result,
+)
 from api.rest.context import CallerDep, ServicesDep
 from api.services.usage import check
 
 router = APIRouter(prefix="/v1/organization", tags=["organization"])
-PAGE: Final = "page_"
 # By the width of a bucket: how many come at once, and how many may.
 LIMITS: Final[Mapping[Width, tuple[int, int]]] = {"1m": (60, 1_440), "1h": (24, 168), "1d": (7, 31)}
 COST_LIMITS: Final = (7, 180)
@@ -39,7 +49,7 @@ TrainedBy = Annotated[list[Literal["project_id", "model"]] | None, Query(alias="
 CostBy = Annotated[list[Literal["project_id", "api_key_id", "line_item"]] | None, Query(alias="group_by[]")]
 
 
-@router.get("/usage/completions")
+@router.get("/usage/completions", operation_id="usage-completions")
 async def completions(
     caller: CallerDep,
     services: ServicesDep,
@@ -52,15 +62,15 @@ async def completions(
     api_key_ids: Keys = None,
     limit: Limit = None,
     page: str | None = None,
-) -> dict[str, Any]:
+) -> BucketPage[CompletionsResult]:
     """All that models were asked: chat, completions, responses, messages and batches."""
     over = span_of(start_time, end_time, SECONDS[bucket_width], LIMITS[bucket_width], limit, page)
     wanted = UsageFilter(group_by=group_by or (), projects=project_ids, models=models, keys=api_key_ids)
     found = await services.usage.added_up(caller, "requests", over, wanted)
-    return page_object(over, found, completions_result)
+    return bucket_page(over, found, completions_result)
 
 
-@router.get("/usage/fine_tuning")
+@router.get("/usage/fine_tuning", operation_id="usage-fine-tuning")
 async def fine_tuning(
     caller: CallerDep,
     services: ServicesDep,
@@ -72,12 +82,12 @@ async def fine_tuning(
     models: Models = None,
     limit: Limit = None,
     page: str | None = None,
-) -> dict[str, Any]:
+) -> BucketPage[TrainingResult]:
     """Ours: tokens that were trained, by the time at which their jobs ended. `model` is the base model."""
     over = span_of(start_time, end_time, SECONDS[bucket_width], LIMITS[bucket_width], limit, page)
     wanted = UsageFilter(group_by=group_by or (), projects=project_ids, models=models)
     found = await services.usage.added_up(caller, "training", over, wanted)
-    return page_object(over, found, training_result)
+    return bucket_page(over, found, training_result)
 
 
 async def not_served(
@@ -87,18 +97,20 @@ async def not_served(
     bucket_width: Width = "1d",
     limit: Limit = None,
     page: str | None = None,
-) -> dict[str, Any]:
+) -> BucketPage[NoResult]:
     """Nothing of these kinds is served here, so nothing of them was used: every bucket is empty."""
     over = span_of(start_time, end_time, SECONDS[bucket_width], LIMITS[bucket_width], limit, page)
     check(caller, over)
-    return page_object(over, (), completions_result)
+    return bucket_page(over, (), NoResult.model_validate)
 
 
 for kind in NOT_SERVED:
-    router.add_api_route(f"/usage/{kind}", not_served, methods=["GET"], name=kind)
+    router.add_api_route(
+        f"/usage/{kind}", not_served, methods=["GET"], operation_id=f"usage-{kind.replace('_', '-')}"
+    )
 
 
-@router.get("/costs")
+@router.get("/costs", operation_id="usage-costs")
 async def costs(
     caller: CallerDep,
     services: ServicesDep,
@@ -110,13 +122,13 @@ async def costs(
     api_key_ids: Keys = None,
     limit: Limit = None,
     page: str | None = None,
-) -> dict[str, Any]:
+) -> BucketPage[CostResult]:
     """By the operator's prices (`TUNINGFORK_API_PRICES`); 0 where there are none."""
     over = span_of(start_time, end_time, SECONDS[bucket_width], COST_LIMITS, limit, page)
     wanted = UsageFilter(group_by=group_by or (), projects=project_ids, keys=api_key_ids)
     found = await services.usage.costs(caller, over, wanted)
     by_item = "line_item" in wanted.group_by
-    return page_object(over, found, lambda cost: cost_result(cost, services.currency, by_item=by_item))
+    return bucket_page(over, found, lambda cost: cost_result(cost, services.currency, by_item=by_item))
 
 
 def span_of(
@@ -133,50 +145,3 @@ def span_of(
         at = int(number)
     end = int(time.time()) + 1 if end is None else end
     return span(first=start, end=end, width=width, limit=limit or usual, page=at)
-
-
-def page_object(over: Span, found: Sequence[Any], result: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-    """Every bucket of the page, also those in which nothing was used."""
-    by_start: dict[int, list[dict[str, Any]]] = {start: [] for start in over.starts}
-    for bucket in found:
-        by_start[unix(bucket.start)].append(result(bucket))
-    data = [
-        {"object": "bucket", "start_time": start, "end_time": start + over.width, "results": results}
-        for start, results in by_start.items()
-    ]
-    following = None if over.following is None else f"{PAGE}{over.following}"
-    return {"object": "page", "data": data, "has_more": following is not None, "next_page": following}
-
-
-def completions_result(bucket: UsageBucket) -> dict[str, Any]:
-    return {
-        "object": "organization.usage.completions.result",
-        "input_tokens": bucket.input_tokens,
-        "output_tokens": bucket.output_tokens,
-        "num_model_requests": bucket.requests,
-        "project_id": bucket.project_id,
-        "api_key_id": bucket.api_key_id,
-        "model": bucket.model,
-    }
-
-
-def training_result(bucket: UsageBucket) -> dict[str, Any]:
-    return {
-        "object": "organization.usage.fine_tuning.result",
-        "trained_tokens": bucket.trained_tokens,
-        "num_jobs": bucket.requests,
-        "project_id": bucket.project_id,
-        "model": bucket.model,
-    }
-
-
-def cost_result(cost: Cost, currency: str, *, by_item: bool) -> dict[str, Any]:
-    return {
-        "object": "organization.costs.result",
-        "amount": {"value": cost.amount, "currency": currency},
-        "project_id": cost.project_id,
-        "api_key_id": cost.api_key_id,
-        "line_item": cost.line_item,
-        "quantity": cost.quantity if by_item else None,
-        "quantity_unit": "tokens" if by_item else None,
-    }

@@ -1,11 +1,14 @@
 """What a model was asked and what it said: as graders see it, and as an output item shows it. Pure."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from api.domain.evals import DataSource, EvalItem, JsonObject
 from engine.graders.template import MissingVariableError, look_up, render
 from serving.gateway.usage import cached_tokens, tokens_of
+
+TOKENS: Final = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens")
+MOST: Final = 2**53
 
 
 def request_of(source: DataSource, item: JsonObject) -> dict[str, Any]:
@@ -88,12 +91,24 @@ def told_of(
     return {
         "input": list(map(shown, asked)) if isinstance(asked, list) else said(asked),
         "output": [{"role": "assistant", "content": text_in(sample)}] if answered else [],
-        "finish_reason": sample.get("finish_reason") if answered else None,
-        "model": sample.get("model") if answered else None,
-        "usage": sample.get("usage") if answered else None,
+        "finish_reason": text_or_none(sample.get("finish_reason")) if answered else None,
+        "model": text_or_none(sample.get("model")) if answered else None,
+        "usage": counts_or_none(sample.get("usage")) if answered else None,
         "error": error,
         **{name: sampling.get(name) for name in ("temperature", "max_completion_tokens", "top_p", "seed")},
     }
+
+
+def text_or_none(value: object) -> str | None:
+    """Samples that items bring along may hold anything."""
+    return value if isinstance(value, str) else None
+
+
+def counts_or_none(value: object) -> dict[str, int] | None:
+    if not isinstance(value, dict):
+        return None
+    found = {name: value.get(name) for name in TOKENS}
+    return {name: count if type(count) is int and 0 <= count < MOST else 0 for name, count in found.items()}
 
 
 def said(asked: object) -> Sequence[dict[str, str]]:

@@ -57,7 +57,8 @@ def ran(live: Live, folder: Path, *options: str) -> int:
     command += ["--header", f"Authorization: Bearer {live.api_key}", "--checks", ",".join(CHECKS)]
     command += ["--continue-on-failure", "--suppress-health-check", "all", "--generation-database", "none"]
     command += ["--output-truncate", "false", "--warnings", "off", "--report-json-path", str(report)]
-    own = {"TUNINGFORK_OWN": json.dumps(live.own), "TUNINGFORK_THERE": json.dumps(live.there)}
+    told = {"OWN": live.own, "KEPT": live.kept, "THERE": live.there}
+    own = {f"TUNINGFORK_{name}": json.dumps(value) for name, value in told.items()}
     result = subprocess.run(
         command,
         cwd=folder,

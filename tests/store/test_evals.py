@@ -25,6 +25,7 @@ from api.services.eval_runs import ITEMS_AT_ONCE, EvalRuns
 from api.services.evals import EvalService
 from api.services.graders import GraderService
 from api.services.limits import LimitService
+from api.services.metering import Metering
 from api.services.models import ModelService
 from api.services.stored import StoredService
 from api.services.wakeups import Wakeup
@@ -161,6 +162,7 @@ async def lab_over(world: World, replicas: Replicas, requests_per_minute: int) -
     limits = LimitService(
         database=world.database,
         audit=audit,
+        metering=Metering(database=world.database),
         base_models=[BASE],
         default_requests=requests_per_minute,
         default_tokens=1_000_000,

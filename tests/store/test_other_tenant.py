@@ -9,6 +9,7 @@ import httpx
 from tests.store.test_leases import checkpoint, leased, queued, report, upload
 from tests.store.test_tenancy import made
 from tests.support.app import OUR_KEY, THEIR_KEY, Rest
+from tests.support.evals import evaluated
 
 BODIES: dict[str, dict[str, Any]] = {
     "post /v1/organization/projects/{project_id}": {"name": "theirs"},
@@ -88,6 +89,7 @@ async def everything(api: Rest, ours: httpx.AsyncClient) -> dict[str, str]:
     )
     await stored(api)
     return {
+        **await evaluated(world),
         "canary": "canary",
         "file_id": job.training_file,
         "job_id": job.id,
@@ -103,15 +105,11 @@ async def everything(api: Rest, ours: httpx.AsyncClient) -> dict[str, str]:
         "completion_id": "chatcmpl-1234",
         "response_id": "resp_1234",
         "batch_id": "batch_1234",
-        "eval_id": "eval_1234",
-        "run_id": "evalrun_1234",
-        "output_item_id": "outputitem_1234",
     }
 
 
 async def stored(api: Rest) -> None:
     project_id = api.world.caller.project_id
-    await evaluated(api)
     async with api.world.database.tenant(project_id) as connection:
         await connection.execute(
             b"insert into stored_completion (id, project_id, model, messages, answer) "
@@ -127,28 +125,6 @@ async def stored(api: Rest) -> None:
             b"insert into stored_response (id, project_id, items, own_items, answer) "
             b"values ('resp_1234', %s, '[]', 0, '{\"id\": \"resp_1234\"}')",
             (project_id,),
-        )
-
-
-async def evaluated(api: Rest) -> None:
-    """An eval with a run that has one output item."""
-    caller = api.world.caller
-    source = {"type": "jsonl", "source": {"type": "file_content", "content": [{"item": {}}]}}
-    async with api.world.database.tenant(caller.project_id) as connection:
-        await connection.execute(
-            b"insert into eval (id, project_id, name, data_source_config, testing_criteria) "
-            b"values ('eval_1234', %s, 'canary', '{\"type\": \"logs\"}', '[]')",
-            (caller.project_id,),
-        )
-        await connection.execute(
-            b"insert into eval_run (id, project_id, eval_id, api_key_id, name, data_source) "
-            b"values ('evalrun_1234', %s, 'eval_1234', %s, 'canary', %s)",
-            (caller.project_id, caller.key_id, json.dumps(source)),
-        )
-        await connection.execute(
-            b"insert into eval_item (run_id, project_id, number, id, item, told, status, done_at) "
-            b"values ('evalrun_1234', %s, 0, 'outputitem_1234', '{}', '{}', 'pass', now())",
-            (caller.project_id,),
         )
 
 

@@ -21,6 +21,7 @@ from deploy.embedded import object_store
 from deploy.embedded.ports import free_port
 from serving.gateway.replicas import Replicas
 from tests.support.app import OUR_KEY, services_over
+from tests.support.evals import evaluated
 from tests.support.fake_model import fake_model
 from tests.support.fake_replica import fake_replica
 from tests.support.stores import BASE, World, blobs_over, fresh_database, world_over
@@ -37,11 +38,13 @@ class FakeOutbound(Outbound):
 
 @dataclass(frozen=True, kw_only=True)
 class Live:
-    """`own` is what its key stands on, `there` what exists to be asked for; both by the names that the API uses."""
+    """By the names that the API uses: `own` is what its key stands on, `kept` what must not be deleted, and `there` what
+    exists to be asked for."""
 
     url: str
     api_key: str
     own: Mapping[str, str]
+    kept: Mapping[str, str]
     there: Mapping[str, Sequence[str]]
 
 
@@ -67,15 +70,18 @@ async def serving(postgres_url: str, s3: object_store.ObjectStore) -> AsyncItera
         running = asyncio.create_task(server.serve())
         while not server.started:
             await asyncio.sleep(0.01)
+        kept = await evaluated(world)
         own, there = await found(world, services)
-        yield Live(url=f"http://127.0.0.1:{port}", api_key=OUR_KEY, own=own, there=there)
+        there |= {name: [value] for name, value in kept.items()}
+        url = f"http://127.0.0.1:{port}"
+        yield Live(url=url, api_key=OUR_KEY, own=own, kept=kept, there=there)
         server.should_exit = server.force_exit = True
         await running
     await database.close()
 
 
 async def found(world: World, services: Services) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """A model that was trained, its job and file, and the files of batches."""
+    """A model that was trained, its job and file, and the files of batches and evals."""
     from tests.store.test_leases import checkpoint, leased, queued, report, upload
 
     job = await queued(world)
@@ -87,6 +93,10 @@ async def found(world: World, services: Services) -> tuple[dict[str, str], dict[
     asked = await world.files.create(
         world.caller, filename="a.jsonl", purpose="batch", source=io.BytesIO(line), size_bytes=len(line)
     )
+    row = b'{"item": {"question": "?", "answer": "blue"}, "sample": {"output_text": "blue"}}'
+    rows = await world.files.create(
+        world.caller, filename="e.jsonl", purpose="evals", source=io.BytesIO(row), size_bytes=len(row)
+    )
     owner = (await services.members.list(world.caller, after=None, limit=1)).items[0]
     caller, tuned = world.caller, page.items[0].model_name
     own = {"project_id": caller.project_id, "key_id": caller.key_id, "member_id": owner.id}
@@ -95,6 +105,7 @@ async def found(world: World, services: Services) -> tuple[dict[str, str], dict[
         "name": [BASE, tuned],
         "training_file": [job.training_file],
         "input_file_id": [asked.id],
+        "id": [rows.id],
         "project_id": [caller.project_id],
         "job_id": [job.id],
         "url": ["https://hooks.example/a"],

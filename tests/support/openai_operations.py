@@ -117,6 +117,13 @@ OPENAI = {
     f"get {ORGANIZATION}/usage/completions": "usage-completions",
     f"get {ORGANIZATION}/usage/embeddings": "usage-embeddings",
     f"get {ORGANIZATION}/usage/moderations": "usage-moderations",
+    f"get {ORGANIZATION}/usage/images": "usage-images",
+    f"get {ORGANIZATION}/usage/audio_speeches": "usage-audio-speeches",
+    f"get {ORGANIZATION}/usage/audio_transcriptions": "usage-audio-transcriptions",
+    f"get {ORGANIZATION}/usage/vector_stores": "usage-vector-stores",
+    f"get {ORGANIZATION}/usage/code_interpreter_sessions": "usage-code-interpreter-sessions",
+    f"get {ORGANIZATION}/usage/file_search_calls": "usage-file-search-calls",
+    f"get {ORGANIZATION}/usage/web_search_calls": "usage-web-search-calls",
 }
 
 

@@ -45,7 +45,7 @@ def test_every_operation_tells_its_key_and_its_errors(document: dict[str, Any]) 
 
 
 def test_every_post_says_what_it_takes(document: dict[str, Any]) -> None:
-    bare = ("cancel", "archive", "pause", "resume")
+    bare = ("cancel", "archive", "pause", "resume", "/runs/{}")  # OpenAI cancels a run of an eval by its path
     silent = [
         route
         for route, operation in operations(document).items()
@@ -70,6 +70,8 @@ def test_every_answer_has_a_form(document: dict[str, Any]) -> None:
 
 
 def test_what_is_made_is_linked_to_what_it_is_for(document: dict[str, Any]) -> None:
+    run = operations(document)["post /v1/evals/{}/runs"]["responses"]["201"]["links"]["getEvalRunOutputItems"]
+    assert run["parameters"] == {"eval_id": "$request.path.eval_id", "run_id": "$response.body#/id"}
     made = operations(document)["post /v1/files"]["responses"]["200"]["links"]
     assert made["downloadFile"]["parameters"] == {"file_id": "$response.body#/id"}
     account = operations(document)[f"post {PROJECT}/service_accounts"]["responses"]["200"]["links"]
