@@ -75,8 +75,9 @@ def vocabulary(base: ResidentModel) -> int:
 
 @lru_cache(maxsize=8)
 def grammar(tokenizer: Any, vocabulary_size: int, schema: str) -> Any:
-    """Raises RuntimeError for a schema that cannot be compiled."""
-    return compiler(tokenizer, vocabulary_size).compile_json_schema(schema)
+    """Without free whitespace: a model could fill an answer with it. Raises RuntimeError for a schema that cannot be
+    compiled."""
+    return compiler(tokenizer, vocabulary_size).compile_json_schema(schema, any_whitespace=False)
 
 
 @lru_cache(maxsize=1)

@@ -19,7 +19,10 @@ from api.services.publishing import result_csv
 def test_every_kind_of_error_has_a_status_on_both_wires() -> None:
     assert set(rest.STATUS) == set(ErrorKind)
     assert set(rpc.STATUS) == set(ErrorKind)
-    assert rpc.STATUS[ErrorKind.STALE_ATTEMPT] is grpc.StatusCode.FAILED_PRECONDITION
+    assert rpc.STATUS[ErrorKind.STALE_ATTEMPT][0] is grpc.StatusCode.FAILED_PRECONDITION
+    assert {kind: type for kind, (_, type) in rpc.STATUS.items()} == {
+        kind: type for kind, (_, type) in rest.STATUS.items()
+    }
 
 
 def test_an_end_is_final() -> None:

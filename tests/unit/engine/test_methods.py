@@ -229,6 +229,14 @@ def test_an_answer_keeps_to_its_schema(base: ResidentModel) -> None:
     assert answers == again, "a seed decides"
 
 
+def test_a_schema_that_binds_nothing_is_the_jobs_fault(base: ResidentModel, tmp_path: Path) -> None:
+    wrapped = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "magic"}}}
+    run = spec(method=reinforcement(response_format=wrapped))
+    with pytest.raises(DataError, match="cannot be used to bind answers") as refused:
+        story(run, rows=PROMPTS, folder=tmp_path / "a", base=base)
+    assert refused.value.param == "method.reinforcement.response_format"
+
+
 def test_groups_and_advantages() -> None:
     assert advantages([1.0, 0.0, 0.0, 1.0]) == [0.5, -0.5, -0.5, 0.5]
     assert (group_size(1e-5), group_size(1.0), group_size(10.0)) == (2, 8, 64)
