@@ -149,7 +149,9 @@ class Processes:
         }
 
     def _serving_settings(self) -> Mapping[str, object]:
+        parser = self._settings.tool_call_parser
         return {
+            **({} if parser is None else {"TOOL_CALL_PARSER": parser}),
             "BASE_MODEL": self._model.name,
             "MODEL_PATH": self._model.folder,
             "HOST": LOOPBACK,

@@ -31,6 +31,10 @@ class UpSettings(BaseSettings):
     grpc_port: int = Field(default=8001, ge=1, le=65535)
     base_model: str = Field(default="smollm2-135m-instruct", description="a name, a folder or a hub id")
     max_model_len: int = Field(default=2048, ge=16, description="tokens of prompt and answer together")
+    tool_call_parser: str | None = Field(
+        default=None,
+        description="vLLM's parser for the base's tool calls: hermes for Qwen, llama3_json, mistral, …",
+    )
     database_url: SecretStr | None = Field(
         default=None, description="a Postgres of yours, not the embedded one"
     )

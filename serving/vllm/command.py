@@ -24,8 +24,15 @@ def arguments(settings: ServingSettings, *, device: Device) -> list[str]:
         *("--disable-uvicorn-access-log", "--no-enable-log-requests", "--disable-fastapi-docs"),
         *("--max-log-len", "0"),
         *("--scheduling-policy", "priority"),  # batches give way to whoever waits
+        *tool_arguments(settings),
         *ARGUMENTS_FOR_DEVICE[device],
     ]
+
+
+def tool_arguments(settings: ServingSettings) -> tuple[str, ...]:
+    if settings.tool_call_parser is None:
+        return ()
+    return ("--enable-auto-tool-choice", "--tool-call-parser", settings.tool_call_parser)
 
 
 # bfloat16 is emulated on most CPUs, and the trainer computes in float32 there too.

@@ -23,6 +23,11 @@ class ServingSettings(BaseSettings):
     max_loras: int = Field(default=4, description="adapters in one batch")
     max_cpu_loras: int = Field(default=64, description="adapters held in memory")
     max_lora_rank: int = 64
+    tool_call_parser: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9_]{1,40}$",
+        description="vLLM's parser for the base's tool calls (hermes, llama3_json, mistral, …); None: calls stay text",
+    )
     kv_cache_gib: int = Field(default=1, description="CPU only; on a GPU vLLM measures what is free")
 
 

@@ -129,3 +129,10 @@ async def test_other_bytes_than_were_trained_are_refused(
     with pytest.raises(adapters.AdapterError, match="SHA-256"):
         await adapters.fetch(ID, source=source, folder=tmp_path / "cache")
     assert not (tmp_path / "cache" / ID).exists()
+
+
+def test_tool_calls_are_parsed_where_the_operator_names_a_parser() -> None:
+    assert "--enable-auto-tool-choice" not in arguments(SETTINGS, device="cpu")
+    named = SETTINGS.model_copy(update={"tool_call_parser": "hermes"})
+    line = " ".join(arguments(named, device="cpu"))
+    assert "--enable-auto-tool-choice --tool-call-parser hermes" in line
