@@ -66,6 +66,7 @@ CHAT: Final = SHARED | {
     "parallel_tool_calls",
 }
 COMPLETION: Final = SHARED | {"prompt", "echo", "suffix"}
+ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 # OpenAI's own fields that change nothing about the answer here: taken, so that code keeps working, and dropped.
 DROPPED: Final = frozenset(
     {
@@ -145,6 +146,12 @@ def check_message(message: object, *, param: str) -> None:
     """Text only: a URL in a message would make the replica fetch it."""
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise RequestError(f"'{param}' must be an object with a 'role'.", param=param, code="invalid_type")
+    if message["role"] not in ROLES:
+        raise RequestError(
+            f"'{param}.role' must be one of {', '.join(sorted(ROLES))}.",
+            param=f"{param}.role",
+            code="invalid_value",
+        )
     content = message.get("content")
     parts = content if isinstance(content, list) else []
     for part in parts:

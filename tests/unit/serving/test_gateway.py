@@ -50,6 +50,12 @@ def test_wrong_types_are_refused(change: dict[str, object]) -> None:
     assert refused.value.code == "invalid_type"
 
 
+def test_a_role_that_nobody_has_is_refused() -> None:
+    with pytest.raises(RequestError) as refused:
+        chat_request({**CHAT_BODY, "messages": [{"role": "kettle", "content": "hi"}]})
+    assert (refused.value.param, refused.value.code) == ("messages[0].role", "invalid_value")
+
+
 async def test_a_replica_that_is_away() -> None:
     client = ReplicaClient(base_model="b", url="http://127.0.0.1:9", api_key="k")
     with pytest.raises(proxy.ReplicaAwayError):
