@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from api.domain.errors import ErrorKind, ServiceError
 from api.domain.evals import Eval, EvalRun, OutputItem
 from api.domain.stored import StoredCompletion
+from api.forms.evals import eval_object, output_item_object, run_object
 from api.services import eval_runs as eval_runs_module
 from api.services.asking import Asking
 from api.services.audit import AuditLog
@@ -109,20 +110,23 @@ def response(body: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Lab:
-    """`service` is what users call; `work_off` is what the background does until nothing is due."""
+    """`service` is what users call; `work_off` is what the background does until nothing is due. All that is seen must
+    fit the wire's forms."""
 
     world: World
     service: EvalService
     runner: EvalRuns
 
     async def eval(self, *criteria: dict[str, Any], config: dict[str, Any] | None = None) -> Eval:
-        return await self.service.create(
+        made = await self.service.create(
             self.world.caller,
             name=None,
             metadata=None,
             config=CUSTOM if config is None else config,
             criteria=list(criteria) or [EQUAL],
         )
+        assert eval_object(made).id == made.id
+        return made
 
     async def begin(self, found: Eval, source: dict[str, Any]) -> EvalRun:
         return await self.service.create_run(
@@ -130,7 +134,9 @@ class Lab:
         )
 
     async def seen(self, run: EvalRun) -> EvalRun:
-        return await self.service.run(self.world.caller, run.eval_id, run.id)
+        found = await self.service.run(self.world.caller, run.eval_id, run.id)
+        assert run_object(found, base_url="http://test/").report_url.endswith(run.id)
+        return found
 
     async def done(self, found: Eval, source: dict[str, Any]) -> EvalRun:
         run = await self.begin(found, source)
@@ -144,6 +150,7 @@ class Lab:
     async def outputs(self, run: EvalRun, **more: Any) -> list[OutputItem]:
         asked = {"status": None, "order": "asc", "after": None, "limit": 100} | more
         page = await self.service.output_items(self.world.caller, run.eval_id, run.id, **asked)
+        assert [output_item_object(item).id for item in page.items] == [item.id for item in page.items]
         return list(page.items)
 
 
@@ -596,6 +603,25 @@ async def test_output_items_are_filtered_and_paged(world: World) -> None:
         other = await our.eval()
         with pytest.raises(ServiceError, match="No output item"):
             await our.service.output_item(world.caller, other.id, run.id, page[1].id)
+
+
+async def test_samples_that_items_bring_may_hold_anything(world: World) -> None:
+    odd = {"output_text": "blue", "finish_reason": ["stop"], "model": {}, "usage": {"total_tokens": "many"}}
+    told = {"output_text": "blue", "finish_reason": "length", "model": "m", "usage": {"total_tokens": 7}}
+    content = [{"item": {"answer": "blue"}, "sample": sample} for sample in (odd, {**odd, "usage": 5}, told)]
+    async with lab(world, FaultyReplica().answer) as our:
+        source = {"type": "jsonl", "source": {"type": "file_content", "content": content}}
+        run = await our.done(await our.eval(), source)
+        shown = [output_item_object(item).sample for item in await our.outputs(run)]
+    nothing = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0, "cached_tokens": 0}
+    assert [(sample.finish_reason, sample.model) for sample in shown] == [(None, None)] * 2 + [
+        ("length", "m")
+    ]
+    assert [sample.usage and sample.usage.model_dump() for sample in shown] == [
+        nothing,
+        None,
+        {**nothing, "total_tokens": 7},
+    ]
 
 
 async def test_its_end_is_told_to_webhooks(world: World) -> None:
