@@ -5,6 +5,7 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request
 
+from api.domain.errors import invalid
 from api.forms.jobs import (
     CheckpointObject,
     CreateJobBody,
@@ -37,7 +38,12 @@ async def list_jobs(
     after: str | None = None,
     limit: Limit = 20,
 ) -> PagedList[JobObject]:
-    page = await services.jobs.list(caller, after=after, limit=limit, metadata=metadata_of(request))
+    pairs, without = metadata_of(request), request.query_params.get("metadata")
+    if without not in (None, "null") or (without and pairs):
+        raise invalid("Filter by metadata[key]=value, or by metadata=null alone.", param="metadata")
+    page = await services.jobs.list(
+        caller, after=after, limit=limit, metadata=pairs, without_metadata=without is not None
+    )
     return PagedList(data=[job_object(job) for job in page.items], has_more=page.has_more)
 
 

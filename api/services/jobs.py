@@ -105,11 +105,23 @@ class JobService:
         await job_events.append(connection, event_id=event_id, job_id=job_id, message=message)
 
     async def list(
-        self, caller: Caller, *, after: str | None, limit: int, metadata: Mapping[str, str] | None
+        self,
+        caller: Caller,
+        *,
+        after: str | None,
+        limit: int,
+        metadata: Mapping[str, str] | None,
+        without_metadata: bool = False,
     ) -> Page[Job]:
+        """Newest first: all, those that have all of these pairs, or those that have no metadata at all."""
         async with self._database.tenant(caller.project_id) as connection:
             return await jobs.page(
-                connection, project_id=caller.project_id, after=after, limit=limit, metadata=metadata
+                connection,
+                project_id=caller.project_id,
+                after=after,
+                limit=limit,
+                metadata=metadata,
+                without_metadata=without_metadata,
             )
 
     async def retrieve(self, caller: Caller, job_id: str) -> Job:

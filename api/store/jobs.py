@@ -55,6 +55,7 @@ async def page(
     after: str | None,
     limit: int,
     metadata: Mapping[str, str] | None,
+    without_metadata: bool,
 ) -> Page[Job]:
     rows = await fetch(
         connection,
@@ -63,6 +64,7 @@ async def page(
         after=after,
         limit=limit + 1,
         metadata=Jsonb(dict(metadata)) if metadata else None,
+        without_metadata=without_metadata,
     )
     return Page(items=[job_from(row) for row in rows[:limit]], has_more=len(rows) > limit)
 

@@ -12,6 +12,7 @@ select * from job where project_id = %(project_id)s and id = %(id)s
 select * from job
 where project_id = %(project_id)s
   and (%(metadata)s::jsonb is null or metadata @> %(metadata)s::jsonb)
+  and (not %(without_metadata)s or metadata is null)
   and (%(after)s::text is null
        or (created_at, id) < (select created_at, id from job where id = %(after)s and project_id = %(project_id)s))
 order by created_at desc, id desc

@@ -75,6 +75,12 @@ def test_jobs_are_listed_by_page_and_by_metadata(client, job) -> None:
     assert job.id in listed and len(listed) == len(set(listed))
     assert job.id in [j.id for j in client.fine_tuning.jobs.list(extra_query={"metadata[team]": "doors"})]
     assert list(client.fine_tuning.jobs.list(extra_query={"metadata[team]": "floors"})) == []
+    bare = [found.id for found in client.fine_tuning.jobs.list(extra_query={"metadata": "null"})]
+    assert job.id not in bare and all(
+        found.metadata is None for found in client.fine_tuning.jobs.list() if found.id in bare
+    )
+    with pytest.raises(openai.BadRequestError, match="metadata=null alone"):
+        client.fine_tuning.jobs.list(extra_query={"metadata": "null", "metadata[team]": "doors"})
 
 
 def test_a_job_can_be_cancelled_once(client, training_file) -> None:
