@@ -7,7 +7,7 @@ the ratio to the sampling policy is 1. Source: Liu et al., "Understanding R1-Zer
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from engine.contract.spec import Reinforcement
@@ -25,6 +25,7 @@ GROUP = 8  # samples per prompt at a compute_multiplier of 1
 MIN_GROUP, MAX_GROUP = 2, 64
 MAX_ANSWER_TOKENS = 256
 MIN_ANSWER_TOKENS = 16
+MAX_ROWS = 64  # samples in one pass: bounds the memory of their caches
 
 
 class GraderFailedError(Exception):
@@ -66,9 +67,9 @@ class ReinforcementObjective:
         """A group whose rewards are all alike teaches nothing and adds nothing."""
         count = group_size(self._method.compute_multiplier)
         learned, grades, total, tokens = [], [], 0, 0
-        for row in batch:
-            prompt = self._prompts[row]
-            samples, graded = self._rollout(policy, prompt, count=count, seed=("rollout", step, row))
+        prompts = [self._prompts[row] for row in batch]
+        rollouts = self._rollouts(policy, prompts, count=count, seed=("rollout", step))
+        for prompt, (samples, graded) in zip(prompts, rollouts, strict=True):
             grades += graded
             total += sum(len(each.token_ids) for each in samples)
             for each, advantage in zip(samples, advantages([g.reward for g in graded]), strict=True):
@@ -82,35 +83,39 @@ class ReinforcementObjective:
 
     def score(self, policy: Policy, rows: Sequence[int], *, step: int) -> Score:
         """Mean reward of `eval_samples` answers to each row; there is no loss to tell."""
-        grades: list[Grade] = []
-        for row in rows:
-            seed = ("validation", step, row)
-            _, graded = self._rollout(policy, self._valid[row], count=self._method.eval_samples, seed=seed)
-            grades += graded
+        prompts = [self._valid[row] for row in rows]
+        count, seed = self._method.eval_samples, ("validation", step)
+        grades = [g for _, graded in self._rollouts(policy, prompts, count=count, seed=seed) for g in graded]
         return Score(loss=None, accuracy=None, extra=measured(grades))
 
     def probe_tokens(self) -> tuple[int, ...]:
         return (self._valid or self._prompts)[0].token_ids
 
-    def _rollout(
-        self, policy: Policy, prompt: Prompt, *, count: int, seed: tuple[int | str, ...]
-    ) -> tuple[list[Sample], list[Grade]]:
+    def _rollouts(
+        self, policy: Policy, prompts: Sequence[Prompt], *, count: int, seed: tuple[int | str, ...]
+    ) -> Iterator[tuple[list[Sample], list[Grade]]]:
+        """Of each prompt, in order. As many at a time as fit `MAX_ROWS`."""
         training = policy.adapted.training
         policy.adapted.eval()
-        room = self._chat.max_tokens - len(prompt.token_ids)
-        sampling = Sampling(
-            max_tokens=min(MAX_ANSWER_TOKENS, room), seed=derived_seed(self._seed, *seed), schema=self._schema
-        )
-        samples = sample(
-            policy.base,
-            prompt.token_ids,
-            count=count,
-            sampling=sampling,
-            end_of_turn=self._chat.end_of_turn,
-        )
-        grades = self._loop.run(self._graded(policy, prompt, samples))
+        at_once = max(1, MAX_ROWS // count)
+        for start in range(0, len(prompts), at_once):
+            group = prompts[start : start + at_once]
+            room = self._chat.max_tokens - max(len(prompt.token_ids) for prompt in group)
+            sampling = Sampling(
+                max_tokens=min(MAX_ANSWER_TOKENS, room),
+                seed=derived_seed(self._seed, *seed, start),
+                schema=self._schema,
+            )
+            answers = sample(
+                policy.base,
+                [prompt.token_ids for prompt in group],
+                count=count,
+                sampling=sampling,
+                end_of_turn=self._chat.end_of_turn,
+            )
+            for prompt, samples in zip(group, answers, strict=True):
+                yield samples, self._loop.run(self._graded(policy, prompt, samples))
         policy.adapted.train(training)
-        return samples, grades
 
     async def _graded(self, policy: Policy, prompt: Prompt, samples: Sequence[Sample]) -> list[Grade]:
         async def ask(request: Mapping[str, Any]) -> Answer:
@@ -176,7 +181,7 @@ def answer_of_base(policy: Policy, request: Mapping[str, Any], *, chat: ChatForm
         schema=schema_text(request.get("response_format")),
     )
     with policy.as_base():
-        (answer,) = sample(policy.base, prompt, count=1, sampling=sampling, end_of_turn=chat.end_of_turn)
+        ((answer,),) = sample(policy.base, [prompt], count=1, sampling=sampling, end_of_turn=chat.end_of_turn)
     use = TokenUse(prompt_tokens=len(prompt), completion_tokens=len(answer.token_ids))
     return Answer(text=answer.text, model=policy.base.name, use=use)
 

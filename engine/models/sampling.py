@@ -1,4 +1,4 @@
-"""Answers sampled from the resident model: several for one prompt, repeatable by a seed, bound to a schema if asked."""
+"""Answers sampled from the resident model: several for each prompt, repeatable by a seed, bound to a schema if asked."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,31 +33,40 @@ class Sample:
 
 
 def sample(
-    base: ResidentModel, prompt: Sequence[int], *, count: int, sampling: Sampling, end_of_turn: frozenset[int]
-) -> list[Sample]:
-    """`count` answers to one prompt, whatever adapter is on the base. The global generator stays as it was."""
-    ids_BT = torch.tensor([list(prompt)] * count, device=base.device)
-    processors = (
-        [LogitsProcessor(grammar(base.tokenizer, vocabulary(base), sampling.schema))]
-        if sampling.schema
-        else []
-    )
+    base: ResidentModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    count: int,
+    sampling: Sampling,
+    end_of_turn: frozenset[int],
+) -> list[list[Sample]]:
+    """`count` answers to each prompt, all in one pass, whatever adapter is on the base. The global generator stays as
+    it was."""
+    rows = [list(prompt) for prompt in prompts for _ in range(count)]
+    longest = max(len(row) for row in rows)
+    pad = min(end_of_turn)
+    ids_BT = torch.tensor([[pad] * (longest - len(row)) + row for row in rows], device=base.device)
+    mask_BT = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=base.device)
+    processors = []
+    if sampling.schema is not None:
+        processors = [LogitsProcessor(grammar(base.tokenizer, vocabulary(base), sampling.schema))]
     greedy = sampling.temperature == 0
     with torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(sampling.seed)
         out_BT = base.causal_lm.generate(
             input_ids=ids_BT,
-            attention_mask=torch.ones_like(ids_BT),
+            attention_mask=mask_BT,
             do_sample=not greedy,
             temperature=None if greedy else sampling.temperature,
             top_p=None if greedy else sampling.top_p,
             top_k=None if greedy else 0,
             max_new_tokens=sampling.max_tokens,
             eos_token_id=sorted(end_of_turn),
-            pad_token_id=min(end_of_turn),
+            pad_token_id=pad,
             logits_processor=processors,
         )
-    return [sample_from(row, base=base, end_of_turn=end_of_turn) for row in out_BT[:, len(prompt) :].tolist()]
+    answers = [sample_from(row, base=base, end_of_turn=end_of_turn) for row in out_BT[:, longest:].tolist()]
+    return [answers[start : start + count] for start in range(0, len(answers), count)]
 
 
 def sample_from(row: list[int], *, base: ResidentModel, end_of_turn: frozenset[int]) -> Sample:

@@ -194,7 +194,7 @@ def test_rewards_grow(tiny_model: Path, tmp_path: Path) -> None:
     run = spec(method=method, lora=LoraOptions(rank=8, alpha=16))
     told = story(run, rows=PROMPTS, folder=tmp_path / "a", base=base)
     rewards = [e.metrics.extra["train_mean_reward"] for e in told if isinstance(e, StepDone)]
-    assert sum(rewards[-3:]) > sum(rewards[:3]) + 1, rewards
+    assert sum(rewards[-2:]) / 2 > rewards[0] + 0.3, rewards
 
 
 def test_a_grader_that_fails_on_everything_ends_the_run(base: ResidentModel, tmp_path: Path) -> None:
@@ -222,11 +222,23 @@ def test_an_answer_keeps_to_its_schema(base: ResidentModel) -> None:
     schema = json.dumps({"type": "object", **fields})
     prompt = base.tokenizer.encode("x")
     sampling = Sampling(max_tokens=64, seed=1, schema=schema)
-    answers = sample(base, prompt, count=3, sampling=sampling, end_of_turn=base.end_of_turn)
+    (answers,) = sample(base, [prompt], count=3, sampling=sampling, end_of_turn=base.end_of_turn)
     assert all(json.loads(answer.text)["ok"] in (True, False) for answer in answers if answer.whole)
     assert all(answer.text.startswith("{") for answer in answers)
-    again = sample(base, prompt, count=3, sampling=sampling, end_of_turn=base.end_of_turn)
+    (again,) = sample(base, [prompt], count=3, sampling=sampling, end_of_turn=base.end_of_turn)
     assert answers == again, "a seed decides"
+
+
+def test_a_prompt_answers_alike_alone_and_beside_a_longer_one(base: ResidentModel) -> None:
+    sampling = Sampling(max_tokens=12, seed=1, temperature=0)
+    short, long = base.tokenizer.encode("ab"), base.tokenizer.encode("a much longer one")
+    alone = [
+        sample(base, [prompt], count=1, sampling=sampling, end_of_turn=base.end_of_turn)[0]
+        for prompt in (short, long)
+    ]
+    assert sample(base, [short, long], count=1, sampling=sampling, end_of_turn=base.end_of_turn) == alone, (
+        "padding on the left is not seen"
+    )
 
 
 def test_a_schema_that_binds_nothing_is_the_jobs_fault(base: ResidentModel, tmp_path: Path) -> None:
