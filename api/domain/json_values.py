@@ -1,9 +1,12 @@
-"""JSON values that Postgres can hold: it takes no NUL, no lone surrogate and no number that is none."""
+"""JSON values that can be kept: Postgres takes no NUL, no lone surrogate and no number that is none, and what writes JSON
+fast takes no integer beyond 64 bits."""
 
 import math
 import re
 from typing import Any, Final
 
+LEAST: Final = -(2**63)
+MOST: Final = 2**64 - 1
 SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -12,6 +15,8 @@ def storable(value: object) -> bool:
         return good_text(value)
     if isinstance(value, float):
         return math.isfinite(value)
+    if isinstance(value, int):
+        return LEAST <= value <= MOST
     if isinstance(value, dict):
         return all(good_text(key) and storable(child) for key, child in value.items())
     return all(map(storable, value)) if isinstance(value, list) else True

@@ -153,7 +153,7 @@ class RowCheck:
         if depth(row.item) > MAX_DEPTH or depth(row.sample) > MAX_DEPTH:
             return f"it is nested deeper than {MAX_DEPTH} levels."
         if not storable(row.item) or not storable(row.sample):
-            return "it holds a NUL character, half a character or a number that is none."
+            return "it holds a NUL character, half a character, or a number that is none or beyond 64 bits."
         try:
             if self._schema is not None:
                 self._schema.check(row.item)

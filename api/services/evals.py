@@ -187,7 +187,8 @@ class EvalService:
     async def _check_source(self, caller: Caller, found: Eval, source: DataSource) -> None:
         if depth(source.form) > MAX_DEPTH + 8 or not storable(source.form):
             raise invalid(
-                f"'data_source' is nested deeper than {MAX_DEPTH} levels, or holds what cannot be stored.",
+                f"'data_source' is nested deeper than {MAX_DEPTH} levels, or holds what cannot be stored: "
+                "a NUL character, half a character, or a number that is none or beyond 64 bits.",
                 param="data_source",
             )
         if source.model is not None:
@@ -310,7 +311,7 @@ def checked_config(form: object) -> DataConfig:
     if config.item_schema is not None:
         reason = wrong_schema(config.item_schema)
         if reason is None and not storable(config.item_schema):
-            reason = "it holds a NUL character, half a character or a number that is none."
+            reason = "it holds a NUL character, half a character, or a number that is none or beyond 64 bits."
         if reason is not None:
             path = "data_source_config.item_schema"
             raise invalid(f"Invalid '{path}': {reason}", param=path)

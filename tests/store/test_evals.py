@@ -605,6 +605,23 @@ async def test_output_items_are_filtered_and_paged(world: World) -> None:
             await our.service.output_item(world.caller, other.id, run.id, page[1].id)
 
 
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**400, float("inf"), float("nan")])
+async def test_numbers_that_cannot_be_kept_are_refused(world: World, number: float) -> None:
+    inline_row = {"type": "file_content", "content": [{"item": {"answer": "a"}, "more": number}]}
+    sampling = {**ASKING, "type": "completions", "source": inline(rows(1))}
+    async with lab(world, FaultyReplica().answer) as our:
+        found = await our.eval()
+        for source in (
+            {"type": "jsonl", "source": inline_row},
+            {**sampling, "sampling_params": {"tools": [{"x": number}]}},
+        ):
+            with pytest.raises(ServiceError, match="beyond 64 bits") as refused:
+                await our.begin(found, source)
+            assert refused.value.kind is ErrorKind.INVALID
+        with pytest.raises(ServiceError, match="item_schema"):
+            await our.eval(config={"type": "custom", "item_schema": {"maximum": number}})
+
+
 async def test_samples_that_items_bring_may_hold_anything(world: World) -> None:
     odd = {"output_text": "blue", "finish_reason": ["stop"], "model": {}, "usage": {"total_tokens": "many"}}
     told = {"output_text": "blue", "finish_reason": "length", "model": "m", "usage": {"total_tokens": 7}}
