@@ -54,9 +54,12 @@ def steps_of(client, job):
 
 def test_dpo(client) -> None:
     method = {"type": "dpo", "dpo": {"hyperparameters": {"n_epochs": 2, "batch_size": 6}}}
-    file = uploaded(client, PAIRS)
     job = client.fine_tuning.jobs.create(
-        model=BASE, training_file=file, validation_file=file, method=method, seed=3
+        model=BASE,
+        training_file=uploaded(client, PAIRS),
+        validation_file=uploaded(client, PAIRS[:3]),
+        method=method,
+        seed=3,
     )
     job = wait_for(client, job.id)
     assert job.status == "succeeded", job.error
@@ -101,7 +104,7 @@ def test_a_paused_job_is_a_model_and_goes_on(client, training_file) -> None:
     job = client.fine_tuning.jobs.create(
         model=BASE,
         training_file=training_file.id,
-        hyperparameters={"n_epochs": 12, "batch_size": 12},
+        hyperparameters={"n_epochs": 8, "batch_size": 12},
     )
     until(client, job, lambda found: found.estimated_finish is not None)
     paused = client.fine_tuning.jobs.pause(job.id)
@@ -127,7 +130,7 @@ def test_a_paused_job_is_a_model_and_goes_on(client, training_file) -> None:
     done = wait_for(client, job.id)
     assert done.status == "succeeded", done.error
     steps = [event.data["step"] for event in steps_of(client, done)]
-    assert steps == list(range(1, 13)), "no step is lost and none is done twice"
+    assert steps == list(range(1, 9)), "no step is lost and none is done twice"
 
 
 def until(client, job, what) -> None:
