@@ -14,6 +14,7 @@ SDK_TESTS = Path(__file__).parent / "sdk"
 INTERPRETERS = {"3.54": Path(sys.executable), "1.109": ROOT / ".venv-sdk1/bin/python"}
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("version", INTERPRETERS)
 def test_sdk(version: str, service: Service) -> None:
     python = INTERPRETERS[version]
@@ -27,7 +28,7 @@ def test_sdk(version: str, service: Service) -> None:
         env=os.environ | service.client_env | noted_in(f"openai-{version}"),
         capture_output=True,
         text=True,
-        timeout=540,
+        timeout=1100,
         check=False,
     )
     print(result.stdout[-6000:])
