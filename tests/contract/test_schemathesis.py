@@ -52,8 +52,15 @@ def test_walks_along_the_links(live: Live, tmp_path: Path) -> None:
 def ran(live: Live, folder: Path, *options: str) -> int:
     """How many cases were tried, all of which passed. What was asked is noted for docs/compatibility.md."""
     report = folder / "report.json"
-    program = str(Path(sys.executable).with_name("schemathesis"))
-    command = [program, "--no-color", "run", f"{live.url}/openapi.json", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "schemathesis.cli",
+        "--no-color",
+        "run",
+        f"{live.url}/openapi.json",
+        *options,
+    ]
     command += ["--header", f"Authorization: Bearer {live.api_key}", "--checks", ",".join(CHECKS)]
     command += ["--continue-on-failure", "--suppress-health-check", "all", "--generation-database", "none"]
     command += ["--output-truncate", "false", "--warnings", "off", "--report-json-path", str(report)]
