@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from api.domain.batches import ENDPOINTS, Batch, NewBatch
 from api.forms.jobs import small_metadata
 from api.forms.uploads import ExpiresAfterBody
-from api.forms.wire import IdentifiedList, ListObject, unix, unix_or_none
+from api.forms.wire import IdentifiedList, ListObject, listed, unix, unix_or_none
 from api.rest.context import CallerDep, OnceDep, ServicesDep
 from api.rest.document import answers
 
@@ -100,12 +100,7 @@ async def list_batches(
 ) -> IdentifiedList[BatchObject]:
     page = await services.batches.list(caller, after=after, limit=limit)
     data = [batch_object(batch) for batch in page.items]
-    return IdentifiedList(
-        data=data,
-        has_more=page.has_more,
-        first_id=data[0].id if data else None,
-        last_id=data[-1].id if data else None,
-    )
+    return listed(page, data)
 
 
 @router.get("/{batch_id}", operation_id="retrieveBatch")

@@ -10,7 +10,7 @@ from api.domain.errors import invalid
 from api.domain.files import UPLOAD_PURPOSES
 from api.domain.pages import Order
 from api.forms.files import FileObject, file_object
-from api.forms.wire import Deleted, IdentifiedList
+from api.forms.wire import Deleted, IdentifiedList, listed
 from api.rest.context import CallerDep, ServicesDep
 from api.rest.document import answers, bytes_of, form
 
@@ -83,12 +83,7 @@ async def list_files(
 ) -> IdentifiedList[FileObject]:
     page = await services.files.list(caller, purpose=purpose, limit=limit, order=order, after=after)
     data = [file_object(file) for file in page.items]
-    return IdentifiedList(
-        data=data,
-        has_more=page.has_more,
-        first_id=data[0].id if data else None,
-        last_id=data[-1].id if data else None,
-    )
+    return listed(page, data)
 
 
 @router.get("/{file_id}", operation_id="retrieveFile")

@@ -16,7 +16,7 @@ from api.forms.jobs import (
     job_object,
     new_job,
 )
-from api.forms.wire import IdentifiedList, PagedList
+from api.forms.wire import IdentifiedList, PagedList, listed
 from api.rest.context import CallerDep, OnceDep, ServicesDep
 from api.rest.document import answers
 
@@ -87,9 +87,4 @@ async def checkpoints(
 ) -> IdentifiedList[CheckpointObject]:
     page = await services.jobs.checkpoints(caller, job_id, after=after, limit=limit)
     data = [checkpoint_object(checkpoint) for checkpoint in page.items]
-    return IdentifiedList(
-        data=data,
-        has_more=page.has_more,
-        first_id=data[0].id if data else None,
-        last_id=data[-1].id if data else None,
-    )
+    return listed(page, data)

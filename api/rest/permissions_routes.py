@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.domain.checkpoints import Permission, PermissionOrder
 from api.domain.pages import Page
-from api.forms.wire import Deleted, IdentifiedList, unix
+from api.forms.wire import Deleted, IdentifiedList, listed, unix
 from api.rest.context import CallerDep, ServicesDep
 
 router = APIRouter(prefix="/v1/fine_tuning/checkpoints", tags=["fine-tuning"])
@@ -26,24 +26,19 @@ class PermissionObject(BaseModel):
     project_id: str
 
 
-def listed(page: Page[Permission]) -> IdentifiedList[PermissionObject]:
+def shown(page: Page[Permission]) -> IdentifiedList[PermissionObject]:
     data = [
         PermissionObject(id=item.id, created_at=unix(item.created_at), project_id=item.project_id)
         for item in page.items
     ]
-    return IdentifiedList(
-        data=data,
-        has_more=page.has_more,
-        first_id=data[0].id if data else None,
-        last_id=data[-1].id if data else None,
-    )
+    return listed(page, data)
 
 
 @router.post("/{name:path}/permissions", operation_id="createFineTuningCheckpointPermission")
 async def grant(
     name: str, body: GrantBody, caller: CallerDep, services: ServicesDep
 ) -> IdentifiedList[PermissionObject]:
-    return listed(await services.permissions.grant(caller, name, project_ids=body.project_ids))
+    return shown(await services.permissions.grant(caller, name, project_ids=body.project_ids))
 
 
 @router.get("/{name:path}/permissions", operation_id="listFineTuningCheckpointPermissions")
@@ -59,7 +54,7 @@ async def list_permissions(
     page = await services.permissions.list(
         caller, name, project_id=project_id, order=order, after=after, limit=limit
     )
-    return listed(page)
+    return shown(page)
 
 
 @router.delete(

@@ -17,7 +17,7 @@ from api.forms.webhooks import (
     endpoint_object,
     with_secret,
 )
-from api.forms.wire import Deleted, IdentifiedList
+from api.forms.wire import Deleted, IdentifiedList, listed
 from api.rest.context import CallerDep, ServicesDep
 
 router = APIRouter(prefix="/v1", tags=["webhooks"])
@@ -44,12 +44,7 @@ async def list_endpoints(
 ) -> IdentifiedList[EndpointObject]:
     page = await services.webhooks.list(caller, after=after, limit=limit)
     data = [endpoint_object(endpoint) for endpoint in page.items]
-    return IdentifiedList(
-        data=data,
-        has_more=page.has_more,
-        first_id=data[0].id if data else None,
-        last_id=data[-1].id if data else None,
-    )
+    return listed(page, data)
 
 
 @router.get("/webhook_endpoints/{endpoint_id}", operation_id="retrieveWebhookEndpoint")
