@@ -83,16 +83,26 @@ Method = SupervisedMethod | DpoMethod | ReinforcementMethod
 
 @dataclass(frozen=True, kw_only=True)
 class NewJob:
-    """A create request after its form has been checked. `lora` is our extension, through `extra_body`."""
+    """A create request after its form has been checked. `model` is a base model's name or a tuned model's. `lora` is our
+    extension, through `extra_body`; None: the default, or the tuned model's own."""
 
     model: str
     training_file: str
     validation_file: str | None = None
     method: Method = field(default_factory=SupervisedMethod)
-    lora: LoraOptions = field(default_factory=LoraOptions)
+    lora: LoraOptions | None = None
     suffix: str | None = None
     seed: int | None = None
     metadata: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a job trains on: a base model, and the adapter that it begins with, if it has one."""
+
+    base_model: str
+    lora: LoraOptions
+    initial_version_id: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +119,7 @@ class Job:
     organization_id: str
     created_at: datetime
     model: str
+    base_model: str
     training_file: str
     validation_file: str | None
     method: Method
@@ -117,6 +128,7 @@ class Job:
     seed: int
     metadata: Mapping[str, str] | None
     status: JobStatus
+    initial_version_id: str | None = None
     attempt: int = 0
     fine_tuned_model: str | None = None
     result_files: tuple[str, ...] = ()

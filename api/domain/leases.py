@@ -25,6 +25,7 @@ class Lease:
     training_file: DataFile
     validation_file: DataFile | None
     resume_files: tuple[DataFile, ...] = ()
+    initial_files: tuple[DataFile, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

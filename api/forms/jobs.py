@@ -109,7 +109,7 @@ def new_job(body: CreateJobBody) -> NewJob:
         training_file=body.training_file,
         validation_file=body.validation_file,
         method=method_of(body.method, older=body.hyperparameters),
-        lora=(body.lora or LoraBody()).options(),
+        lora=body.lora.options() if body.lora else None,
         suffix=body.suffix,
         seed=body.seed,
         metadata=body.metadata,

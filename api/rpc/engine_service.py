@@ -54,6 +54,7 @@ def lease_to_pb(lease: Lease) -> pb.Lease:
         training_file=file_to_pb(lease.training_file),
         validation_file=file_to_pb(lease.validation_file) if lease.validation_file else None,
         resume_files=[file_to_pb(file) for file in lease.resume_files],
+        initial_files=[file_to_pb(file) for file in lease.initial_files],
     )
 
 

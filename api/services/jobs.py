@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from api.domain.checkpoints import Checkpoint
 from api.domain.errors import ServiceError, invalid, not_found
 from api.domain.events import JobEvent
 from api.domain.ids import NewId
-from api.domain.jobs import TERMINAL, Job, JobStatus, NewJob, ReinforcementMethod
+from api.domain.jobs import TERMINAL, Job, JobStatus, NewJob, ReinforcementMethod, Start
 from api.domain.keys import Caller
 from api.domain.pages import Page
 from api.services.audit import AuditLog
@@ -17,6 +18,7 @@ from api.services.quotas import QuotaService
 from api.services.wakeups import Wakeup
 from api.store import files, idempotency, job_events, jobs, models
 from api.store.database import Connection, Database
+from engine.contract.spec import LoraOptions
 
 MAX_SEED: Final = 2_147_483_647
 WATCH_SECONDS: Final = 0.5
@@ -45,9 +47,9 @@ class JobService:
 
     async def create(self, caller: Caller, new: NewJob, *, once: str | None = None) -> Job:
         """`once` is the request's idempotency key: whatever happens, it makes one job."""
-        self._check_model(new.model)
+        start = await self._start(caller, new)
         if isinstance(new.method, ReinforcementMethod):
-            await self._graders.check_for_training(caller, new.method.grader, base_model=new.model)
+            await self._graders.check_for_training(caller, new.method.grader, base_model=start.base_model)
         job_id = self._new_id("ftjob-")
         seed = self._random_below(MAX_SEED + 1) if new.seed is None else new.seed
         async with self._database.tenant(caller.project_id) as connection:
@@ -58,7 +60,7 @@ class JobService:
             if new.validation_file is not None:
                 await self._check_file(connection, caller, new.validation_file, param="validation_file")
             await self._quotas.check_job(connection, caller.project_id)
-            job = await jobs.insert(connection, job_id=job_id, caller=caller, new=new, seed=seed)
+            job = await jobs.insert(connection, job_id=job_id, caller=caller, new=new, seed=seed, start=start)
             await idempotency.remember(connection, project_id=caller.project_id, key=once, made_id=job.id)
             validating = f"Validating training file: {job.training_file}"
             if job.validation_file is not None:
@@ -69,21 +71,29 @@ class JobService:
         self._to_validate.wake()
         return job
 
-    def _check_model(self, model: str) -> None:
-        if model in self._base_models:
-            return
-        known = ", ".join(self._base_models)
-        if model.startswith("ft:"):
+    async def _start(self, caller: Caller, new: NewJob) -> Start:
+        """From a base model, or on from a tuned model of the caller's own, whose adapter keeps its shape."""
+        if new.model in self._base_models:
+            return Start(base_model=new.model, lora=new.lora or LoraOptions())
+        async with self._database.tenant(caller.project_id) as connection:
+            version = await models.by_name(connection, project_id=caller.project_id, name=new.model)
+            if version is None or version.project_id != caller.project_id:
+                known = ", ".join(self._base_models)
+                raise invalid(
+                    f"The model `{new.model}` does not exist or is not available for fine-tuning. Available: {known}, "
+                    "and your own tuned models.",
+                    param="model",
+                    code="model_not_found",
+                )
+            shape = (await self._owned(connection, caller, version.job_id)).lora
+        shape = replace(shape, dropout=new.lora.dropout if new.lora else shape.dropout)
+        if new.lora not in (None, shape):
             raise invalid(
-                f"Training can not continue from {model} yet. Start from a base model: {known}.",
-                param="model",
-                code="model_not_available",
+                f"A job that starts from {new.model} keeps its adapter's rank, alpha and target_modules: leave "
+                "'lora' out, or give the same.",
+                param="lora",
             )
-        raise invalid(
-            f"The model `{model}` does not exist or is not available for fine-tuning. Available: {known}.",
-            param="model",
-            code="model_not_found",
-        )
+        return Start(base_model=version.base_model, lora=shape, initial_version_id=version.id)
 
     async def _check_file(self, connection: Connection, caller: Caller, file_id: str, *, param: str) -> None:
         file = await files.get(connection, project_id=caller.project_id, file_id=file_id)

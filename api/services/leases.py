@@ -141,6 +141,7 @@ class LeaseService:
     async def _lease(self, connection: Connection, job: Job, done_steps: int) -> Lease:
         validation = None
         saved = await models.to_go_on_from(connection, job_id=job.id, step=done_steps) if done_steps else []
+        initial = await self._initial(connection, job)
         if job.validation_file is not None:
             validation = await self._data_file(connection, job, job.validation_file)
         return Lease(
@@ -149,7 +150,15 @@ class LeaseService:
             training_file=await self._data_file(connection, job, job.training_file),
             validation_file=validation,
             resume_files=tuple(self._saved_file(file) for file in saved),
+            initial_files=tuple(self._saved_file(file) for file in initial),
         )
+
+    async def _initial(self, connection: Connection, job: Job) -> Sequence[AdapterFile]:
+        """A model that a job starts from cannot be deleted while the job lives."""
+        if job.initial_version_id is None:
+            return ()
+        version = await models.by_id(connection, version_id=job.initial_version_id)
+        return tuple(version.files.values()) if version else ()
 
     def _saved_file(self, file: AdapterFile) -> DataFile:
         return DataFile(
@@ -234,12 +243,13 @@ def spec_of(job: Job, *, start_step: int) -> RunSpec:
     return RunSpec(
         job_id=job.id,
         attempt=job.attempt,
-        base_model=job.model,
+        base_model=job.base_model,
         method=method_of(job.method),
         lora=job.lora,
         seed=job.seed,
         validation_file=VALIDATION_FILE if job.validation_file else None,
         start_step=start_step,
+        starts_tuned=job.initial_version_id is not None,
     )
 
 

@@ -69,6 +69,14 @@ class ModelService:
         """From the answer on the model is gone for its users; then the replica and the store let go of it."""
         version = await self._version(caller, name)
         async with self._database.tenant(caller.project_id) as connection:
+            job_id = await models.started_from(
+                connection, project_id=caller.project_id, version_id=version.id
+            )
+            if job_id is not None:
+                raise invalid(
+                    f"{name} is what {job_id} starts from: wait until that job ends, or cancel it.",
+                    param="model",
+                )
             if not await models.delete(connection, project_id=caller.project_id, version_id=version.id):
                 raise no_such_model(name)
             await self._audit.note(connection, caller, "model.deleted", name)

@@ -75,7 +75,7 @@ class Publishing:
         version, probe = found[0], found[1]
         started = time.monotonic()
         try:
-            served = await self._replicas.of(job.model).score(version.id, probe.token_ids)
+            served = await self._replicas.of(job.base_model).score(version.id, probe.token_ids)
         except ReplicaError as error:
             await self._retry(due, error)
             return

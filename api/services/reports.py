@@ -79,7 +79,7 @@ class Reports:
     async def _checkpoint(self, connection: Connection, job: Job, event: CheckpointReady) -> None:
         """The final one is the model itself and is published later; the others answer from now on."""
         slug = await keys.slug(connection, organization_id=job.organization_id)
-        name = model_name(job.model, slug, job.suffix, self._new_id("")[:8])
+        name = model_name(job.base_model, slug, job.suffix, self._new_id("")[:8])
         if not event.final:
             name = checkpoint_name(name, event.step)
         version_id = self._new_id("mv-")
@@ -91,7 +91,7 @@ class Reports:
             name=name,
             project_id=job.project_id,
             job_id=job.id,
-            base_model=job.model,
+            base_model=job.base_model,
             rank=job.lora.rank,
             digest=files[ADAPTER_WEIGHTS].sha256,
             files=files,

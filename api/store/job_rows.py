@@ -28,6 +28,8 @@ def job_from(row: Row) -> Job:
         organization_id=row["organization_id"],
         created_at=row["created_at"],
         model=row["model"],
+        base_model=row["base_model"] or row["model"],
+        initial_version_id=row["initial_version_id"],
         training_file=row["training_file"],
         validation_file=row["validation_file"],
         method=method_from(row["method"]),

@@ -6,7 +6,7 @@ from typing import Literal
 
 from psycopg.types.json import Jsonb
 
-from api.domain.jobs import Job, JobError, Method, NewJob
+from api.domain.jobs import Job, JobError, Method, NewJob, Start
 from api.domain.keys import Caller
 from api.domain.pages import Page
 from api.store.database import Connection, execute, fetch, fetch_one, queries
@@ -23,7 +23,9 @@ class Due:
     waited_seconds: float
 
 
-async def insert(connection: Connection, *, job_id: str, caller: Caller, new: NewJob, seed: int) -> Job:
+async def insert(
+    connection: Connection, *, job_id: str, caller: Caller, new: NewJob, seed: int, start: Start
+) -> Job:
     row = await fetch_one(
         connection,
         queries("jobs")["insert"],
@@ -34,7 +36,9 @@ async def insert(connection: Connection, *, job_id: str, caller: Caller, new: Ne
         training_file=new.training_file,
         validation_file=new.validation_file,
         method=method_to(new.method),
-        lora=lora_to(new.lora),
+        lora=lora_to(start.lora),
+        base_model=start.base_model,
+        initial_version_id=start.initial_version_id,
         suffix=new.suffix,
         seed=seed,
         metadata=None if new.metadata is None else Jsonb(dict(new.metadata)),

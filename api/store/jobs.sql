@@ -1,7 +1,7 @@
 -- name: insert
-insert into job (id, project_id, organization_id, model, training_file, validation_file, method, lora, suffix, seed,
+insert into job (id, project_id, organization_id, model, base_model, initial_version_id, training_file, validation_file, method, lora, suffix, seed,
                  metadata)
-values (%(id)s, %(project_id)s, %(organization_id)s, %(model)s, %(training_file)s, %(validation_file)s, %(method)s,
+values (%(id)s, %(project_id)s, %(organization_id)s, %(model)s, %(base_model)s, %(initial_version_id)s, %(training_file)s, %(validation_file)s, %(method)s,
         %(lora)s, %(suffix)s, %(seed)s, %(metadata)s)
 returning *
 
@@ -76,7 +76,7 @@ with full_project as (
     where job.status = 'running'
     group by job.project_id, project_quota.running_jobs
     having count(*) >= coalesce(project_quota.running_jobs, %(running_jobs)s))
-select id, project_id, model, attempt from job
+select id, project_id, coalesce(base_model, model) as model, attempt from job
 where lost_attempts < %(max_lost)s
   and (   (status = 'queued' and not exists (select from full_project where project_id = job.project_id))
        or (status = 'running' and trained_at is null and lease_until < now()))

@@ -158,6 +158,12 @@ async def by_id(connection: Connection, *, version_id: str) -> ModelVersion | No
     return version_from(row) if row else None
 
 
+async def started_from(connection: Connection, *, project_id: str, version_id: str) -> str | None:
+    """A job that still needs this version to begin with."""
+    row = await fetch_one(connection, queries("models")["started_from"], project_id=project_id, id=version_id)
+    return row["id"] if row else None
+
+
 async def delete(connection: Connection, *, project_id: str, version_id: str) -> bool:
     touched = await execute(connection, queries("models")["delete"], project_id=project_id, id=version_id)
     return touched == 1

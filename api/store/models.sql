@@ -75,3 +75,9 @@ select * from model_version where id = %(id)s and deleted_at is null
 -- name: delete
 update model_version set deleted_at = now()
 where project_id = %(project_id)s and id = %(id)s and deleted_at is null
+
+-- name: started_from
+select id from job
+where project_id = %(project_id)s and initial_version_id = %(id)s
+  and status in ('validating_files', 'queued', 'running', 'paused')
+limit 1

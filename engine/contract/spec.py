@@ -9,6 +9,7 @@ from engine.contract.graders import Grader
 TRAINING_FILE: Final = "train.jsonl"
 VALIDATION_FILE: Final = "valid.jsonl"
 RESUME_FOLDER: Final = "resume"  # inside the run's folder: the files of the checkpoint to go on from
+INITIAL_FOLDER: Final = "initial"  # and those of the tuned model that a run starts from
 ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
 ADAPTER_CONFIG: Final = "adapter_config.json"
 TRAINING_STATE: Final = "training_state.safetensors"
@@ -72,6 +73,7 @@ Method = Supervised | Dpo | Reinforcement
 class RunSpec:
     """One attempt at one job. `attempt` is the fencing token: every report names (job_id, attempt).
 
+    `starts_tuned`: the adapter begins as the one in `INITIAL_FOLDER`, which is also the reference of preferences.
     `start_step`: optimizer steps that an earlier attempt has done; the state after them lies in `RESUME_FOLDER`.
     """
 
@@ -84,6 +86,7 @@ class RunSpec:
     training_file: str = TRAINING_FILE
     validation_file: str | None = None
     start_step: int = 0
+    starts_tuned: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

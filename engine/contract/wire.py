@@ -22,6 +22,7 @@ def spec_to_pb(run: spec.RunSpec) -> pb.RunSpec:
         training_file=run.training_file,
         validation_file=run.validation_file,
         start_step=run.start_step,
+        starts_tuned=run.starts_tuned,
     )
 
 
@@ -85,6 +86,7 @@ def spec_from_pb(message: pb.RunSpec) -> spec.RunSpec:
         training_file=message.training_file,
         validation_file=message.validation_file if message.HasField("validation_file") else None,
         start_step=message.start_step,
+        starts_tuned=message.starts_tuned,
     )
 
 

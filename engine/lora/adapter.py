@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,12 @@ def export(model: PeftModel, *, base_model: str, folder: Path) -> tuple[Checkpoi
 
 def load_weights(model: PeftModel, folder: Path) -> None:
     """The weights that `export` wrote, bit for bit. Raises ValueError when they are another adapter's."""
-    found = set_peft_model_state_dict(model, load_file(folder / WEIGHTS))
+    set_state(model, load_file(folder / WEIGHTS))
+
+
+def set_state(model: PeftModel, weights: Mapping[str, torch.Tensor]) -> None:
+    """The inverse of `state`. Raises ValueError when the weights are another adapter's."""
+    found = set_peft_model_state_dict(model, dict(weights))
     missing = [name for name in found.missing_keys if "lora_" in name]
     if missing or found.unexpected_keys:
         raise ValueError("the checkpoint's weights do not fit this run's adapter")

@@ -1,4 +1,5 @@
-"""Direct preference optimisation on pairs of answers. The reference is the same model with its adapter off.
+"""Direct preference optimisation on pairs of answers. The reference is the same model as the run began: its
+adapter off, or as the tuned model had it that the run started from.
 
 Loss of a pair: -ln sigmoid(beta * ((ln p_w - ln r_w) - (ln p_l - ln r_l))), p: policy, r: reference, w: preferred,
 l: not; sums over the answer's tokens. Source: Rafailov et al., "Direct Preference Optimization" (2023), eq. 7.
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from engine.core.batches import micro_batches
 from engine.data.pairs import Pair
-from engine.methods.objective import TOKEN_BUDGET, Policy, Score
+from engine.methods.objective import TOKEN_BUDGET, Policy, Score, as_reference
 from engine.methods.sft import collate
 from engine.models.resident import logits_of_rows
 
@@ -81,7 +82,7 @@ class DpoObjective:
         if id(pair) not in self._references:
             training = policy.adapted.training
             policy.adapted.eval()
-            with policy.as_base(), torch.inference_mode():
+            with as_reference(policy), torch.inference_mode():
                 preferred, other = answer_logprobs(policy, [pair])[0].tolist()
             policy.adapted.train(training)
             self._references[id(pair)] = (preferred, other)

@@ -3,14 +3,15 @@
 A method reads its rows, knows its loss, and nothing of optimizers, checkpoints or events.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from peft import PeftModel
 
+from engine.lora import adapter
 from engine.models.resident import ResidentModel
 
 TOKEN_BUDGET = 2048  # padded tokens of one forward: bounds the memory of its logits
@@ -29,10 +30,12 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """The resident base with one run's adapter on it."""
+    """The resident base with one run's adapter on it. `initial`: its weights at the beginning, when that was a tuned
+    model."""
 
     base: ResidentModel
     adapted: PeftModel
+    initial: Mapping[str, torch.Tensor] | None = None
 
     @property
     def causal_lm(self) -> Any:
@@ -46,6 +49,21 @@ class Policy:
         """Inside, the adapter is off: the model is its own reference."""
         context: AbstractContextManager[None] = self.adapted.disable_adapter()
         return context
+
+
+@contextmanager
+def as_reference(policy: Policy) -> Iterator[None]:
+    """Inside, the model is what it was when the run began: the base, or the tuned model that it started from."""
+    if policy.initial is None:
+        with policy.as_base():
+            yield
+        return
+    now = {name: tensor.clone() for name, tensor in adapter.state(policy.adapted).items()}
+    adapter.set_state(policy.adapted, policy.initial)
+    try:
+        yield
+    finally:
+        adapter.set_state(policy.adapted, now)
 
 
 class Objective(Protocol):

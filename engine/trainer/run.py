@@ -18,7 +18,7 @@ from engine.contract.events import (
     StepMetrics,
     TrainEvent,
 )
-from engine.contract.spec import RESUME_FOLDER, RunSpec
+from engine.contract.spec import INITIAL_FOLDER, RESUME_FOLDER, RunSpec
 from engine.core.batches import derived_seed, epoch_batches
 from engine.core.schedules import base_learning_rate, learning_rate
 from engine.data.chat import ChatFormat
@@ -86,7 +86,7 @@ class Run:
         self.spec, self.folder, self.base = spec, folder, base
         self.objective, self.control = objective, control
         self.model = adapter.attach(base.causal_lm, options=spec.lora, seed=derived_seed(spec.seed, "init"))
-        self.policy = Policy(base=base, adapted=self.model)
+        self.policy = Policy(base=base, adapted=self.model, initial=self.initial())
         self.parameters = adapter.trainable(self.model)
         self.optimizer = torch.optim.AdamW(self.parameters, lr=0.0, betas=ADAM_BETAS, weight_decay=0.0)
         self.peak = spec.method.learning_rate_multiplier * base_learning_rate(
@@ -98,6 +98,13 @@ class Run:
         self.saved_step = spec.start_step
         if spec.start_step:
             self.restore()
+
+    def initial(self) -> dict[str, torch.Tensor] | None:
+        """The tuned model's weights, which are put on the adapter; None for a run that starts from the base."""
+        if not self.spec.starts_tuned:
+            return None
+        adapter.load_weights(self.model, self.folder / INITIAL_FOLDER)
+        return {name: tensor.clone() for name, tensor in adapter.state(self.model).items()}
 
     def restore(self) -> None:
         source = self.folder / RESUME_FOLDER

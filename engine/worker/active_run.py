@@ -17,8 +17,15 @@ from engine.contract.events import (
     RunInterrupted,
     RunPaused,
 )
-from engine.contract.spec import RESUME_FOLDER, TRAINING_FILE, VALIDATION_FILE, RunRef
-from engine.worker.control_plane import AwayError, ControlPlane, Leased, RefusedError, StaleAttemptError
+from engine.contract.spec import INITIAL_FOLDER, RESUME_FOLDER, TRAINING_FILE, VALIDATION_FILE, RunRef
+from engine.worker.control_plane import (
+    AwayError,
+    ControlPlane,
+    Download,
+    Leased,
+    RefusedError,
+    StaleAttemptError,
+)
 from engine.worker.trainer_process import TrainerDiedError, TrainerProcess
 from engine.worker.transfers import Transfers
 
@@ -97,9 +104,13 @@ class ActiveRun:
         await self._transfers.fetch(self.lease.training_file, self._folder / TRAINING_FILE)
         if self.lease.validation_file is not None:
             await self._transfers.fetch(self.lease.validation_file, self._folder / VALIDATION_FILE)
-        for file in self.lease.resume_files:
-            (self._folder / RESUME_FOLDER).mkdir(exist_ok=True)
-            await self._transfers.fetch(file, self._folder / RESUME_FOLDER / Path(file.name).name)
+        await self._fetch_all(self.lease.resume_files, self._folder / RESUME_FOLDER)
+        await self._fetch_all(self.lease.initial_files, self._folder / INITIAL_FOLDER)
+
+    async def _fetch_all(self, files: Sequence[Download], folder: Path) -> None:
+        folder.mkdir()
+        for file in files:
+            await self._transfers.fetch(file, folder / Path(file.name).name)
 
     async def _next_events(self) -> list[NumberedEvent]:
         """At least one, and what else has come. A checkpoint goes alone: the steps before it need not wait for its

@@ -47,6 +47,7 @@ class Leased:
     training_file: Download
     validation_file: Download | None
     resume_files: tuple[Download, ...] = ()
+    initial_files: tuple[Download, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +148,7 @@ def leased(message: pb.Lease) -> Leased:
         training_file=download(message.training_file),
         validation_file=validation,
         resume_files=tuple(download(file) for file in message.resume_files),
+        initial_files=tuple(download(file) for file in message.initial_files),
     )
 
 

@@ -133,6 +133,26 @@ def test_a_paused_job_is_a_model_and_goes_on(client, training_file) -> None:
     assert steps == list(range(1, 9)), "no step is lost and none is done twice"
 
 
+def test_a_job_goes_on_from_a_tuned_model(client, job, training_file) -> None:
+    hyperparameters = {"n_epochs": 1, "batch_size": 12}
+    further = client.fine_tuning.jobs.create(
+        model=job.fine_tuned_model, training_file=training_file.id, hyperparameters=hyperparameters
+    )
+    assert further.model == job.fine_tuned_model
+    with pytest.raises(openai.BadRequestError, match=f"{further.id} starts from"):
+        client.models.delete(job.fine_tuned_model)
+    further = wait_for(client, further.id)
+    assert further.status == "succeeded", further.error
+    assert further.fine_tuned_model.startswith(f"ft:{BASE}:personal::")
+    first = steps_of(client, job)[0].data["train_loss"]
+    assert steps_of(client, further)[0].data["train_loss"] < first, "it begins where the other ended"
+    with pytest.raises(openai.BadRequestError, match="keeps its adapter's rank") as refused:
+        client.fine_tuning.jobs.create(
+            model=job.fine_tuned_model, training_file=training_file.id, extra_body={"lora": {"rank": 3}}
+        )
+    assert refused.value.param == "lora"
+
+
 def until(client, job, what) -> None:
     deadline = time.monotonic() + 90
     while not what(client.fine_tuning.jobs.retrieve(job.id)):

@@ -118,6 +118,29 @@ def test_a_paused_run_ends_with_the_bits_of_an_undisturbed_one(
     assert steps[0] == steps[1], "every metric of every step too"
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_a_run_goes_on_from_a_tuned_model(name: str, base: ResidentModel, tmp_path: Path) -> None:
+    """Its first step sees the tuned model; preferences are measured against it; a pause costs no bit here either."""
+    tuned = story(spec(method=METHODS["supervised"][0]), rows=ROWS, folder=tmp_path / "tuned", base=base)
+    method, rows = METHODS[name]
+    run = spec(method=method, validation_file="valid.jsonl", starts_tuned=True, seed=5)
+    source = tmp_path / f"tuned/checkpoints/step-{last_checkpoint(tuned).step}"
+    for folder in ("whole", "first", "second"):
+        shutil.copytree(source, tmp_path / folder / "initial")
+    whole = story(run, rows=rows, folder=tmp_path / "whole", base=base)
+    story(run, rows=rows, folder=tmp_path / "first", base=base, pause_after=2)
+    shutil.copytree(tmp_path / "first/checkpoints/step-2", tmp_path / "second/resume")
+    resumed = spec(**{**vars(run), "start_step": 2, "attempt": 2})
+    second = story(resumed, rows=rows, folder=tmp_path / "second", base=base)
+    assert last_checkpoint(second).files[0].sha256 == last_checkpoint(whole).files[0].sha256
+    steps = [e.metrics for e in whole if isinstance(e, StepDone)]
+    if name == "supervised":
+        before = [e.metrics for e in tuned if isinstance(e, StepDone)]
+        assert steps[0].train_loss < before[0].train_loss - 0.05
+    if name == "dpo":
+        assert steps[0].train_loss == pytest.approx(0.6931, abs=0.01), "the tuned model is the reference"
+
+
 def test_a_run_that_is_paused_before_its_first_step_keeps_nothing(
     base: ResidentModel, tmp_path: Path
 ) -> None:

@@ -53,6 +53,7 @@ runs = st.builds(
     training_file=text,
     validation_file=st.none() | text,
     start_step=small,
+    starts_tuned=st.booleans(),
 )
 metrics = st.builds(
     events.StepMetrics,

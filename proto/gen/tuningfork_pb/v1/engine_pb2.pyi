@@ -23,18 +23,20 @@ class AcquireLeaseResponse(_message.Message):
     def __init__(self, lease: _Optional[_Union[Lease, _Mapping]] = ...) -> None: ...
 
 class Lease(_message.Message):
-    __slots__ = ("spec", "lease_seconds", "training_file", "validation_file", "resume_files")
+    __slots__ = ("spec", "lease_seconds", "training_file", "validation_file", "resume_files", "initial_files")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     TRAINING_FILE_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_FILE_FIELD_NUMBER: _ClassVar[int]
     RESUME_FILES_FIELD_NUMBER: _ClassVar[int]
+    INITIAL_FILES_FIELD_NUMBER: _ClassVar[int]
     spec: RunSpec
     lease_seconds: int
     training_file: DataFile
     validation_file: DataFile
     resume_files: _containers.RepeatedCompositeFieldContainer[DataFile]
-    def __init__(self, spec: _Optional[_Union[RunSpec, _Mapping]] = ..., lease_seconds: _Optional[int] = ..., training_file: _Optional[_Union[DataFile, _Mapping]] = ..., validation_file: _Optional[_Union[DataFile, _Mapping]] = ..., resume_files: _Optional[_Iterable[_Union[DataFile, _Mapping]]] = ...) -> None: ...
+    initial_files: _containers.RepeatedCompositeFieldContainer[DataFile]
+    def __init__(self, spec: _Optional[_Union[RunSpec, _Mapping]] = ..., lease_seconds: _Optional[int] = ..., training_file: _Optional[_Union[DataFile, _Mapping]] = ..., validation_file: _Optional[_Union[DataFile, _Mapping]] = ..., resume_files: _Optional[_Iterable[_Union[DataFile, _Mapping]]] = ..., initial_files: _Optional[_Iterable[_Union[DataFile, _Mapping]]] = ...) -> None: ...
 
 class DataFile(_message.Message):
     __slots__ = ("url", "size_bytes", "name", "sha256")
@@ -120,7 +122,7 @@ class ReportResponse(_message.Message):
     def __init__(self, pause: _Optional[bool] = ...) -> None: ...
 
 class RunSpec(_message.Message):
-    __slots__ = ("job_id", "attempt", "base_model", "method", "lora", "seed", "training_file", "validation_file", "start_step")
+    __slots__ = ("job_id", "attempt", "base_model", "method", "lora", "seed", "training_file", "validation_file", "start_step", "starts_tuned")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -130,6 +132,7 @@ class RunSpec(_message.Message):
     TRAINING_FILE_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_FILE_FIELD_NUMBER: _ClassVar[int]
     START_STEP_FIELD_NUMBER: _ClassVar[int]
+    STARTS_TUNED_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     attempt: int
     base_model: str
@@ -139,7 +142,8 @@ class RunSpec(_message.Message):
     training_file: str
     validation_file: str
     start_step: int
-    def __init__(self, job_id: _Optional[str] = ..., attempt: _Optional[int] = ..., base_model: _Optional[str] = ..., method: _Optional[_Union[Method, _Mapping]] = ..., lora: _Optional[_Union[LoraOptions, _Mapping]] = ..., seed: _Optional[int] = ..., training_file: _Optional[str] = ..., validation_file: _Optional[str] = ..., start_step: _Optional[int] = ...) -> None: ...
+    starts_tuned: bool
+    def __init__(self, job_id: _Optional[str] = ..., attempt: _Optional[int] = ..., base_model: _Optional[str] = ..., method: _Optional[_Union[Method, _Mapping]] = ..., lora: _Optional[_Union[LoraOptions, _Mapping]] = ..., seed: _Optional[int] = ..., training_file: _Optional[str] = ..., validation_file: _Optional[str] = ..., start_step: _Optional[int] = ..., starts_tuned: _Optional[bool] = ...) -> None: ...
 
 class Method(_message.Message):
     __slots__ = ("supervised", "dpo", "reinforcement")

@@ -1,0 +1,81 @@
+"""A job that starts from a tuned model: whose it may be, what its engine gets, and that nobody takes it away."""
+
+import pytest
+
+from api.domain.errors import ErrorKind, ServiceError
+from api.domain.jobs import Job, NewJob
+from api.services.audit import AuditLog
+from api.services.models import ModelService
+from api.store import jobs
+from engine.contract.spec import LoraOptions
+from tests.store.test_leases import checkpoint, lease, leased, queued, report, upload
+from tests.support.stores import BASE, World, graders_over
+
+
+async def tuned(world: World) -> tuple[str, Job]:
+    """A checkpoint's name, and the job that made it, over by now."""
+    await queued(world)
+    run = await leased(world)
+    await upload(world, run)
+    await report(world, run, checkpoint(final=False))
+    page = await world.jobs.checkpoints(world.caller, run.job_id, after=None, limit=1)
+    job = await world.jobs.cancel(world.caller, run.job_id)
+    return page.items[0].model_name, job
+
+
+async def test_its_engine_gets_the_adapter_to_begin_with(world: World) -> None:
+    name, source = await tuned(world)
+    job = await world.jobs.create(world.caller, NewJob(model=name, training_file=source.training_file))
+    assert (job.model, job.base_model, job.lora) == (name, BASE, source.lora)
+    async with world.database.transaction() as connection:
+        assert await jobs.queue(connection, job_id=job.id, method=source.method)
+    found = await lease(world)
+    assert found is not None and found.spec.starts_tuned and found.spec.base_model == BASE
+    assert {file.name for file in found.initial_files} == {
+        "adapter_model.safetensors",
+        "adapter_config.json",
+    }
+    assert found.resume_files == ()
+
+
+async def test_its_shape_is_the_tuned_models(world: World) -> None:
+    name, source = await tuned(world)
+    asked = NewJob(model=name, training_file=source.training_file, lora=LoraOptions(rank=3))
+    with pytest.raises(ServiceError, match="keeps its adapter's rank") as refused:
+        await world.jobs.create(world.caller, asked)
+    assert refused.value.param == "lora"
+    dropped = NewJob(model=name, training_file=source.training_file, lora=LoraOptions(dropout=0.5))
+    assert (await world.jobs.create(world.caller, dropped)).lora.dropout == 0.5
+
+
+async def test_a_model_that_a_job_starts_from_stays(world: World) -> None:
+    name, source = await tuned(world)
+    job = await world.jobs.create(world.caller, NewJob(model=name, training_file=source.training_file))
+    models = models_over(world)
+    with pytest.raises(ServiceError, match=f"{job.id} starts from") as refused:
+        await models.delete(world.caller, name)
+    assert refused.value.kind is ErrorKind.INVALID
+    await world.jobs.cancel(world.caller, job.id)
+    await models.delete(world.caller, name)
+    with pytest.raises(ServiceError, match="does not exist"):
+        await world.jobs.create(world.caller, NewJob(model=name, training_file=source.training_file))
+
+
+async def test_another_projects_model_is_nobodys_start_even_when_shared(world: World) -> None:
+    name, source = await tuned(world)
+    for shared in (False, True):
+        if shared:
+            async with world.database.transaction() as connection:
+                await connection.execute(
+                    b"insert into checkpoint_permission (id, project_id, granted_project_id, model_version_id) "
+                    b"select 'cp_1', project_id, %s, id from model_version",
+                    (world.stranger.project_id,),
+                )
+        with pytest.raises(ServiceError) as refused:
+            await world.jobs.create(world.stranger, NewJob(model=name, training_file=source.training_file))
+        assert (refused.value.kind, refused.value.code) == (ErrorKind.INVALID, "model_not_found")
+
+
+def models_over(world: World) -> ModelService:
+    audit = AuditLog(database=world.database, new_id=world.new_id)
+    return graders_over(world.database, world.blobs, audit)._models
