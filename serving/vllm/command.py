@@ -7,6 +7,8 @@ from typing import Final, Literal
 from serving.vllm.settings import ServingSettings
 
 Device = Literal["cpu", "cuda"]
+# What an adapter may touch: the engine's ALL_LINEAR; a test holds them together.
+ADAPTED: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 PLUGIN: Final = "tuningfork_adapters"  # its entry point is in pyproject.toml
 
 
@@ -20,6 +22,7 @@ def arguments(settings: ServingSettings, *, device: Device) -> list[str]:
         *("--max-model-len", str(settings.max_model_len)),
         *("--enable-lora", "--max-loras", str(settings.max_loras)),
         *("--max-cpu-loras", str(settings.max_cpu_loras), "--max-lora-rank", str(settings.max_lora_rank)),
+        *("--lora-target-modules", *ADAPTED),  # never the head: see cpu_lora.py
         # Nothing of a request in the log, no page of documentation, no file of this machine in an answer.
         *("--disable-uvicorn-access-log", "--no-enable-log-requests", "--disable-fastapi-docs"),
         *("--max-log-len", "0"),

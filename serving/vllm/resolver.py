@@ -6,7 +6,7 @@ from pathlib import Path
 from vllm.lora.request import LoRARequest
 from vllm.lora.resolver import LoRAResolver, LoRAResolverRegistry
 
-from serving.vllm import adapters
+from serving.vllm import adapters, cpu_lora
 from serving.vllm.lifetime import die_with_parent
 from serving.vllm.settings import ServingSettings
 
@@ -32,6 +32,7 @@ class AdapterResolver(LoRAResolver):  # type: ignore[misc]
 def register() -> None:
     """vLLM calls it in each of its processes; only the API server's asks."""
     die_with_parent()
+    cpu_lora.mend()
     settings = ServingSettings()
     source = adapters.Source(url=settings.control_plane_url, token=settings.serving_token.get_secret_value())
     resolver = AdapterResolver(source=source, folder=settings.adapter_dir)

@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from serving.vllm import adapters
-from serving.vllm.command import arguments, environment
+from engine.contract.spec import ALL_LINEAR
+from serving.vllm import adapters, cpu_lora
+from serving.vllm.command import ADAPTED, arguments, environment
 from serving.vllm.settings import ServingSettings
 from tests.support.fake_replica import fake_replica
 
@@ -136,3 +137,25 @@ def test_tool_calls_are_parsed_where_the_operator_names_a_parser() -> None:
     named = SETTINGS.model_copy(update={"tool_call_parser": "hermes"})
     line = " ".join(arguments(named, device="cpu"))
     assert "--enable-auto-tool-choice --tool-call-parser hermes" in line
+
+
+def test_vllm_adapts_what_the_engine_does() -> None:
+    assert set(ADAPTED) == set(ALL_LINEAR)
+
+
+def test_no_adapter_means_none_on_a_cpu_too() -> None:
+    from vllm.lora.punica_wrapper import punica_cpu
+
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 8, generator=generator)
+    weights = torch.randn(3, 1, 2, 8, generator=generator)
+    runs, lengths = torch.tensor([0, -1, 2]), torch.tensor([1, 2, 1])
+    meta = (torch.tensor([0, 1, 3]), lengths, runs, 3, 2, 4)
+    shrunk = [torch.zeros(4, 2), torch.zeros(4, 2)]
+    cpu_lora.mend()
+    punica_cpu.bgmv_shrink(x, weights, shrunk[0], torch.tensor([0, -1, -1, 2]), 1.0)
+    punica_cpu.sgmv_shrink(x, weights, shrunk[1], *meta, 1.0)
+    for found in shrunk:
+        assert torch.equal(found[1:3], torch.zeros(2, 2)), "the last slot is not everybody's"
+        torch.testing.assert_close(found[0], weights[0, 0] @ x[0])
+        torch.testing.assert_close(found[3], weights[2, 0] @ x[3])
