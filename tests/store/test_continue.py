@@ -1,12 +1,15 @@
 """A job that starts from a tuned model: whose it may be, what its engine gets, and that nobody takes it away."""
 
+import time
+
 import pytest
 
 from api.domain.errors import ErrorKind, ServiceError
 from api.domain.jobs import Job, NewJob
+from api.domain.usage import Span, UsageFilter
 from api.services.audit import AuditLog
 from api.services.models import ModelService
-from api.store import jobs
+from api.store import jobs, usage
 from engine.contract.spec import LoraOptions
 from tests.store.test_leases import checkpoint, lease, leased, queued, report, upload
 from tests.support.stores import BASE, World, graders_over
@@ -79,3 +82,25 @@ async def test_another_projects_model_is_nobodys_start_even_when_shared(world: W
 def models_over(world: World) -> ModelService:
     audit = AuditLog(database=world.database, new_id=world.new_id)
     return graders_over(world.database, world.blobs, audit)._models
+
+
+async def test_its_tokens_are_told_and_priced_by_the_base_model(world: World) -> None:
+    name, source = await tuned(world)
+    job = await world.jobs.create(world.caller, NewJob(model=name, training_file=source.training_file))
+    await world.jobs.cancel(world.caller, job.id)
+    day = 86_400
+    today = int(time.time()) // day * day
+    span = Span(
+        first=today - day, end=today + 2 * day, width=day, starts=[today - day, today], following=None
+    )
+    for wanted in (UsageFilter(group_by=["model"]), UsageFilter(group_by=["model"], models=[BASE])):
+        async with world.database.transaction() as connection:
+            found = await usage.added_up(
+                connection,
+                "training",
+                organization_id=world.caller.organization_id,
+                span=span,
+                wanted=wanted,
+            )
+        assert {bucket.model for bucket in found} == {BASE}
+        assert sum(bucket.requests for bucket in found) == 2
