@@ -1,11 +1,28 @@
-"""What is wrong with a body, in words: pydantic's findings as OpenAI's message, param and code."""
+"""What is wrong with a body, in words: pydantic's findings as OpenAI's message, param and code; and
+OpenAI's type of each kind of error."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from api.domain.errors import invalid
+from api.domain.errors import ErrorKind, invalid
+
+INVALID: Final = "invalid_request_error"
+SERVER: Final = "server_error"
+TYPES: Final[Mapping[ErrorKind, str]] = {
+    ErrorKind.INVALID: INVALID,
+    ErrorKind.UNAUTHENTICATED: INVALID,
+    ErrorKind.FORBIDDEN: INVALID,
+    ErrorKind.NOT_FOUND: INVALID,
+    ErrorKind.CONFLICT: INVALID,
+    ErrorKind.TOO_LARGE: INVALID,
+    ErrorKind.RATE_LIMITED: "rate_limit_error",
+    ErrorKind.OVER_QUOTA: "insufficient_quota",
+    ErrorKind.STALE_ATTEMPT: INVALID,
+    ErrorKind.UNAVAILABLE: SERVER,
+}
+AWAY: Final = "The model is not being served right now. Please try again."
 
 T = TypeVar("T", bound=BaseModel)
 

@@ -10,7 +10,6 @@ from fastapi.responses import StreamingResponse
 
 from api.domain.errors import invalid
 from api.domain.keys import Caller
-from api.domain.limits import Usage
 from api.services.services import Services
 from serving.gateway.proxy import Target
 from serving.gateway.usage import Tokens, guess, larger, tokens_of
@@ -56,12 +55,7 @@ class Meter:
         self.headers = headers
 
     async def settle(self, tokens: Tokens) -> None:
-        await self._services.limits.settle(
-            self._caller,
-            base_model=self._target.base_model,
-            model=self._target.public_name,
-            usage=Usage(input_tokens=tokens.input, output_tokens=tokens.output),
-        )
+        await self._services.asking.settle(self._caller, self._target, tokens)
 
     async def answer(self, request: Request, work: Awaitable[dict[str, Any]]) -> dict[str, Any] | None:
         reply = await unless_gone(request, work)

@@ -12,7 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.domain.request_id import serving
 from api.domain.uploads import MAX_PART_BYTES
-from api.rest.errors import SERVER, envelope
+from api.forms.words import SERVER
+from api.rest.errors import envelope
 
 MAX_JSON_BYTES: Final = 16 * 1024 * 1024
 MULTIPART_BYTES: Final = 1024 * 1024  # what the form adds to a file

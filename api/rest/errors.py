@@ -12,27 +12,23 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from api.domain.errors import ErrorKind, ServiceError
-from api.forms.words import path_of, worded
+from api.forms.words import AWAY, INVALID, SERVER, TYPES, path_of, worded
 from serving.gateway.proxy import ReplicaAwayError
 from serving.gateway.requests import RequestError
 
 RETRY_AFTER_SECONDS: Final = "2"
-INVALID: Final = "invalid_request_error"
-SERVER: Final = "server_error"
-RATE: Final = "rate_limit_error"
-QUOTA: Final = "insufficient_quota"
 BODY_UNREAD: Final = frozenset({408, 413})  # what the client goes on to send is nobody's to read
 STATUS: Final[Mapping[ErrorKind, tuple[int, str]]] = {
-    ErrorKind.INVALID: (400, INVALID),
-    ErrorKind.UNAUTHENTICATED: (401, INVALID),
-    ErrorKind.FORBIDDEN: (403, INVALID),
-    ErrorKind.NOT_FOUND: (404, INVALID),
-    ErrorKind.CONFLICT: (409, INVALID),
-    ErrorKind.TOO_LARGE: (413, INVALID),
-    ErrorKind.RATE_LIMITED: (429, RATE),
-    ErrorKind.OVER_QUOTA: (429, QUOTA),
-    ErrorKind.STALE_ATTEMPT: (409, INVALID),
-    ErrorKind.UNAVAILABLE: (503, SERVER),
+    ErrorKind.INVALID: (400, TYPES[ErrorKind.INVALID]),
+    ErrorKind.UNAUTHENTICATED: (401, TYPES[ErrorKind.UNAUTHENTICATED]),
+    ErrorKind.FORBIDDEN: (403, TYPES[ErrorKind.FORBIDDEN]),
+    ErrorKind.NOT_FOUND: (404, TYPES[ErrorKind.NOT_FOUND]),
+    ErrorKind.CONFLICT: (409, TYPES[ErrorKind.CONFLICT]),
+    ErrorKind.TOO_LARGE: (413, TYPES[ErrorKind.TOO_LARGE]),
+    ErrorKind.RATE_LIMITED: (429, TYPES[ErrorKind.RATE_LIMITED]),
+    ErrorKind.OVER_QUOTA: (429, TYPES[ErrorKind.OVER_QUOTA]),
+    ErrorKind.STALE_ATTEMPT: (409, TYPES[ErrorKind.STALE_ATTEMPT]),
+    ErrorKind.UNAVAILABLE: (503, TYPES[ErrorKind.UNAVAILABLE]),
 }
 
 log = logging.getLogger("tuningfork.rest")
@@ -98,7 +94,7 @@ async def on_request_error(request: Request, error: Exception) -> JSONResponse:
 async def on_replica_away(request: Request, _error: Exception) -> JSONResponse:
     return envelope(
         503,
-        "The model is not being served right now. Please try again.",
+        AWAY,
         type=SERVER,
         path=request.url.path,
     )

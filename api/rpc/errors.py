@@ -9,25 +9,23 @@ from google.rpc.status_pb2 import Status
 from tuningfork.v1.errors_pb2 import ErrorDetail
 
 from api.domain.errors import ErrorKind, ServiceError
+from api.forms.words import AWAY, INVALID, SERVER, TYPES
 from serving.gateway.proxy import ReplicaAwayError
 from serving.gateway.requests import RequestError
 
-INVALID: Final = "invalid_request_error"
-SERVER: Final = "server_error"
 STATUS: Final[Mapping[ErrorKind, tuple[grpc.StatusCode, str]]] = {
-    ErrorKind.INVALID: (grpc.StatusCode.INVALID_ARGUMENT, INVALID),
-    ErrorKind.UNAUTHENTICATED: (grpc.StatusCode.UNAUTHENTICATED, INVALID),
-    ErrorKind.FORBIDDEN: (grpc.StatusCode.PERMISSION_DENIED, INVALID),
-    ErrorKind.NOT_FOUND: (grpc.StatusCode.NOT_FOUND, INVALID),
-    ErrorKind.CONFLICT: (grpc.StatusCode.ABORTED, INVALID),
-    ErrorKind.TOO_LARGE: (grpc.StatusCode.RESOURCE_EXHAUSTED, INVALID),
-    ErrorKind.RATE_LIMITED: (grpc.StatusCode.RESOURCE_EXHAUSTED, "rate_limit_error"),
-    ErrorKind.OVER_QUOTA: (grpc.StatusCode.RESOURCE_EXHAUSTED, "insufficient_quota"),
-    ErrorKind.STALE_ATTEMPT: (grpc.StatusCode.FAILED_PRECONDITION, INVALID),
-    ErrorKind.UNAVAILABLE: (grpc.StatusCode.UNAVAILABLE, SERVER),
+    ErrorKind.INVALID: (grpc.StatusCode.INVALID_ARGUMENT, TYPES[ErrorKind.INVALID]),
+    ErrorKind.UNAUTHENTICATED: (grpc.StatusCode.UNAUTHENTICATED, TYPES[ErrorKind.UNAUTHENTICATED]),
+    ErrorKind.FORBIDDEN: (grpc.StatusCode.PERMISSION_DENIED, TYPES[ErrorKind.FORBIDDEN]),
+    ErrorKind.NOT_FOUND: (grpc.StatusCode.NOT_FOUND, TYPES[ErrorKind.NOT_FOUND]),
+    ErrorKind.CONFLICT: (grpc.StatusCode.ABORTED, TYPES[ErrorKind.CONFLICT]),
+    ErrorKind.TOO_LARGE: (grpc.StatusCode.RESOURCE_EXHAUSTED, TYPES[ErrorKind.TOO_LARGE]),
+    ErrorKind.RATE_LIMITED: (grpc.StatusCode.RESOURCE_EXHAUSTED, TYPES[ErrorKind.RATE_LIMITED]),
+    ErrorKind.OVER_QUOTA: (grpc.StatusCode.RESOURCE_EXHAUSTED, TYPES[ErrorKind.OVER_QUOTA]),
+    ErrorKind.STALE_ATTEMPT: (grpc.StatusCode.FAILED_PRECONDITION, TYPES[ErrorKind.STALE_ATTEMPT]),
+    ErrorKind.UNAVAILABLE: (grpc.StatusCode.UNAVAILABLE, TYPES[ErrorKind.UNAVAILABLE]),
 }
 DETAILS: Final = "grpc-status-details-bin"
-AWAY: Final = "The model is not being served right now. Please try again."
 
 
 def told(error: Exception) -> tuple[grpc.StatusCode, ErrorDetail]:

@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import grpc
 
-from api.domain.errors import ErrorKind, ServiceError, invalid
+from api.domain.errors import ErrorKind, ServiceError
 from api.domain.keys import Scope
 from api.domain.request_id import request_id
 from api.rpc.calls import SCOPES, Call, current, reply_type
-from api.rpc.errors import abort
+from api.rpc.errors import abort, told
 from api.services.idempotency import Answer
 from api.services.services import Services
 
@@ -26,7 +26,7 @@ log = logging.getLogger("tuningfork.rpc")
 
 class TenantCalls(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     def __init__(self, services: Services, *, new_request_id: Callable[[], str]) -> None:
-        self._services, self._new_request_id = services, new_request_id
+        self.services, self.new_request_id = services, new_request_id
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         handler = await continuation(details)
@@ -46,13 +46,6 @@ class TenantCalls(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             response_serializer=handler.response_serializer,
         )
 
-    def new_request_id(self) -> str:
-        return self._new_request_id()
-
-    @property
-    def services(self) -> Services:
-        return self._services
-
 
 class Served:
     """One call, from its key to its last word."""
@@ -63,28 +56,28 @@ class Served:
 
     async def answer(self, request: Any, context: Any) -> Any:
         inner = self._handler.stream_unary if self._handler.request_streaming else self._handler.unary_unary
-        with Told(self._calls.new_request_id(), self._method) as told:
+        with Told(self._calls.new_request_id(), self._method) as line:
             try:
-                await context.send_initial_metadata((("x-request-id", told.request_id),))
+                await context.send_initial_metadata((("x-request-id", line.request_id),))
                 async with asyncio.timeout(LONGEST_SECONDS):
                     await self._admit()
                     return await self._once(inner, request, context)
-            except (asyncio.CancelledError, grpc.aio.AbortError):
+            except grpc.aio.AbortError:
                 raise
             except Exception as error:
-                await told.fail(context, error)
+                await line.fail(context, error)
 
     async def stream(self, request: Any, context: Any) -> AsyncIterator[Any]:
-        with Told(self._calls.new_request_id(), self._method) as told:
+        with Told(self._calls.new_request_id(), self._method) as line:
             try:
-                await context.send_initial_metadata((("x-request-id", told.request_id),))
+                await context.send_initial_metadata((("x-request-id", line.request_id),))
                 await self._admit()
                 async for message in self._handler.unary_stream(request, context):
                     yield message
-            except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
+            except grpc.aio.AbortError:
                 raise
             except Exception as error:
-                await told.fail(context, error)
+                await line.fail(context, error)
 
     async def _admit(self) -> None:
         scheme, _, token = str(self._metadata.get("authorization", "")).partition(" ")
@@ -105,12 +98,6 @@ class Served:
         )
         kept = await keys.begin(call.caller, key=call.once, fingerprint=fingerprint.digest())
         if kept is not None:
-            if kept.content_type != KIND:
-                raise invalid(
-                    "This idempotency-key was used over REST. Use a new key for a new request.",
-                    param="idempotency-key",
-                    code="idempotency_key_in_use",
-                )
             return reply_type(self._method).FromString(kept.body)
         answer = None
         try:
@@ -142,6 +129,6 @@ class Told:
         if isinstance(error, TimeoutError):
             error = ServiceError(ErrorKind.UNAVAILABLE, "The call took too long. Please try again.")
         self._status = error.kind if isinstance(error, ServiceError) else type(error).__name__
-        if not isinstance(error, ServiceError) and not hasattr(error, "param"):
+        if told(error)[0] is grpc.StatusCode.INTERNAL:
             log.exception("%s failed", self._method)
         await abort(context, error, request_id=self.request_id)

@@ -45,7 +45,7 @@ class Asking:
                     tokens = larger(tokens, tokens_of(event))
                     yield event
         finally:
-            await self._settle(caller, target, tokens)
+            await self.settle(caller, target, tokens)
 
     async def respond(
         self, caller: Caller, request: Mapping[str, Any], *, priority: int = 0
@@ -61,10 +61,10 @@ class Asking:
         target = await self._models.served(caller, model, priority=priority)
         await self._limits.admit(caller, base_model=target.base_model, tokens=guess(fields))
         reply = await proxy.complete(target, path, fields)
-        await self._settle(caller, target, tokens_of(reply))
+        await self.settle(caller, target, tokens_of(reply))
         return reply
 
-    async def _settle(self, caller: Caller, target: Target, tokens: Tokens) -> None:
+    async def settle(self, caller: Caller, target: Target, tokens: Tokens) -> None:
         await self._limits.settle(
             caller,
             base_model=target.base_model,

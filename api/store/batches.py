@@ -8,6 +8,7 @@ from api.domain.batches import Batch, BatchAnswer, BatchError, BatchStatus, Batc
 from api.domain.keys import Caller
 from api.domain.pages import Page
 from api.store.database import Connection, Row, execute, fetch, fetch_one, queries
+from api.store.keys import maker_from
 
 MOMENTS = ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
 
@@ -75,13 +76,7 @@ async def claim(connection: Connection, *, hold_seconds: float) -> BatchTurn | N
     row = await fetch_one(connection, queries("batches")["claim"], hold_seconds=hold_seconds)
     if row is None:
         return None
-    caller = Caller(
-        key_id=row["api_key_id"],
-        project_id=row["project_id"],
-        organization_id=row["organization_id"],
-        organization_slug=row["organization_slug"],
-    )
-    return BatchTurn(batch=batch_from(row), caller=caller, overdue=row["overdue"])
+    return BatchTurn(batch=batch_from(row), caller=maker_from(row), overdue=row["overdue"])
 
 
 async def hold(connection: Connection, *, batch_id: str, hold_seconds: float) -> bool:

@@ -24,6 +24,7 @@ from api.domain.keys import Caller
 from api.domain.pages import Order, Page
 from api.store.database import Connection, Row, execute, fetch, fetch_one, queries
 from api.store.evals import criteria_from, jsonb_or_none
+from api.store.keys import maker_from
 
 
 def run_from(row: Row) -> EvalRun:
@@ -130,17 +131,11 @@ async def claim(connection: Connection, *, hold_seconds: float) -> EvalTurn | No
     row = await fetch_one(connection, queries("eval_runs")["claim"], hold_seconds=hold_seconds)
     if row is None:
         return None
-    caller = Caller(
-        key_id=row["api_key_id"],
-        project_id=row["project_id"],
-        organization_id=row["organization_id"],
-        organization_slug=row["organization_slug"],
-    )
     return EvalTurn(
         run=run_from(row),
         config=DataConfig(**row["data_source_config"]),
         criteria=criteria_from(row["testing_criteria"]),
-        caller=caller,
+        caller=maker_from(row),
         overdue=row["overdue"],
     )
 

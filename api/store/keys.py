@@ -8,6 +8,16 @@ OPERATOR_NAME = "operator"
 OPERATOR_EMAIL = "operator@localhost"
 
 
+def maker_from(row: Row) -> Caller:
+    """Whoever made what a background loop works on, with a member's scopes."""
+    return Caller(
+        key_id=row["api_key_id"],
+        project_id=row["project_id"],
+        organization_id=row["organization_id"],
+        organization_slug=row["organization_slug"],
+    )
+
+
 async def find_caller(connection: Connection, *, digest: bytes) -> Caller | None:
     """None for a key that is unknown, revoked or expired, or whose project or holder is gone."""
     row = await fetch_one(connection, queries("keys")["caller"], digest=digest)

@@ -57,8 +57,7 @@ class ReinforcementObjective:
     ) -> None:
         self._prompts, self._valid, self._method = prompts, valid, method
         self._chat, self._seed = chat, seed
-        self._schema = schema_text(method.response_format)
-        self._loop, self._sandbox = asyncio.Runner(), Sandbox()
+        self._schema = schema_of(method.response_format)
         self.full_interval: int | None = method.eval_interval
         self.train_examples, self.valid_examples = len(prompts), len(valid)
         self.tokens_per_epoch = sum(len(prompt.token_ids) for prompt in prompts)
@@ -114,10 +113,12 @@ class ReinforcementObjective:
                 end_of_turn=self._chat.end_of_turn,
             )
             for prompt, samples in zip(group, answers, strict=True):
-                yield samples, self._loop.run(self._graded(policy, prompt, samples))
+                yield samples, asyncio.run(self._graded(policy, prompt, samples))
         policy.adapted.train(training)
 
     async def _graded(self, policy: Policy, prompt: Prompt, samples: Sequence[Sample]) -> list[Grade]:
+        sandbox = Sandbox()  # of this loop, as its semaphore is
+
         async def ask(request: Mapping[str, Any]) -> Answer:
             return answer_of_base(policy, request, chat=self._chat, seed=self._seed)
 
@@ -127,7 +128,7 @@ class ReinforcementObjective:
                 sample=sample_of(each.text),
                 item=prompt.item,
                 ask=ask,
-                sandbox=self._sandbox,
+                sandbox=sandbox,
             )
             for each in samples
         )
@@ -178,14 +179,9 @@ def answer_of_base(policy: Policy, request: Mapping[str, Any], *, chat: ChatForm
         seed=derived_seed(seed, "grader", int(request.get("seed") or 0)),
         temperature=float(request.get("temperature", 0)),
         top_p=float(request.get("top_p", 1)),
-        schema=schema_text(request.get("response_format")),
+        schema=schema_of(request.get("response_format")),
     )
     with policy.as_base():
         ((answer,),) = sample(policy.base, [prompt], count=1, sampling=sampling, end_of_turn=chat.end_of_turn)
     use = TokenUse(prompt_tokens=len(prompt), completion_tokens=len(answer.token_ids))
     return Answer(text=answer.text, model=policy.base.name, use=use)
-
-
-def schema_text(response_format: Mapping[str, Any] | None) -> str | None:
-    schema = schema_of(response_format)
-    return None if schema is None else json.dumps(schema)

@@ -1,5 +1,6 @@
 """Answers sampled from the resident model: several for each prompt, repeatable by a seed, bound to a schema if asked."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -49,7 +50,7 @@ def sample(
     mask_BT = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=base.device)
     processors = []
     if sampling.schema is not None:
-        processors = [LogitsProcessor(grammar(base.tokenizer, vocabulary(base), sampling.schema))]
+        processors = [LogitsProcessor(grammar(base, sampling.schema))]
     greedy = sampling.temperature == 0
     with torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(sampling.seed)
@@ -77,26 +78,24 @@ def sample_from(row: list[int], *, base: ResidentModel, end_of_turn: frozenset[i
     return Sample(token_ids=tuple(ids), text=str(text), whole=end is not None)
 
 
-def vocabulary(base: ResidentModel) -> int:
-    """Of the logits: padding included."""
-    return int(base.causal_lm.config.vocab_size)
+def grammar(base: ResidentModel, schema: str) -> Any:
+    """Raises RuntimeError for a schema that cannot be compiled."""
+    return compiled(base.tokenizer, int(base.causal_lm.config.vocab_size), schema)
 
 
 @lru_cache(maxsize=8)
-def grammar(tokenizer: Any, vocabulary_size: int, schema: str) -> Any:
-    """Without free whitespace: a model could fill an answer with it. Raises RuntimeError for a schema that cannot be
-    compiled."""
-    return compiler(tokenizer, vocabulary_size).compile_json_schema(schema, any_whitespace=False)
+def compiled(tokenizer: Any, logits: int, schema: str) -> Any:
+    """Without free whitespace: a model could fill an answer with it. `logits`: of a row, padding included."""
+    return compiler(tokenizer, logits).compile_json_schema(schema, any_whitespace=False)
 
 
 @lru_cache(maxsize=1)
-def compiler(tokenizer: Any, vocabulary_size: int) -> Any:
-    info = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=vocabulary_size)
-    return xgrammar.GrammarCompiler(info)
+def compiler(tokenizer: Any, logits: int) -> Any:
+    return xgrammar.GrammarCompiler(xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=logits))
 
 
-def schema_of(response_format: Mapping[str, Any] | None) -> Any:
-    """The JSON schema inside OpenAI's wrapper, or None."""
+def schema_of(response_format: Mapping[str, Any] | None) -> str | None:
+    """The JSON schema inside OpenAI's wrapper, as text."""
     if response_format is None:
         return None
-    return response_format["json_schema"].get("schema", {})
+    return json.dumps(response_format["json_schema"].get("schema", {}))

@@ -5,30 +5,14 @@ from typing import assert_never
 
 from engine.contract.spec import Dpo, Reinforcement, RunSpec, Supervised
 from engine.data.chat import ChatFormat, read_examples
-from engine.data.errors import DataError
 from engine.data.pairs import read_pairs
 from engine.data.prompts import read_prompts
 from engine.methods.dpo import DpoObjective
 from engine.methods.objective import Objective
-from engine.methods.reinforcement import MIN_ANSWER_TOKENS, ReinforcementObjective, schema_text
+from engine.methods.reinforcement import MIN_ANSWER_TOKENS, ReinforcementObjective
 from engine.methods.sft import SupervisedObjective
-from engine.models.sampling import grammar
 
 TRAIN, VALID = "training_file", "validation_file"
-
-
-def check_schema(method: Reinforcement, chat: ChatFormat) -> None:
-    """Raises DataError for a schema that no answer can be bound to."""
-    schema = schema_text(method.response_format)
-    if schema is None:
-        return
-    try:
-        grammar(chat.tokenizer, len(chat.tokenizer), schema)
-    except RuntimeError as error:
-        raise DataError(
-            "The response_format's schema cannot be used to bind answers: simplify it.",
-            param="method.reinforcement.response_format",
-        ) from error
 
 
 def objective_of(spec: RunSpec, *, folder: Path, chat: ChatFormat) -> Objective:
@@ -45,7 +29,6 @@ def objective_of(spec: RunSpec, *, folder: Path, chat: ChatFormat) -> Objective:
             pairs = read_pairs(valid, chat=chat, param=VALID) if valid else []
             return DpoObjective(read_pairs(train, chat=chat, param=TRAIN), pairs, beta=dpo.beta)
         case Reinforcement() as method:
-            check_schema(method, chat)
             room = MIN_ANSWER_TOKENS
             prompts = read_prompts(valid, chat=chat, param=VALID, room=room) if valid else []
             return ReinforcementObjective(

@@ -18,7 +18,7 @@ from engine.contract.events import (
     StepMetrics,
     TrainEvent,
 )
-from engine.contract.spec import INITIAL_FOLDER, RESUME_FOLDER, RunSpec
+from engine.contract.spec import INITIAL_FOLDER, RESUME_FOLDER, Reinforcement, RunSpec
 from engine.core.batches import derived_seed, epoch_batches
 from engine.core.schedules import base_learning_rate, learning_rate
 from engine.data.chat import ChatFormat
@@ -27,6 +27,7 @@ from engine.lora import adapter, training_state
 from engine.methods import sft
 from engine.methods.objective import Objective, Policy, Score
 from engine.models.resident import ResidentModel
+from engine.models.sampling import grammar, schema_of
 from engine.trainer.objectives import objective_of
 
 MAX_GRADIENT_NORM = 1.0
@@ -59,6 +60,7 @@ def train(
         tokenizer=base.tokenizer, end_of_turn=base.end_of_turn, max_tokens=max_tokens, model=base.name
     )
     check_modules(spec, base=base)
+    check_schema(spec, base=base)
     objective = objective_of(spec, folder=folder, chat=chat)
     run = Run(spec, folder=folder, base=base, objective=objective, control=control or RunControl())
     try:
@@ -75,6 +77,20 @@ def check_modules(spec: RunSpec, *, base: ResidentModel) -> None:
         raise DataError(
             f"{base.name} has no module named {', '.join(unknown)}; it has {known}.", param="lora"
         )
+
+
+def check_schema(spec: RunSpec, *, base: ResidentModel) -> None:
+    """Compiled once: what samples are bound by is the same grammar."""
+    schema = schema_of(spec.method.response_format) if isinstance(spec.method, Reinforcement) else None
+    if schema is None:
+        return
+    try:
+        grammar(base, schema)
+    except RuntimeError as error:
+        raise DataError(
+            "The response_format's schema cannot be used to bind answers: simplify it.",
+            param="method.reinforcement.response_format",
+        ) from error
 
 
 class Run:
