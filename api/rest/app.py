@@ -37,6 +37,7 @@ def build(
     app = FastAPI(title="TuningFork", version="0.1.0", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.services = services
     for routes in (
+        inference_routes,  # first: routes are tried in order, and these are asked most
         files_routes,
         uploads_routes,
         jobs_routes,
@@ -45,7 +46,6 @@ def build(
         batches_routes,
         evals_routes,
         models_routes,
-        inference_routes,
         stored_routes,
         responses_routes,
         messages_routes,

@@ -10,7 +10,8 @@ from api.domain.keys import Caller, Scope
 from api.services.services import Services
 
 
-def services_of(request: Request) -> Services:
+async def services_of(request: Request) -> Services:
+    """Like every dependency `async`: FastAPI would run a plain function in another thread, at a hop per request."""
     return cast(Services, request.app.state.services)
 
 
@@ -58,7 +59,7 @@ async def caller_of(request: Request, services: ServicesDep) -> Caller:
 CallerDep = Annotated[Caller, Depends(caller_of)]
 
 
-def once_of(request: Request) -> str | None:
+async def once_of(request: Request) -> str | None:
     """The middleware has checked it and holds it for this request."""
     return request.headers.get("idempotency-key")
 

@@ -43,7 +43,7 @@ class Idempotency:
             await reply(scope, receive, send)
 
     async def _once(self, request: Request, key: str, receive: Receive, send: Send) -> None:
-        services = services_of(request)
+        services = await services_of(request)
         caller = await services.keys.authenticate(bearer_token(request))
         with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES) as body:
             fingerprint = await read_body(request, receive, body)
