@@ -1,87 +1,136 @@
-"""One LoRA adapter on the resident base: attached with a seed, exported in peft's layout, taken off again."""
+"""One run's adapter: a flat row of float32 weights and one of gradients, seen as the A and B of every module.
+
+Loaded and exported in peft's layout. Knows no model, no optimizer and no loss.
+"""
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from peft import (
-    LoraConfig,
-    PeftModel,
-    get_peft_model,
-    get_peft_model_state_dict,
-    set_peft_model_state_dict,
-)
+from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
 from engine.contract.events import CheckpointFile
 from engine.contract.spec import ADAPTER_CONFIG as CONFIG
 from engine.contract.spec import ADAPTER_WEIGHTS as WEIGHTS
 from engine.contract.spec import LoraOptions
+from engine.core.batches import derived_seed
+from engine.lora.layout import GroupLayout, Layout, ModuleShapes, layout_of
 
 
-def attach(causal_lm: Any, *, options: LoraOptions, seed: int) -> PeftModel:
-    """A: Kaiming-uniform from `seed`; B: zero, so that training starts at the base model's own answers."""
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One module: `columns` of the group's output, `ranks` of its xA; b: (out, rank)."""
+
+    columns: slice
+    ranks: slice
+    b: torch.Tensor
+    grad_b: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupAdapter:
+    """a: (modules * rank, in), the A of the adapted modules, stacked. All tensors are views of the flat rows."""
+
+    a: torch.Tensor
+    grad_a: torch.Tensor
+    parts: tuple[Part, ...]
+
+
+class Adapter:
+    """`weights` and `gradient`: (P,) float32. delta W = scale * B @ A; dropout on what A reads."""
+
+    def __init__(self, options: LoraOptions, *, shapes: ModuleShapes, device: torch.device) -> None:
+        self.options = options
+        self.layout: Layout = layout_of(shapes, rank=options.rank, target_modules=options.target_modules)
+        self.weights = torch.zeros(self.layout.size, device=device)
+        self.gradient = torch.zeros(self.layout.size, device=device)
+        self._groups = {(group.layer, group.group): self._views(group) for group in self.layout.groups}
+
+    @property
+    def scale(self) -> float:
+        return self.options.alpha / self.options.rank
+
+    def group(self, layer: int, group: str) -> GroupAdapter | None:
+        """None where the adapter changes nothing."""
+        return self._groups.get((layer, group))
+
+    def initialise(self, seed: int) -> None:
+        """A: uniform in +-1/sqrt(in), as peft's Kaiming with a = sqrt(5); B: 0, so that training starts at the base."""
+        self.weights.zero_()
+        for group in self.layout.groups:
+            views = self._groups[group.layer, group.group]
+            for part, layout in zip(views.parts, group.parts, strict=True):
+                generator = torch.Generator().manual_seed(derived_seed(seed, group.peft_name(layout.module)))
+                bound = 1 / math.sqrt(group.inputs)
+                drawn = torch.rand((self.options.rank, group.inputs), generator=generator)
+                views.a[part.ranks].copy_(drawn * (2 * bound) - bound)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Views by peft's names."""
+        return dict(self._named())
+
+    def load_state(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Raises ValueError when the weights are another adapter's."""
+        mine = self.state()
+        if mine.keys() != weights.keys() or any(weights[name].shape != mine[name].shape for name in mine):
+            raise ValueError("the checkpoint's weights do not fit this run's adapter")
+        for name, tensor in mine.items():
+            tensor.copy_(weights[name])
+
+    def _named(self) -> Iterator[tuple[str, torch.Tensor]]:
+        for group in self.layout.groups:
+            views = self._groups[group.layer, group.group]
+            for part, layout in zip(views.parts, group.parts, strict=True):
+                yield f"{group.peft_name(layout.module)}.lora_A.weight", views.a[part.ranks]
+                yield f"{group.peft_name(layout.module)}.lora_B.weight", part.b
+
+    def _views(self, group: GroupLayout) -> GroupAdapter:
+        rank = self.options.rank
+        rows = len(group.parts) * rank
+        parts = []
+        for part in group.parts:
+            out = part.columns.stop - part.columns.start
+            b, grad_b = (flat[part.offset :][: out * rank].view(out, rank) for flat in self._flats())
+            parts.append(Part(columns=part.columns, ranks=part.ranks, b=b, grad_b=grad_b))
+        a, grad_a = (
+            flat[group.offset :][: rows * group.inputs].view(rows, group.inputs) for flat in self._flats()
+        )
+        return GroupAdapter(a=a, grad_a=grad_a, parts=tuple(parts))
+
+    def _flats(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.weights, self.gradient
+
+
+def export(adapter: Adapter, *, base_model: str, folder: Path) -> tuple[CheckpointFile, ...]:
+    """Writes peft's two files; equal weights give equal bytes. `folder` is made."""
+    folder.mkdir(parents=True)
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in adapter.state().items()}
+    save_file(dict(sorted(tensors.items())), folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / CONFIG).write_text(config_json(adapter.options, base_model=base_model))
+    return tuple(described(folder / name) for name in (WEIGHTS, CONFIG))
+
+
+def load_weights(adapter: Adapter, folder: Path) -> None:
+    """The weights that `export` wrote, bit for bit. Raises ValueError when they are another adapter's."""
+    adapter.load_state(load_file(folder / WEIGHTS))
+
+
+def config_json(options: LoraOptions, *, base_model: str) -> str:
+    """peft's own form. Names the base model, never a path of this machine."""
     config = LoraConfig(
         r=options.rank,
         lora_alpha=options.alpha,
         lora_dropout=options.dropout,
-        target_modules=list(options.target_modules),
+        target_modules=sorted(options.target_modules),
         task_type="CAUSAL_LM",
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = get_peft_model(causal_lm, config)
-    for parameter in trainable(model):
-        parameter.data = parameter.data.float()  # a bfloat16 base still learns in float32
-    return model
-
-
-def trainable(model: PeftModel) -> list[torch.nn.Parameter]:
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-
-def detach(model: PeftModel) -> None:
-    """Leaves the base model as it was."""
-    model.unload()
-    base = model.get_base_model()
-    if hasattr(base, "peft_config"):
-        del base.peft_config
-
-
-def export(model: PeftModel, *, base_model: str, folder: Path) -> tuple[CheckpointFile, ...]:
-    """Writes peft's two files; equal weights give equal bytes. `folder` is made."""
-    folder.mkdir(parents=True)
-    tensors = {name: t.detach().float().cpu().contiguous() for name, t in state(model).items()}
-    save_file(dict(sorted(tensors.items())), folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / CONFIG).write_text(config_json(model, base_model=base_model))
-    return tuple(described(folder / name) for name in (WEIGHTS, CONFIG))
-
-
-def load_weights(model: PeftModel, folder: Path) -> None:
-    """The weights that `export` wrote, bit for bit. Raises ValueError when they are another adapter's."""
-    set_state(model, load_file(folder / WEIGHTS))
-
-
-def set_state(model: PeftModel, weights: Mapping[str, torch.Tensor]) -> None:
-    """The inverse of `state`. Raises ValueError when the weights are another adapter's."""
-    found = set_peft_model_state_dict(model, dict(weights))
-    missing = [name for name in found.missing_keys if "lora_" in name]
-    if missing or found.unexpected_keys:
-        raise ValueError("the checkpoint's weights do not fit this run's adapter")
-
-
-def state(model: PeftModel) -> dict[str, torch.Tensor]:
-    tensors: dict[str, torch.Tensor] = get_peft_model_state_dict(model)
-    return tensors
-
-
-def config_json(model: PeftModel, *, base_model: str) -> str:
-    """Names the base model, never a path of this machine."""
-    config = model.peft_config["default"].to_dict()
-    config |= {"base_model_name_or_path": base_model, "inference_mode": True}
+        base_model_name_or_path=base_model,
+        inference_mode=True,
+    ).to_dict()
     return json.dumps(config, indent=2, sort_keys=True, default=lambda value: sorted(value))
 
 

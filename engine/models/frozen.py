@@ -1,0 +1,62 @@
+"""A base model's linear layers as constants: their product forward, and back to the input. No gradient of a weight."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import nn
+
+
+class Frozen(Protocol):
+    """y = x @ W.T + bias, with W: (outputs, inputs)."""
+
+    inputs: int
+    outputs: int
+
+    def forward(self, x: torch.Tensor, *, tile: int | None) -> torch.Tensor: ...
+
+    def backward(self, grad: torch.Tensor, *, tile: int | None) -> torch.Tensor:
+        """The gradient of x."""
+        ...
+
+
+class FloatLinear:
+    """Several modules that read the same input, side by side; the modules' own weights become views of these."""
+
+    def __init__(self, modules: Sequence[nn.Linear]) -> None:
+        self.weight = joined([module.weight for module in modules])
+        self.bias = joined([module.bias for module in modules]) if modules[0].bias is not None else None
+        self.outputs, self.inputs = self.weight.shape
+
+    def forward(self, x: torch.Tensor, *, tile: int | None) -> torch.Tensor:
+        out = product(x, self.weight.T, tile=tile)
+        return out if self.bias is None else out.add_(self.bias)
+
+    def backward(self, grad: torch.Tensor, *, tile: int | None) -> torch.Tensor:
+        return product(grad, self.weight, tile=tile)
+
+
+def joined(parameters: Sequence[torch.Tensor]) -> torch.Tensor:
+    """One tensor of all rows, held once: each parameter is made a view of it."""
+    if len(parameters) == 1:
+        return parameters[0].detach()
+    whole = torch.cat([parameter.detach() for parameter in parameters])
+    start = 0
+    for parameter in parameters:
+        parameter.data = whole[start : start + parameter.shape[0]]
+        start += parameter.shape[0]
+    return whole
+
+
+def product(x: torch.Tensor, matrix: torch.Tensor, *, tile: int | None) -> torch.Tensor:
+    """x @ matrix. With a tile every product has exactly that many rows (x has a multiple of them).
+
+    A BLAS picks its kernel, and so the order of its sums, by the number of rows: rows of equally many are computed
+    alike wherever they stand, so what others put into the pass changes no bit of theirs.
+    """
+    if tile is None or x.shape[0] == tile:
+        return x @ matrix
+    out = x.new_empty((x.shape[0], matrix.shape[1]))
+    for start in range(0, x.shape[0], tile):
+        torch.mm(x[start : start + tile], matrix, out=out[start : start + tile])
+    return out

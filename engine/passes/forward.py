@@ -1,0 +1,164 @@
+"""The forward pass of a packed batch through the decoder, with every run's own adapter on its own tokens.
+
+Shapes: T tokens of the pass, R rows wanted, D features, H heads, K key heads, E features of a head.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from engine.core.elementwise import rms_norm, rotate, swiglu
+from engine.core.packing import Packed, Span
+from engine.lora.linear import Place, Segment, lora_linear
+from engine.models.decoder import Decoder, Layer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """The packs of several runs behind each other. `segments` of tokens, `row_segments` of rows, one per run.
+
+    tile: see `engine.models.frozen.product`; T and R are multiples of it, the rest filled up with what nobody reads.
+    """
+
+    token_ids: torch.Tensor
+    positions: torch.Tensor
+    rows: torch.Tensor
+    spans: tuple[Span, ...]
+    segments: tuple[Segment, ...]
+    row_segments: tuple[Segment, ...]
+    tile: int | None
+
+
+def batch_of(parts: Sequence[tuple[Packed, Segment]], *, device: torch.device, tile: int | None) -> Batch:
+    """Each part's segment gives adapter and dropout; where it lies is decided here."""
+    ids: list[int] = []
+    positions: list[int] = []
+    rows: list[int] = []
+    spans: list[Span] = []
+    segments, row_segments = [], []
+    for packed, wanted in parts:
+        start, first_row = len(ids), len(rows)
+        ids += packed.token_ids
+        positions += packed.positions
+        rows += [start + row for row in packed.rows]
+        spans += [moved(span, start) for span in packed.spans]
+        segments.append(placed(wanted, start, len(ids)))
+        row_segments.append(placed(wanted, first_row, len(rows)))
+    if tile is not None:
+        ids += [0] * (-len(ids) % tile)
+        positions += [0] * (len(ids) - len(positions))
+        rows += [0] * (-len(rows) % tile)
+    return Batch(
+        token_ids=torch.tensor(ids, device=device),
+        positions=torch.tensor(positions, device=device),
+        rows=torch.tensor(rows, device=device, dtype=torch.long),
+        spans=tuple(spans),
+        segments=tuple(segments),
+        row_segments=tuple(row_segments),
+        tile=tile,
+    )
+
+
+def moved(span: Span, by: int) -> Span:
+    return Span(
+        start=span.start + by,
+        end=span.end + by,
+        prefix_start=span.prefix_start + by,
+        prefix_end=span.prefix_end + by,
+    )
+
+
+def placed(segment: Segment, start: int, end: int) -> Segment:
+    return Segment(start=start, end=end, adapter=segment.adapter, dropout_seed=segment.dropout_seed)
+
+
+def hidden_rows(decoder: Decoder, batch: Batch, *, anchor: torch.Tensor) -> torch.Tensor:
+    """Final hidden states (R, D), after the last norm, of the rows alone: the last layer's MLP runs on no other."""
+    x = F.embedding(batch.token_ids, decoder.embedding)
+    cos_sin = decoder.rotary(batch.positions)
+    last = len(decoder.layers) - 1
+    for number, layer in enumerate(decoder.layers):
+        normed = rms_norm(x, layer.input_norm, decoder.eps)
+        place = Place(layer=number, group="qkv", tile=batch.tile, needs_input_gradient=number > 0)
+        qkv = lora_linear(normed, anchor, layer.linear["qkv"], place, batch.segments)
+        mixed = attention(qkv, decoder, layer, batch, cos_sin)
+        segments = batch.segments
+        if number == last:
+            x, mixed, segments = x[batch.rows], mixed[batch.rows], batch.row_segments
+        x = block(x, mixed, decoder, layer, number, segments, tile=batch.tile, anchor=anchor)
+    return rms_norm(x, decoder.norm, decoder.eps)
+
+
+def block(
+    x: torch.Tensor,
+    mixed: torch.Tensor,
+    decoder: Decoder,
+    layer: Layer,
+    number: int,
+    segments: Sequence[Segment],
+    *,
+    tile: int | None,
+    anchor: torch.Tensor,
+) -> torch.Tensor:
+    """What follows the attention: its output projection and the MLP, each added to the stream."""
+
+    def linear(value: torch.Tensor, group: str) -> torch.Tensor:
+        place = Place(layer=number, group=group, tile=tile, needs_input_gradient=True)
+        return lora_linear(value, anchor, layer.linear[group], place, segments)
+
+    x = x + linear(mixed, "o")
+    normed = rms_norm(x, layer.mlp_norm, decoder.eps)
+    return x + linear(swiglu(linear(normed, "gate_up")), "down")
+
+
+def attention(
+    qkv: torch.Tensor,
+    decoder: Decoder,
+    layer: Layer,
+    batch: Batch,
+    cos_sin: tuple[torch.Tensor, torch.Tensor],
+) -> torch.Tensor:
+    """(T, H * E). Every span by itself: no sequence sees another, and none changes another's arithmetic."""
+    query, key, value = heads_of(qkv, decoder, layer, cos_sin)
+    sizes = [span.end - span.start for span in batch.spans]
+    filled = qkv.shape[0] - sum(sizes)
+    cuts = [*sizes, filled] if filled else sizes
+    pieces = [torch.split(tensor, cuts) for tensor in (query, key, value)]
+    at = {span.start: number for number, span in enumerate(batch.spans)}
+    mixed = []
+    for number, span in enumerate(batch.spans):
+        q, k, v = (piece[number] for piece in pieces)
+        if span.prefix:
+            before = at[span.prefix_start]
+            k, v = torch.cat([pieces[1][before], k]), torch.cat([pieces[2][before], v])
+        mixed.append(attended(q, k, v, prefix=span.prefix))
+    if filled:
+        mixed.append(torch.zeros_like(pieces[0][-1]))
+    return torch.cat(mixed).flatten(1)
+
+
+def attended(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, prefix: int) -> torch.Tensor:
+    """(S, H, E) from q (S, H, E) and k, v (prefix + S, K, E)."""
+    mask = None
+    if prefix:
+        mask = torch.ones((q.shape[0], k.shape[0]), dtype=torch.bool, device=q.device).tril(prefix)
+    q, k, v = (tensor.transpose(0, 1)[None] for tensor in (q, k, v))
+    out = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=not prefix, enable_gqa=q.shape[1] != k.shape[1]
+    )
+    return out[0].transpose(0, 1)
+
+
+def heads_of(
+    qkv: torch.Tensor, decoder: Decoder, layer: Layer, cos_sin: tuple[torch.Tensor, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """q (T, H, E), k and v (T, K, E); q and k rotated."""
+    sizes = [decoder.heads, decoder.key_heads, decoder.key_heads]
+    heads = qkv.view(qkv.shape[0], -1, decoder.head_size)
+    query, key, value = torch.split(heads, sizes, dim=1)
+    if layer.query_norm is not None and layer.key_norm is not None:
+        query = rms_norm(query, layer.query_norm, decoder.eps)
+        key = rms_norm(key, layer.key_norm, decoder.eps)
+    return rotate(query, *cos_sin), rotate(key, *cos_sin), value

@@ -1,0 +1,87 @@
+"""What the trainer needs of a base model, however it computes: our own fused passes, or transformers and peft."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from engine.contract.spec import LoraOptions
+from engine.core.packing import Packed
+from engine.models.resident import ResidentModel
+from engine.passes.work import Answers, RowLoss, Rows, Sampling
+
+
+class Trainable(Protocol):
+    """One run's adapter. `weights` and `gradient`: (P,) float32, which an optimizer steps on."""
+
+    options: LoraOptions
+    weights: torch.Tensor
+    gradient: torch.Tensor
+
+    def initialise(self, seed: int) -> None: ...
+
+    def state(self) -> Mapping[str, torch.Tensor]:
+        """By peft's names."""
+        ...
+
+    def load_state(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Raises ValueError when the weights are another adapter's."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """One run's part of a pass. With a loss its adapter learns; `adapter` None is the base. No dropout without a
+    `dropout_seed`."""
+
+    packed: Packed
+    adapter: Trainable | None
+    loss: RowLoss | None = None
+    dropout_seed: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """`error`: what this part's own loss raised; the other parts of the pass are whole."""
+
+    rows: Rows | None
+    loss: float = 0.0
+    error: Exception | None = None
+
+
+class Model(Protocol):
+    """`most_runs`: how many adapters may be live at once."""
+
+    base: ResidentModel
+    most_runs: int
+
+    def new_adapter(self, options: LoraOptions) -> Trainable: ...
+
+    def frozen_copy(self, adapter: Trainable) -> Trainable:
+        """Its weights as they are now, for `Lesson`s and sampling; it never learns."""
+        ...
+
+    def release(self, adapter: Trainable) -> None:
+        """The run is over: nothing of its adapter stays on the base."""
+        ...
+
+    def run_pass(self, lessons: Sequence[Lesson]) -> list[Outcome]:
+        """All lessons have a loss, or none has one. Gradients are added to the adapters'.
+
+        Raises torch.OutOfMemoryError (on a CPU: RuntimeError of the allocator), then no gradient of this pass can be
+        trusted.
+        """
+        ...
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        count: int,
+        sampling: Sampling,
+        adapter: Trainable | None,
+        end_of_turn: frozenset[int],
+    ) -> Answers:
+        """`count` answers to each prompt, repeatable by the seed whatever runs beside it."""
+        ...

@@ -1,0 +1,89 @@
+"""What a run asks of the model, and what it is told. A run never calls the model: it yields work, and the trainer packs
+the work of all runs into passes.
+
+Shapes: R rows of one piece of work, in the order of its `Packed`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeAlias
+
+import torch
+
+from engine.core.packing import Packed
+
+# Log-probabilities of some rows (a whole group or several), which rows they are -> what is added to the loss.
+# Differentiable; float32 on the model's device. It must not depend on other rows.
+RowLoss: TypeAlias = Callable[[torch.Tensor, slice], torch.Tensor]
+
+
+class Weights(Enum):
+    """Under which weights a piece of work is measured. INITIAL: the run's adapter as it was when the run began."""
+
+    OWN = "own"
+    INITIAL = "initial"
+    BASE = "base"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learn:
+    """Adds the gradient of sum(loss) to the run's adapter. `dropout_seed` is a function of the run's seed, step and
+    micro-batch."""
+
+    packed: Packed
+    loss: RowLoss
+    dropout_seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """Log-probabilities without gradients and without dropout."""
+
+    packed: Packed
+    weights: Weights = Weights.OWN
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """`temperature` 0 takes the likeliest token. `schema`: JSON schema that every whole answer satisfies."""
+
+    max_tokens: int
+    seed: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    schema: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """`count` answers to each prompt."""
+
+    prompts: Sequence[Sequence[int]]
+    count: int
+    sampling: Sampling
+    weights: Weights = Weights.OWN
+
+
+Work: TypeAlias = Learn | Measure | Sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """ln p of each row's target, and whether it was the likeliest token; float32 and bool (R,), on the CPU."""
+
+    logprobs: torch.Tensor
+    hits: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """`token_ids` with the end of turn, if it came to one: else it was cut off."""
+
+    token_ids: tuple[int, ...]
+    text: str
+    whole: bool
+
+
+Answers: TypeAlias = Sequence[Sequence[Answer]]
+Result: TypeAlias = Rows | Answers
