@@ -1,8 +1,9 @@
 """What a run is: names, numbers and seeds. Knows no URL, no secret, no tensor and no "auto"."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 from engine.contract.graders import Grader
 
@@ -21,12 +22,52 @@ ALL_LINEAR: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_pr
 
 @dataclass(frozen=True, kw_only=True)
 class LoraOptions:
-    """Shape of the adapter: delta W = (alpha / rank) * B @ A, with A: (rank, in) and B: (out, rank)."""
+    """Shape of the adapter: delta W = scale * B @ A, with A: (rank, in) and B: (out, rank).
+
+    scale: alpha / rank; with `rslora` alpha / sqrt(rank), which keeps what is learned as large at high ranks as at low
+    ones. Source: Kalajdzievski, "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA" (2023).
+    """
 
     rank: int = 16
     alpha: float = 32.0
     dropout: float = 0.0
     target_modules: tuple[str, ...] = ALL_LINEAR
+    rslora: bool = False
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+
+Schedule: TypeAlias = Literal["linear", "cosine", "constant"]
+PairLoss: TypeAlias = Literal["sigmoid", "ipo", "kto", "orpo", "simpo"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyStopping:
+    """Ends a run after `patience` full validations in a row that are not better by more than `min_delta`."""
+
+    patience: int
+    min_delta: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """How the steps are taken, whatever the method.
+
+    `warmup_ratio`: share of the steps in which the learning rate rises to its peak; None: a tenth, at most 100 steps.
+    `floor`: share of the peak at which `linear` and `cosine` end. `max_grad_norm`: longer gradients are shortened to it.
+    `weight_decay`: AdamW's. `best_checkpoint`: the model is the checkpoint with the lowest full validation loss, or
+    with the highest reward, instead of the last.
+    """
+
+    schedule: Schedule = "linear"
+    warmup_ratio: float | None = None
+    floor: float = 0.1
+    max_grad_norm: float = 1.0
+    weight_decay: float = 0.0
+    early_stopping: EarlyStopping | None = None
+    best_checkpoint: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +81,21 @@ class Supervised:
 
 @dataclass(frozen=True, kw_only=True)
 class Dpo:
-    """Direct preference optimisation (Rafailov et al., 2023). A higher `beta` stays closer to the base model."""
+    """Preferences: by default direct preference optimisation (Rafailov et al., 2023).
+
+    A higher `beta` stays closer to the base model. `loss` and what only some losses read (`label_smoothing`: sigmoid,
+    `gamma`: simpo, the weights: kto) are told in `engine/core/preferences.py`.
+    """
 
     n_epochs: int
     batch_size: int
     learning_rate_multiplier: float
     beta: float
+    loss: PairLoss = "sigmoid"
+    label_smoothing: float = 0.0
+    gamma: float = 1.0
+    desirable_weight: float = 1.0
+    undesirable_weight: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +137,7 @@ class RunSpec:
     validation_file: str | None = None
     start_step: int = 0
     starts_tuned: bool = False
+    training: TrainingOptions = TrainingOptions()
 
 
 @dataclass(frozen=True, kw_only=True)

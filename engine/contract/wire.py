@@ -1,7 +1,8 @@
 """The contract's dataclasses to protobuf and back. The only place, beside the edges, that knows protobuf."""
 
 import json
-from typing import Any, assert_never
+from collections.abc import Mapping
+from typing import Any, assert_never, get_args
 
 from engine.contract import events, spec
 from engine.contract.grader_forms import grader_from, grader_to
@@ -9,21 +10,39 @@ from tuningfork_pb.v1 import engine_pb2 as pb
 
 
 def spec_to_pb(run: spec.RunSpec) -> pb.RunSpec:
-    lora = run.lora
     return pb.RunSpec(
         job_id=run.job_id,
         attempt=run.attempt,
         base_model=run.base_model,
         method=method_to_pb(run.method),
-        lora=pb.LoraOptions(
-            rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, target_modules=lora.target_modules
-        ),
+        lora=pb.LoraOptions(**vars(run.lora)),
         seed=run.seed,
         training_file=run.training_file,
         validation_file=run.validation_file,
         start_step=run.start_step,
         starts_tuned=run.starts_tuned,
+        training=training_to_pb(run.training),
     )
+
+
+def training_to_pb(training: spec.TrainingOptions) -> pb.TrainingOptions:
+    stopping = training.early_stopping
+    fields = dict(vars(training)) | {"early_stopping": stopping and pb.EarlyStopping(**vars(stopping))}
+    return pb.TrainingOptions(**fields)
+
+
+def training_from_pb(message: pb.TrainingOptions) -> spec.TrainingOptions:
+    """Raises ValueError for a schedule this release does not know."""
+    fields = _fields(message)
+    _known(fields["schedule"], get_args(spec.Schedule), what="schedule")
+    if fields["early_stopping"] is not None:
+        fields["early_stopping"] = spec.EarlyStopping(**_fields(message.early_stopping))
+    return spec.TrainingOptions(**fields)
+
+
+def _known(value: str, known: tuple[str, ...], *, what: str) -> None:
+    if value not in known:
+        raise ValueError(f"this engine knows no {what} {value!r}; upgrade it")
 
 
 def method_to_pb(method: spec.Method) -> pb.Method:
@@ -42,12 +61,14 @@ def method_to_pb(method: spec.Method) -> pb.Method:
 
 
 def method_from_pb(message: pb.Method) -> spec.Method:
-    """Raises ValueError for a method this release does not know."""
+    """Raises ValueError for a method or a loss this release does not know."""
     match message.WhichOneof("kind"):
         case "supervised":
             return spec.Supervised(**_fields(message.supervised))
         case "dpo":
-            return spec.Dpo(**_fields(message.dpo))
+            dpo = _there(_fields(message.dpo))
+            _known(dpo.get("loss", "sigmoid"), get_args(spec.PairLoss), what="loss")
+            return spec.Dpo(**dpo)
         case "reinforcement":
             fields = _fields(message.reinforcement)
             fields["grader"] = grader_from(json.loads(fields["grader"]))
@@ -68,25 +89,28 @@ def _fields(message: Any) -> dict[str, Any]:
     }
 
 
+def _there(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """For a sender that knows fewer fields: the defaults stand for what it did not say."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
 def spec_from_pb(message: pb.RunSpec) -> spec.RunSpec:
-    """Raises ValueError for a method this release does not know."""
-    lora = message.lora
+    """Raises ValueError for a method, a loss or a schedule this release does not know."""
+    lora = _fields(message.lora)
     return spec.RunSpec(
         job_id=message.job_id,
         attempt=message.attempt,
         base_model=message.base_model,
         method=method_from_pb(message.method),
-        lora=spec.LoraOptions(
-            rank=lora.rank,
-            alpha=lora.alpha,
-            dropout=lora.dropout,
-            target_modules=tuple(lora.target_modules),
-        ),
+        lora=spec.LoraOptions(**lora | {"target_modules": tuple(lora["target_modules"])}),
         seed=message.seed,
         training_file=message.training_file,
         validation_file=message.validation_file if message.HasField("validation_file") else None,
         start_step=message.start_step,
         starts_tuned=message.starts_tuned,
+        training=training_from_pb(message.training)
+        if message.HasField("training")
+        else spec.TrainingOptions(),
     )
 
 

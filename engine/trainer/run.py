@@ -176,7 +176,9 @@ class Run:
             raise DivergedError(f"the training loss at step {step + 1} is {score.loss}")
         torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, total_steps=self.total_steps, peak=self.peak)
+            group["lr"] = learning_rate(
+                step, total_steps=self.total_steps, peak=self.peak, options=self.spec.training
+            )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.trained_tokens += score.tokens

@@ -12,7 +12,6 @@ from transformers import AutoModelForCausalLM
 from engine.contract.events import CheckpointReady, RunFinished, RunPrepared, StepDone, TrainEvent
 from engine.contract.spec import LoraOptions, RunSpec, Supervised
 from engine.core.batches import derived_seed, epoch_batches, micro_batches
-from engine.core.schedules import learning_rate
 from engine.data.chat import ChatFormat, encode
 from engine.data.errors import DataError
 from engine.lora import adapter
@@ -195,9 +194,3 @@ def test_batches_hold_every_example_once_and_little_padding() -> None:
     groups = micro_batches([0, 1, 2, 3], lengths=[10, 90, 10, 80], token_budget=180)
     assert groups == [[1, 3], [0, 2]]
     assert derived_seed(1, "a") != derived_seed(1, "b")
-
-
-def test_the_learning_rate_rises_then_falls_to_a_tenth() -> None:
-    rates = [learning_rate(step, total_steps=100, peak=1.0) for step in range(100)]
-    assert rates[9] == rates[10] == max(rates) == 1.0
-    assert rates[0] == pytest.approx(0.1) and rates[-1] == pytest.approx(0.11)

@@ -3,6 +3,7 @@
 import io
 from typing import get_args
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +21,17 @@ lora = st.builds(
     alpha=floats,
     dropout=floats,
     target_modules=st.lists(text).map(tuple),
+    rslora=st.booleans(),
+)
+training = st.builds(
+    spec.TrainingOptions,
+    schedule=st.sampled_from(get_args(spec.Schedule)),
+    warmup_ratio=st.none() | floats,
+    floor=floats,
+    max_grad_norm=floats,
+    weight_decay=floats,
+    early_stopping=st.none() | st.builds(spec.EarlyStopping, patience=small, min_delta=floats),
+    best_checkpoint=st.booleans(),
 )
 hyperparameters = {"n_epochs": small, "batch_size": small, "learning_rate_multiplier": floats}
 grader = st.builds(
@@ -31,7 +43,16 @@ grader = st.builds(
 )
 methods = {
     spec.Supervised: st.builds(spec.Supervised, **hyperparameters),
-    spec.Dpo: st.builds(spec.Dpo, **hyperparameters, beta=floats),
+    spec.Dpo: st.builds(
+        spec.Dpo,
+        **hyperparameters,
+        beta=floats,
+        loss=st.sampled_from(get_args(spec.PairLoss)),
+        label_smoothing=floats,
+        gamma=floats,
+        desirable_weight=floats,
+        undesirable_weight=floats,
+    ),
     spec.Reinforcement: st.builds(
         spec.Reinforcement,
         **hyperparameters,
@@ -54,6 +75,7 @@ runs = st.builds(
     validation_file=st.none() | text,
     start_step=small,
     starts_tuned=st.booleans(),
+    training=training,
 )
 metrics = st.builds(
     events.StepMetrics,
@@ -101,6 +123,24 @@ def test_every_method_and_event_is_tried() -> None:
 @given(runs)
 def test_a_run_survives(run: spec.RunSpec) -> None:
     assert wire.spec_from_pb(pb.RunSpec.FromString(wire.spec_to_pb(run).SerializeToString())) == run
+
+
+def test_a_control_plane_of_the_last_release_asks_for_the_defaults() -> None:
+    dpo = pb.Method(dpo=pb.Dpo(n_epochs=1, batch_size=1, learning_rate_multiplier=1.0, beta=0.1))
+    old = pb.RunSpec(job_id="a", method=dpo, lora=pb.LoraOptions(rank=4, alpha=8))
+    run = wire.spec_from_pb(old)
+    assert run.method == spec.Dpo(n_epochs=1, batch_size=1, learning_rate_multiplier=1.0, beta=0.1)
+    assert run.training == spec.TrainingOptions() and not run.lora.rslora
+
+
+@pytest.mark.parametrize("what", ["loss", "schedule"])
+def test_what_a_newer_control_plane_asks_for_is_refused(what: str) -> None:
+    method = spec.Dpo(n_epochs=1, batch_size=1, learning_rate_multiplier=1.0, beta=0.1)
+    run = spec.RunSpec(job_id="a", attempt=1, base_model="b", method=method, lora=spec.LoraOptions(), seed=1)
+    message = wire.spec_to_pb(run)
+    setattr(message.method.dpo if what == "loss" else message.training, what, "magic")
+    with pytest.raises(ValueError, match=f"knows no {what} 'magic'; upgrade it"):
+        wire.spec_from_pb(message)
 
 
 @given(st.builds(events.NumberedEvent, sequence=small, event=st.one_of(*kinds.values())))

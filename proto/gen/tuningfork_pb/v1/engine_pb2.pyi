@@ -122,7 +122,7 @@ class ReportResponse(_message.Message):
     def __init__(self, pause: _Optional[bool] = ...) -> None: ...
 
 class RunSpec(_message.Message):
-    __slots__ = ("job_id", "attempt", "base_model", "method", "lora", "seed", "training_file", "validation_file", "start_step", "starts_tuned")
+    __slots__ = ("job_id", "attempt", "base_model", "method", "lora", "seed", "training_file", "validation_file", "start_step", "starts_tuned", "training")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -133,6 +133,7 @@ class RunSpec(_message.Message):
     VALIDATION_FILE_FIELD_NUMBER: _ClassVar[int]
     START_STEP_FIELD_NUMBER: _ClassVar[int]
     STARTS_TUNED_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     attempt: int
     base_model: str
@@ -143,7 +144,34 @@ class RunSpec(_message.Message):
     validation_file: str
     start_step: int
     starts_tuned: bool
-    def __init__(self, job_id: _Optional[str] = ..., attempt: _Optional[int] = ..., base_model: _Optional[str] = ..., method: _Optional[_Union[Method, _Mapping]] = ..., lora: _Optional[_Union[LoraOptions, _Mapping]] = ..., seed: _Optional[int] = ..., training_file: _Optional[str] = ..., validation_file: _Optional[str] = ..., start_step: _Optional[int] = ..., starts_tuned: _Optional[bool] = ...) -> None: ...
+    training: TrainingOptions
+    def __init__(self, job_id: _Optional[str] = ..., attempt: _Optional[int] = ..., base_model: _Optional[str] = ..., method: _Optional[_Union[Method, _Mapping]] = ..., lora: _Optional[_Union[LoraOptions, _Mapping]] = ..., seed: _Optional[int] = ..., training_file: _Optional[str] = ..., validation_file: _Optional[str] = ..., start_step: _Optional[int] = ..., starts_tuned: _Optional[bool] = ..., training: _Optional[_Union[TrainingOptions, _Mapping]] = ...) -> None: ...
+
+class TrainingOptions(_message.Message):
+    __slots__ = ("schedule", "warmup_ratio", "floor", "max_grad_norm", "weight_decay", "early_stopping", "best_checkpoint")
+    SCHEDULE_FIELD_NUMBER: _ClassVar[int]
+    WARMUP_RATIO_FIELD_NUMBER: _ClassVar[int]
+    FLOOR_FIELD_NUMBER: _ClassVar[int]
+    MAX_GRAD_NORM_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_DECAY_FIELD_NUMBER: _ClassVar[int]
+    EARLY_STOPPING_FIELD_NUMBER: _ClassVar[int]
+    BEST_CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    schedule: str
+    warmup_ratio: float
+    floor: float
+    max_grad_norm: float
+    weight_decay: float
+    early_stopping: EarlyStopping
+    best_checkpoint: bool
+    def __init__(self, schedule: _Optional[str] = ..., warmup_ratio: _Optional[float] = ..., floor: _Optional[float] = ..., max_grad_norm: _Optional[float] = ..., weight_decay: _Optional[float] = ..., early_stopping: _Optional[_Union[EarlyStopping, _Mapping]] = ..., best_checkpoint: _Optional[bool] = ...) -> None: ...
+
+class EarlyStopping(_message.Message):
+    __slots__ = ("patience", "min_delta")
+    PATIENCE_FIELD_NUMBER: _ClassVar[int]
+    MIN_DELTA_FIELD_NUMBER: _ClassVar[int]
+    patience: int
+    min_delta: float
+    def __init__(self, patience: _Optional[int] = ..., min_delta: _Optional[float] = ...) -> None: ...
 
 class Method(_message.Message):
     __slots__ = ("supervised", "dpo", "reinforcement")
@@ -166,16 +194,26 @@ class Supervised(_message.Message):
     def __init__(self, n_epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate_multiplier: _Optional[float] = ...) -> None: ...
 
 class Dpo(_message.Message):
-    __slots__ = ("n_epochs", "batch_size", "learning_rate_multiplier", "beta")
+    __slots__ = ("n_epochs", "batch_size", "learning_rate_multiplier", "beta", "loss", "label_smoothing", "gamma", "desirable_weight", "undesirable_weight")
     N_EPOCHS_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     LEARNING_RATE_MULTIPLIER_FIELD_NUMBER: _ClassVar[int]
     BETA_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    LABEL_SMOOTHING_FIELD_NUMBER: _ClassVar[int]
+    GAMMA_FIELD_NUMBER: _ClassVar[int]
+    DESIRABLE_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    UNDESIRABLE_WEIGHT_FIELD_NUMBER: _ClassVar[int]
     n_epochs: int
     batch_size: int
     learning_rate_multiplier: float
     beta: float
-    def __init__(self, n_epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate_multiplier: _Optional[float] = ..., beta: _Optional[float] = ...) -> None: ...
+    loss: str
+    label_smoothing: float
+    gamma: float
+    desirable_weight: float
+    undesirable_weight: float
+    def __init__(self, n_epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate_multiplier: _Optional[float] = ..., beta: _Optional[float] = ..., loss: _Optional[str] = ..., label_smoothing: _Optional[float] = ..., gamma: _Optional[float] = ..., desirable_weight: _Optional[float] = ..., undesirable_weight: _Optional[float] = ...) -> None: ...
 
 class Reinforcement(_message.Message):
     __slots__ = ("n_epochs", "batch_size", "learning_rate_multiplier", "compute_multiplier", "eval_interval", "eval_samples", "grader", "response_format")
@@ -198,16 +236,18 @@ class Reinforcement(_message.Message):
     def __init__(self, n_epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate_multiplier: _Optional[float] = ..., compute_multiplier: _Optional[float] = ..., eval_interval: _Optional[int] = ..., eval_samples: _Optional[int] = ..., grader: _Optional[str] = ..., response_format: _Optional[str] = ...) -> None: ...
 
 class LoraOptions(_message.Message):
-    __slots__ = ("rank", "alpha", "dropout", "target_modules")
+    __slots__ = ("rank", "alpha", "dropout", "target_modules", "rslora")
     RANK_FIELD_NUMBER: _ClassVar[int]
     ALPHA_FIELD_NUMBER: _ClassVar[int]
     DROPOUT_FIELD_NUMBER: _ClassVar[int]
     TARGET_MODULES_FIELD_NUMBER: _ClassVar[int]
+    RSLORA_FIELD_NUMBER: _ClassVar[int]
     rank: int
     alpha: float
     dropout: float
     target_modules: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, rank: _Optional[int] = ..., alpha: _Optional[float] = ..., dropout: _Optional[float] = ..., target_modules: _Optional[_Iterable[str]] = ...) -> None: ...
+    rslora: bool
+    def __init__(self, rank: _Optional[int] = ..., alpha: _Optional[float] = ..., dropout: _Optional[float] = ..., target_modules: _Optional[_Iterable[str]] = ..., rslora: _Optional[bool] = ...) -> None: ...
 
 class TrainEvent(_message.Message):
     __slots__ = ("sequence", "prepared", "step_done", "checkpoint_ready", "finished", "failed", "interrupted", "paused")
