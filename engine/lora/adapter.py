@@ -53,7 +53,7 @@ class Adapter:
 
     @property
     def scale(self) -> float:
-        return self.options.alpha / self.options.rank
+        return self.options.scale
 
     def group(self, layer: int, group: str) -> GroupAdapter | None:
         """None where the adapter changes nothing."""
@@ -126,6 +126,7 @@ def config_json(options: LoraOptions, *, base_model: str) -> str:
         r=options.rank,
         lora_alpha=options.alpha,
         lora_dropout=options.dropout,
+        use_rslora=options.rslora,
         target_modules=sorted(options.target_modules),
         task_type="CAUSAL_LM",
         base_model_name_or_path=base_model,

@@ -1,9 +1,10 @@
-"""What a run needs beside its adapter to go on as if it had never stopped: Adam's moments and two counters.
+"""What a run needs beside its adapter to go on as if it had never stopped: Adam's moments, counters, what its
+validations have shown, and the best weights so far where they are wanted.
 
 Learning rate, shuffling, dropout and sampling are functions of (seed, step) and need no memory.
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,38 +13,38 @@ from safetensors.torch import save_file
 
 from engine.contract.events import CheckpointFile
 from engine.contract.spec import TRAINING_STATE
+from engine.core.stopping import Progress
 from engine.lora.adapter import described
+from engine.lora.optimizer import MOMENTS, RowOptimizer
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+BEST = "best_weights"
 
 
-def save(
-    folder: Path,
-    optimizer: torch.optim.AdamW,
-    parameters: Sequence[torch.nn.Parameter],
-    *,
-    trained_tokens: int,
-) -> CheckpointFile:
-    tensors = {}
-    counter = 0
-    for number, parameter in enumerate(parameters):
-        state = optimizer.state.get(parameter, {})
-        for name in MOMENTS:
-            moment = state.get(name, torch.zeros_like(parameter))
-            tensors[f"{name}.{number:05d}"] = moment.detach().float().cpu().contiguous()
-        counter = max(counter, int(state.get("step", 0)))
-    words = {"format": "pt", "adam_step": str(counter), "trained_tokens": str(trained_tokens)}
-    save_file(tensors, folder / TRAINING_STATE, metadata=words)
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """`best`: (P,) float32, the weights after the best validation; None where nobody asked for them."""
+
+    trained_tokens: int
+    progress: Progress
+    best: torch.Tensor | None = None
+
+
+def save(folder: Path, optimizer: RowOptimizer, kept: Kept) -> CheckpointFile:
+    steps, moments = optimizer.state()
+    tensors = {name: moment.cpu().contiguous() for name, moment in moments.items()}
+    if kept.best is not None:
+        tensors[BEST] = kept.best.cpu().contiguous()
+    words = {"format": "pt", "adam_step": str(steps), "trained_tokens": str(kept.trained_tokens)}
+    save_file(tensors, folder / TRAINING_STATE, metadata=words | kept.progress.words())
     return described(folder / TRAINING_STATE)
 
 
-def load(folder: Path, optimizer: torch.optim.AdamW, parameters: Sequence[torch.nn.Parameter]) -> int:
-    """Fills the optimizer; returns the tokens trained on so far. Raises SafetensorError or KeyError."""
+def load(folder: Path, optimizer: RowOptimizer, *, device: torch.device) -> Kept:
+    """Fills the optimizer. Raises SafetensorError, or KeyError for a state of another shape."""
     with safe_open(folder / TRAINING_STATE, framework="pt") as state:
         words = state.metadata()
-        for number, parameter in enumerate(parameters):
-            optimizer.state[parameter] = {
-                "step": torch.tensor(float(words["adam_step"])),
-                **{name: state.get_tensor(f"{name}.{number:05d}").to(parameter.device) for name in MOMENTS},
-            }
-    return int(words["trained_tokens"])
+        optimizer.load_state(int(words["adam_step"]), {name: state.get_tensor(name) for name in MOMENTS})
+        best = state.get_tensor(BEST).to(device) if BEST in state.keys() else None  # noqa: SIM118
+    return Kept(
+        trained_tokens=int(words["trained_tokens"]), progress=Progress.from_words(words), best=best
+    )
