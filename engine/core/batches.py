@@ -19,15 +19,14 @@ def epoch_batches(*, examples: int, batch_size: int, seed: int, epoch: int) -> l
     return [order[start : start + batch_size] for start in range(0, examples, batch_size)]
 
 
-def micro_batches(batch: Sequence[int], *, lengths: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Splits a batch by length so that little is padded and `rows * longest` stays within the budget.
-
-    An example longer than the budget is alone.
-    """
+def micro_batches(sizes: Sequence[int], *, budget: int) -> list[list[int]]:
+    """Indices in order, cut so that each cut's sizes sum up to the budget at most. What is larger is alone."""
     groups: list[list[int]] = []
-    for index in sorted(batch, key=lambda i: (-lengths[i], i)):
-        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= token_budget:
-            groups[-1].append(index)
-        else:
-            groups.append([index])
+    room = 0
+    for index, size in enumerate(sizes):
+        if not groups or size > room:
+            groups.append([])
+            room = budget
+        groups[-1].append(index)
+        room -= size
     return groups

@@ -126,6 +126,11 @@ def pack(groups: Sequence[Sequence[Tokens]], *, bound: bool) -> Packed:
     return packing.packed(bound=bound)
 
 
+def pass_tokens(group: Sequence[Tokens]) -> int:
+    """How many tokens the group takes in a pass."""
+    return sum(len(one.token_ids) - 1 for one in group) - shared_prefix(group) * (len(group) - 1)
+
+
 def shared_prefix(group: Sequence[Tokens]) -> int:
     """How many tokens all sequences begin with, none of them with a loss; 0 where sharing is not worth it."""
     if len(group) < 2:

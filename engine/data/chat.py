@@ -8,18 +8,11 @@ from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
+from engine.core.packing import Tokens
 from engine.data.errors import DataError
 
 Message = Mapping[str, Any]
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Example:
-    """`weights[i]` is the loss weight of predicting `token_ids[i]` from those before it; `weights[0]` is 0."""
-
-    token_ids: tuple[int, ...]
-    weights: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +31,7 @@ class ChatFormat:
         return [int(i) for i in ids]
 
 
-def read_examples(path: Path, *, chat: ChatFormat, param: str) -> list[Example]:
+def read_examples(path: Path, *, chat: ChatFormat, param: str) -> list[Tokens]:
     """Raises DataError naming the example and its line (both 1-based) that cannot be trained on."""
     return read_rows(path, encode=lambda row: encode(row, chat=chat), param=param)
 
@@ -58,7 +51,7 @@ def read_rows(path: Path, *, encode: Callable[[Mapping[str, Any]], T], param: st
     return found
 
 
-def encode(row: Mapping[str, Any], *, chat: ChatFormat) -> Example:
+def encode(row: Mapping[str, Any], *, chat: ChatFormat) -> Tokens:
     """Loss on each assistant message whose weight is not 0, up to and with its end-of-turn token.
 
     An assistant's span is what the template adds after its generation prompt, found by rendering the prefix of the
@@ -78,7 +71,7 @@ def encode(row: Mapping[str, Any], *, chat: ChatFormat) -> Example:
         raise ValueError(
             f"has {length} tokens, but the limit of {chat.model} is {chat.max_tokens}: shorten or split it."
         )
-    return Example(token_ids=tuple(ids[:length]), weights=tuple(weights[:length]))
+    return Tokens(token_ids=tuple(ids[:length]), weights=tuple(weights[:length]))
 
 
 def span(

@@ -5,17 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.data.chat import ChatFormat, Example, encode, read_rows
+from engine.core.packing import Tokens
+from engine.data.chat import ChatFormat, encode, read_rows
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    preferred: Example
-    other: Example
-
-    @property
-    def longest(self) -> int:
-        return max(len(self.preferred.token_ids), len(self.other.token_ids))
+    preferred: Tokens
+    other: Tokens
 
     @property
     def tokens(self) -> int:

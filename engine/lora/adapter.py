@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from peft import LoraConfig
@@ -20,6 +21,24 @@ from engine.contract.spec import ADAPTER_WEIGHTS as WEIGHTS
 from engine.contract.spec import LoraOptions
 from engine.core.batches import derived_seed
 from engine.lora.layout import GroupLayout, Layout, ModuleShapes, layout_of
+
+
+class Trainable(Protocol):
+    """One run's adapter. `weights` and `gradient`: (P,) float32, which an optimizer steps on."""
+
+    options: LoraOptions
+    weights: torch.Tensor
+    gradient: torch.Tensor
+
+    def initialise(self, seed: int) -> None: ...
+
+    def state(self) -> Mapping[str, torch.Tensor]:
+        """By peft's names."""
+        ...
+
+    def load_state(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Raises ValueError when the weights are another adapter's."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +125,7 @@ class Adapter:
         return self.weights, self.gradient
 
 
-def export(adapter: Adapter, *, base_model: str, folder: Path) -> tuple[CheckpointFile, ...]:
+def export(adapter: Trainable, *, base_model: str, folder: Path) -> tuple[CheckpointFile, ...]:
     """Writes peft's two files; equal weights give equal bytes. `folder` is made."""
     folder.mkdir(parents=True)
     tensors = {name: tensor.cpu().contiguous() for name, tensor in adapter.state().items()}
@@ -115,7 +134,7 @@ def export(adapter: Adapter, *, base_model: str, folder: Path) -> tuple[Checkpoi
     return tuple(described(folder / name) for name in (WEIGHTS, CONFIG))
 
 
-def load_weights(adapter: Adapter, folder: Path) -> None:
+def load_weights(adapter: Trainable, folder: Path) -> None:
     """The weights that `export` wrote, bit for bit. Raises ValueError when they are another adapter's."""
     adapter.load_state(load_file(folder / WEIGHTS))
 

@@ -1,92 +1,156 @@
-"""Direct preference optimisation on pairs of answers. The reference is the same model as the run began: its
-adapter off, or as the tuned model had it that the run started from.
+"""Preferences on pairs of answers. The reference is the same model as the run began: its adapter off, or as the tuned
+model had it that the run started from. The losses are in `engine.core.preferences`.
 
-Loss of a pair: -ln sigmoid(beta * ((ln p_w - ln r_w) - (ln p_l - ln r_l))), p: policy, r: reference, w: preferred,
-l: not; sums over the answer's tokens. Source: Rafailov et al., "Direct Preference Optimization" (2023), eq. 7.
+Both answers of a pair share their prompt's tokens in the pass.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch.nn import functional as F
 
-from engine.core.batches import micro_batches
+from engine.contract.spec import Dpo
+from engine.core.packing import Packed, Tokens
+from engine.core.preferences import Answers, PairLosses, needs_reference, pair_losses, reference_point
 from engine.data.pairs import Pair
-from engine.methods.objective import TOKEN_BUDGET, Policy, Score, as_reference
-from engine.methods.sft import collate
-from engine.models.resident import logits_of_rows
+from engine.methods.objective import Score, Scoring, StepContext, lessons, packs
+from engine.passes.work import Measure, Results, RowLoss, Rows, Weights, Works
+
+Sums = tuple[float, float]  # ln p of a pair's answers
 
 
-def answer_logprobs(policy: Policy, pairs: Sequence[Pair]) -> tuple[torch.Tensor, int, int]:
-    """ln p of the answers (2N: all preferred, then all others), and on the preferred tokens: hits, count."""
-    examples = [pair.preferred for pair in pairs] + [pair.other for pair in pairs]
-    batch = collate(examples, device=policy.device)
-    logits_RV = logits_of_rows(policy.causal_lm, token_ids_BT=batch.token_ids_BT, rows_R=batch.rows_R).float()
-    logprobs_R = -F.cross_entropy(logits_RV, batch.targets_R, reduction="none")
-    sums_E = torch.zeros(len(examples), device=policy.device).index_add(0, batch.examples_R, logprobs_R)
-    with torch.no_grad():
-        preferred_R = batch.examples_R < len(pairs)
-        hits_R = (logits_RV.argmax(-1) == batch.targets_R) & preferred_R
-    return sums_E, int(hits_R.sum()), int(preferred_R.sum())
+@dataclass(frozen=True, kw_only=True)
+class PairPack:
+    """Pairs of one micro-batch: sequences 2i and 2i + 1 of the pack are pair i's. `references`, where the loss needs
+    them, are (2N,) in that order."""
+
+    packed: Packed
+    references: torch.Tensor | None
+    method: Dpo
+    kl: float
+
+    def losses(self, logprobs: torch.Tensor, rows: slice) -> PairLosses:
+        """Of the pairs whose rows these are; whole pairs."""
+        owners = torch.tensor(self.packed.owners[rows], device=logprobs.device)
+        first = int(self.packed.owners[rows.start])
+        count = int(self.packed.owners[rows.stop - 1]) - first + 1
+        sums = logprobs.new_zeros(count).index_add(0, owners - first, logprobs)
+        tokens = torch.bincount(owners - first, minlength=count)
+        reference = None
+        if self.references is not None:
+            reference = answers(self.references[first : first + count].to(logprobs.device))
+        return pair_losses(
+            self.method, policy=answers(sums), tokens=answers(tokens), reference=reference, kl=self.kl
+        )
 
 
-def pair_sums(
-    logprobs_E: torch.Tensor, reference_E: torch.Tensor, *, beta: float
-) -> tuple[torch.Tensor, ...]:
-    """Losses and implicit reward margins, one per pair (N)."""
-    preferred_N, other_N = (logprobs_E - reference_E).chunk(2)
-    margins_N = beta * (preferred_N - other_N)
-    return -F.logsigmoid(margins_N), margins_N.detach()
+def answers(values: torch.Tensor) -> Answers:
+    return Answers(values[0::2], values[1::2])
+
+
+def mean_of(pack: PairPack, *, pairs: int) -> RowLoss:
+    return lambda logprobs, rows: pack.losses(logprobs, rows).losses_N.sum() / pairs
+
+
+def sequence_sums(packed: Packed, rows: Rows) -> torch.Tensor:
+    """ln p of each sequence's answer."""
+    owners = torch.tensor(packed.owners)
+    return torch.zeros(int(owners[-1]) + 1).index_add(0, owners, rows.logprobs)
 
 
 class DpoObjective:
     full_interval: int | None = None
 
-    def __init__(self, pairs: Sequence[Pair], valid: Sequence[Pair], *, beta: float) -> None:
-        self._pairs, self._valid, self._beta = pairs, valid, beta
-        self._references: dict[int, tuple[float, float]] = {}
+    def __init__(self, pairs: Sequence[Pair], valid: Sequence[Pair], *, method: Dpo) -> None:
+        self._pairs, self._valid, self._method = pairs, valid, method
+        self._references: dict[int, Sums] = {}
         self.train_examples, self.valid_examples = len(pairs), len(valid)
         self.tokens_per_epoch = sum(pair.tokens for pair in pairs)
 
-    def gradients(self, policy: Policy, batch: Sequence[int], *, step: int) -> Score:
+    def gradients(self, batch: Sequence[int], context: StepContext) -> Scoring:
         pairs = [self._pairs[i] for i in batch]
-        return self._over(policy, pairs, learn=True)
+        packed = yield from self._packs(pairs, self._pairs[(batch[-1] + 1) % len(self._pairs)], context)
+        losses = [mean_of(pack, pairs=len(pairs)) for pack in packed]
+        results = yield lessons([pack.packed for pack in packed], losses, seed=context.seed)
+        return score_of(packed, results, pairs=pairs)
 
-    def score(self, policy: Policy, rows: Sequence[int], *, step: int) -> Score:
-        return self._over(policy, [self._valid[i] for i in rows], learn=False)
+    def score(self, rows: Sequence[int], context: StepContext) -> Scoring:
+        pairs = [self._valid[i] for i in rows]
+        packed = yield from self._packs(pairs, self._valid[(rows[-1] + 1) % len(self._valid)], context)
+        results = yield [Measure(packed=pack.packed) for pack in packed]
+        return score_of(packed, results, pairs=pairs)
 
-    def _over(self, policy: Policy, pairs: Sequence[Pair], *, learn: bool) -> Score:
-        loss, wins, margin, right, rows = 0.0, 0, 0.0, 0, 0
-        reference = [self.reference(policy, pair) for pair in pairs]
-        lengths = [2 * pair.longest for pair in pairs]  # a pair is two rows
-        for group in micro_batches(range(len(pairs)), lengths=lengths, token_budget=TOKEN_BUDGET):
-            chosen = [pairs[i] for i in group]
-            reference_E = torch.tensor(
-                [reference[i][0] for i in group] + [reference[i][1] for i in group], device=policy.device
-            )
-            with torch.set_grad_enabled(learn):
-                logprobs_E, hits, count = answer_logprobs(policy, chosen)
-                losses_N, margins_N = pair_sums(logprobs_E, reference_E, beta=self._beta)
-            if learn:
-                (losses_N.sum() / len(pairs)).backward()  # type: ignore[no-untyped-call]
-            loss += float(losses_N.detach().sum())
-            wins, margin = wins + int((margins_N > 0).sum()), margin + float(margins_N.sum())
-            right, rows = right + hits, rows + count
-        extra = {"reward_accuracy": wins / len(pairs), "reward_margin": margin / len(pairs)}
-        tokens = sum(pair.tokens for pair in pairs)
-        return Score(loss=loss / len(pairs), accuracy=right / rows, tokens=tokens, extra=extra)
+    def _packs(
+        self, pairs: Sequence[Pair], following: Pair, context: StepContext
+    ) -> Generator[Works, Results, list[PairPack]]:
+        references = None
+        if needs_reference(self._method.loss):
+            references = yield from self._known_references(pairs)
+        kl = 0.0
+        if self._method.loss == "kto":
+            kl = yield from divergence(pairs, following, context)
+        found = []
+        groups = [(pair.preferred, pair.other) for pair in pairs]
+        for packed, cut in packs(groups, budget=context.budget, bound=True):
+            own = torch.tensor([references[i] for i in cut]).flatten() if references else None
+            found.append(PairPack(packed=packed, references=own, method=self._method, kl=kl))
+        return found
 
-    def reference(self, policy: Policy, pair: Pair) -> tuple[float, float]:
-        """Asked once per pair, and alone: so it is the same number whatever batch the pair comes in, before and
-        after a resume."""
-        if id(pair) not in self._references:
-            training = policy.adapted.training
-            policy.adapted.eval()
-            with as_reference(policy), torch.inference_mode():
-                preferred, other = answer_logprobs(policy, [pair])[0].tolist()
-            policy.adapted.train(training)
+    def _known_references(self, pairs: Sequence[Pair]) -> Generator[Works, Results, list[Sums]]:
+        """Each pair is asked once, and in a pass of its own: so it is the same number whatever batch the pair comes in,
+        before and after a resume."""
+        unknown = [pair for pair in pairs if id(pair) not in self._references]
+        packed = [packs([(pair.preferred, pair.other)], budget=0)[0][0] for pair in unknown]
+        results = yield [Measure(packed=one, weights=Weights.INITIAL) for one in packed]
+        for pair, one, rows in zip(unknown, packed, results, strict=True):
+            preferred, other = sequence_sums(one, rows).tolist()
             self._references[id(pair)] = (preferred, other)
-        return self._references[id(pair)]
+        return [self._references[id(pair)] for pair in pairs]
 
     def probe_tokens(self) -> tuple[int, ...]:
-        return (self._valid or self._pairs)[0].preferred.token_ids
+        return tuple((self._valid or self._pairs)[0].preferred.token_ids)
+
+
+def divergence(
+    pairs: Sequence[Pair], following: Pair, context: StepContext
+) -> Generator[Works, Results, float]:
+    """KTO's reference point: see `engine.core.preferences.reference_point`."""
+    others = [*pairs[1:], pairs[0]] if len(pairs) > 1 else [following]
+    crossed = [
+        [moved(pair.preferred, answer) for answer in (other.preferred, other.other)]
+        for pair, other in zip(pairs, others, strict=True)
+    ]
+    packed = [one for one, _ in packs(crossed, budget=context.budget)]
+    results = yield [
+        Measure(packed=one, weights=weights) for weights in (Weights.OWN, Weights.INITIAL) for one in packed
+    ]
+    sums = [sequence_sums(one, rows) for one, rows in zip([*packed, *packed], results, strict=True)]
+    return reference_point(torch.cat(sums[: len(packed)]), torch.cat(sums[len(packed) :]))
+
+
+def moved(prompt: Tokens, answer: Tokens) -> Tokens:
+    """The answer of the one after the prompt of the other."""
+    start, begin = prompt.prompt_length, answer.prompt_length
+    return Tokens(
+        token_ids=(*prompt.token_ids[:start], *answer.token_ids[begin:]),
+        weights=(*prompt.weights[:start], *answer.weights[begin:]),
+    )
+
+
+def score_of(packed: Sequence[PairPack], results: Sequence[Rows], *, pairs: Sequence[Pair]) -> Score:
+    """Accuracy is that of the preferred answers' tokens."""
+    losses, margins, right, rows = [], [], 0, 0
+    for pack, found in zip(packed, results, strict=True):
+        own = pack.losses(found.logprobs, slice(0, len(found.logprobs)))
+        losses.append(own.losses_N)
+        margins.append(own.margins_N)
+        preferred = torch.tensor(pack.packed.owners) % 2 == 0
+        right, rows = right + int((found.hits & preferred).sum()), rows + int(preferred.sum())
+    margins_N = torch.cat(margins)
+    extra = {
+        "reward_accuracy": float((margins_N > 0).double().mean()),
+        "reward_margin": float(margins_N.double().mean()),
+    }
+    tokens = sum(pair.tokens for pair in pairs)
+    loss = float(torch.cat(losses).double().mean())
+    return Score(loss=loss, accuracy=right / rows, tokens=tokens, extra=extra)

@@ -1,26 +1,22 @@
 """What the trainer asks of a method: gradients of a batch, a score without them, and tokens to probe.
 
-A method reads its rows, knows its loss, and nothing of optimizers, checkpoints or events.
+A method reads its rows and knows its loss. It never calls the model: it yields work and is sent the results, so that
+the trainer can pack the work of many runs into one pass. Nothing here knows optimizers, checkpoints or events.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol, TypeAlias
 
-import torch
-from peft import PeftModel
-
-from engine.lora import adapter
-from engine.models.resident import ResidentModel
-
-TOKEN_BUDGET = 2048  # padded tokens of one forward: bounds the memory of its logits
+from engine.core.batches import derived_seed, micro_batches
+from engine.core.packing import Packed, Tokens, pack, pass_tokens
+from engine.passes.work import Learn, Results, RowLoss, Rows, Works
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """`loss`: None where the method has none to tell. `tokens`: what was read to get it, prompts and answers. `extra`: by the names of `StepMetrics.extra`, without
-    their prefix (`train_`, `valid_`, `full_valid_`)."""
+    """`loss`: None where the method has none to tell. `tokens`: what was read to get it, prompts and answers. `extra`:
+    by the names of `StepMetrics.extra`, without their prefix (`train_`, `valid_`, `full_valid_`)."""
 
     loss: float | None
     accuracy: float | None
@@ -29,41 +25,16 @@ class Score:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Policy:
-    """The resident base with one run's adapter on it. `initial`: its weights at the beginning, when that was a tuned
-    model."""
+class StepContext:
+    """Of one optimizer step. `step` counts from 0; `seed` is a function of the run's seed and the step; `budget`: tokens
+    of one micro-batch, a function of the run alone."""
 
-    base: ResidentModel
-    adapted: PeftModel
-    initial: Mapping[str, torch.Tensor] | None = None
-
-    @property
-    def causal_lm(self) -> Any:
-        return self.base.causal_lm
-
-    @property
-    def device(self) -> torch.device:
-        return self.base.device
-
-    def as_base(self) -> AbstractContextManager[None]:
-        """Inside, the adapter is off: the model is its own reference."""
-        context: AbstractContextManager[None] = self.adapted.disable_adapter()
-        return context
+    step: int
+    seed: int
+    budget: int
 
 
-@contextmanager
-def as_reference(policy: Policy) -> Iterator[None]:
-    """Inside, the model is what it was when the run began: the base, or the tuned model that it started from."""
-    if policy.initial is None:
-        with policy.as_base():
-            yield
-        return
-    now = {name: tensor.clone() for name, tensor in adapter.state(policy.adapted).items()}
-    adapter.set_state(policy.adapted, policy.initial)
-    try:
-        yield
-    finally:
-        adapter.set_state(policy.adapted, now)
+Scoring: TypeAlias = Generator[Works, Results, Score]
 
 
 class Objective(Protocol):
@@ -75,12 +46,32 @@ class Objective(Protocol):
     tokens_per_epoch: int
     full_interval: int | None
 
-    def gradients(self, policy: Policy, batch: Sequence[int], *, step: int) -> Score:
-        """Adds the gradient of the batch's mean loss to the adapter's. `step` counts from 0."""
+    def gradients(self, batch: Sequence[int], context: StepContext) -> Scoring:
+        """Adds the gradient of the batch's mean loss to the adapter's."""
         ...
 
-    def score(self, policy: Policy, rows: Sequence[int], *, step: int) -> Score:
+    def score(self, rows: Sequence[int], context: StepContext) -> Scoring:
         """Of these rows of the validation file, without gradients."""
         ...
 
     def probe_tokens(self) -> tuple[int, ...]: ...
+
+
+def packs(
+    groups: Sequence[Sequence[Tokens]], *, budget: int, bound: bool = False
+) -> list[tuple[Packed, list[int]]]:
+    """Micro-batches within the budget, and which groups each holds."""
+    cuts = micro_batches([pass_tokens(group) for group in groups], budget=budget)
+    return [(pack([groups[i] for i in cut], bound=bound), cut) for cut in cuts]
+
+
+def lessons(packed: Sequence[Packed], losses: Sequence[RowLoss], *, seed: int) -> list[Learn]:
+    return [
+        Learn(packed=one, loss=loss, dropout_seed=derived_seed(seed, number))
+        for number, (one, loss) in enumerate(zip(packed, losses, strict=True))
+    ]
+
+
+def hits(results: Sequence[Rows]) -> tuple[int, int]:
+    """Rows whose target was the likeliest token, of how many."""
+    return sum(int(rows.hits.sum()) for rows in results), sum(len(rows.hits) for rows in results)

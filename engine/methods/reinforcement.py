@@ -7,25 +7,29 @@ the ratio to the sampling policy is 1. Source: Liu et al., "Understanding R1-Zer
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from engine.contract.spec import Reinforcement
 from engine.core.batches import derived_seed
-from engine.data.chat import ChatFormat, Example
+from engine.core.packing import Tokens
+from engine.data.chat import ChatFormat
 from engine.data.prompts import Prompt
-from engine.graders.grading import Answer, Grade, TokenUse, grade
+from engine.graders.grading import Answer as GraderAnswer
+from engine.graders.grading import Grade, TokenUse, grade
 from engine.graders.samples import sample_of
 from engine.graders.sandbox.bubblewrap import Sandbox
-from engine.methods.objective import Policy, Score
-from engine.methods.sft import weighted_gradients
-from engine.models.sampling import Sample, Sampling, sample, schema_of
+from engine.methods.objective import Score, Scoring, StepContext
+from engine.methods.sft import learn_weighted
+from engine.models.grammar import schema_of
+from engine.passes.work import Answer, Ask, Outside, Results, Sample, Sampling, Weights, Works
 
+Rollout = tuple[Sequence[Answer], list[Grade]]
 GROUP = 8  # samples per prompt at a compute_multiplier of 1
 MIN_GROUP, MAX_GROUP = 2, 64
 MAX_ANSWER_TOKENS = 256
 MIN_ANSWER_TOKENS = 16
-MAX_ROWS = 64  # samples in one pass: bounds the memory of their caches
+MAX_ROWS = 64  # samples asked for at a time: bounds the memory of their caches
 
 
 class GraderFailedError(Exception):
@@ -62,84 +66,98 @@ class ReinforcementObjective:
         self.train_examples, self.valid_examples = len(prompts), len(valid)
         self.tokens_per_epoch = sum(len(prompt.token_ids) for prompt in prompts)
 
-    def gradients(self, policy: Policy, batch: Sequence[int], *, step: int) -> Score:
+    def gradients(self, batch: Sequence[int], context: StepContext) -> Scoring:
         """A group whose rewards are all alike teaches nothing and adds nothing."""
         count = group_size(self._method.compute_multiplier)
-        learned, grades, total, tokens = [], [], 0, 0
         prompts = [self._prompts[row] for row in batch]
-        rollouts = self._rollouts(policy, prompts, count=count, seed=("rollout", step))
-        for prompt, (samples, graded) in zip(prompts, rollouts, strict=True):
-            grades += graded
-            total += sum(len(each.token_ids) for each in samples)
-            for each, advantage in zip(samples, advantages([g.reward for g in graded]), strict=True):
-                tokens += len(prompt.token_ids) + len(each.token_ids)
-                if advantage:
-                    learned.append(weighted(prompt, each, advantage))
+        rollouts = yield from self._rollouts(prompts, count=count, seed=("rollout", context.step))
+        groups, tokens = [], 0
+        for prompt, (answers, graded) in zip(prompts, rollouts, strict=True):
+            tokens += sum(len(prompt.token_ids) + len(each.token_ids) for each in answers)
+            groups.append(weighted_group(prompt, answers, advantages([one.reward for one in graded])))
+        grades = [one for _, graded in rollouts for one in graded]
         raise_if_none_graded(grades)
-        score = weighted_gradients(policy, learned, total=total) if learned else Score(loss=0.0, accuracy=0.0)
+        total = sum(len(each.token_ids) for answers, _ in rollouts for each in answers)
+        learned = [group for group in groups if group]
+        score = Score(loss=0.0, accuracy=0.0)
+        if learned:
+            score = yield from learn_weighted(learned, context, total=total)
         extra = {**measured(grades), "completion_tokens_mean": total / len(grades)}
         return Score(loss=score.loss, accuracy=score.accuracy, tokens=tokens, extra=extra)
 
-    def score(self, policy: Policy, rows: Sequence[int], *, step: int) -> Score:
+    def score(self, rows: Sequence[int], context: StepContext) -> Scoring:
         """Mean reward of `eval_samples` answers to each row; there is no loss to tell."""
         prompts = [self._valid[row] for row in rows]
-        count, seed = self._method.eval_samples, ("validation", step)
-        grades = [g for _, graded in self._rollouts(policy, prompts, count=count, seed=seed) for g in graded]
+        count = self._method.eval_samples
+        rollouts = yield from self._rollouts(prompts, count=count, seed=("validation", context.step))
+        grades = [one for _, graded in rollouts for one in graded]
         return Score(loss=None, accuracy=None, extra=measured(grades))
 
     def probe_tokens(self) -> tuple[int, ...]:
         return (self._valid or self._prompts)[0].token_ids
 
     def _rollouts(
-        self, policy: Policy, prompts: Sequence[Prompt], *, count: int, seed: tuple[int | str, ...]
-    ) -> Iterator[tuple[list[Sample], list[Grade]]]:
-        """Of each prompt, in order. As many at a time as fit `MAX_ROWS`."""
-        training = policy.adapted.training
-        policy.adapted.eval()
+        self, prompts: Sequence[Prompt], *, count: int, seed: tuple[int | str, ...]
+    ) -> Generator[Works, Results, list[Rollout]]:
+        """Of each prompt, in order. As many are sampled at a time as fit `MAX_ROWS`; then all are graded."""
         at_once = max(1, MAX_ROWS // count)
-        for start in range(0, len(prompts), at_once):
-            group = prompts[start : start + at_once]
-            room = self._chat.max_tokens - max(len(prompt.token_ids) for prompt in group)
-            sampling = Sampling(
-                max_tokens=min(MAX_ANSWER_TOKENS, room),
-                seed=derived_seed(self._seed, *seed, start),
-                schema=self._schema,
+        starts = range(0, len(prompts), at_once)
+        sampled = yield [
+            self._sample(
+                prompts[start : start + at_once], count=count, seed=derived_seed(self._seed, *seed, start)
             )
-            answers = sample(
-                policy.base,
-                [prompt.token_ids for prompt in group],
-                count=count,
-                sampling=sampling,
-                end_of_turn=self._chat.end_of_turn,
-            )
-            for prompt, samples in zip(group, answers, strict=True):
-                yield samples, asyncio.run(self._graded(policy, prompt, samples))
-        policy.adapted.train(training)
+            for start in starts
+        ]
+        answers = [one for group in sampled for one in group]
+        (graded,) = yield [Outside(task=lambda ask: self._all_graded(prompts, answers, ask))]
+        return list(zip(answers, graded, strict=True))
 
-    async def _graded(self, policy: Policy, prompt: Prompt, samples: Sequence[Sample]) -> list[Grade]:
-        sandbox = Sandbox()  # of this loop, as its semaphore is
+    def _sample(self, prompts: Sequence[Prompt], *, count: int, seed: int) -> Sample:
+        room = self._chat.max_tokens - max(len(prompt.token_ids) for prompt in prompts)
+        sampling = Sampling(max_tokens=min(MAX_ANSWER_TOKENS, room), seed=seed, schema=self._schema)
+        return Sample(prompts=[prompt.token_ids for prompt in prompts], count=count, sampling=sampling)
 
-        async def ask(request: Mapping[str, Any]) -> Answer:
-            return answer_of_base(policy, request, chat=self._chat, seed=self._seed)
+    def _all_graded(
+        self, prompts: Sequence[Prompt], answers: Sequence[Sequence[Answer]], ask: Ask
+    ) -> list[list[Grade]]:
+        async def one_by_one() -> list[list[Grade]]:
+            sandbox = Sandbox()  # of this loop, as its semaphore is
+            return [
+                await self._graded(prompt, each, ask, sandbox)
+                for prompt, each in zip(prompts, answers, strict=True)
+            ]
+
+        return asyncio.run(one_by_one())
+
+    async def _graded(
+        self, prompt: Prompt, answers: Sequence[Answer], ask: Ask, sandbox: Sandbox
+    ) -> list[Grade]:
+        async def ask_base(request: Mapping[str, Any]) -> GraderAnswer:
+            return await asyncio.to_thread(answer_of_base, ask, request, chat=self._chat, seed=self._seed)
 
         work = (
             grade(
                 self._method.grader,
                 sample=sample_of(each.text),
                 item=prompt.item,
-                ask=ask,
+                ask=ask_base,
                 sandbox=sandbox,
             )
-            for each in samples
+            for each in answers
         )
         return list(await asyncio.gather(*work))
 
 
-def weighted(prompt: Prompt, answer: Sample, advantage: float) -> Example:
-    return Example(
-        token_ids=prompt.token_ids + answer.token_ids,
-        weights=(0.0,) * len(prompt.token_ids) + (advantage,) * len(answer.token_ids),
-    )
+def weighted_group(prompt: Prompt, answers: Sequence[Answer], by: Sequence[float]) -> list[Tokens]:
+    """The answers that teach something, their tokens weighted by their advantage."""
+    return [
+        Tokens(
+            token_ids=prompt.token_ids + each.token_ids,
+            weights=(0.0,) * len(prompt.token_ids) + (advantage,) * len(each.token_ids),
+        )
+        for each, advantage in zip(answers, by, strict=True)
+        if advantage
+    ]
 
 
 def measured(grades: Sequence[Grade]) -> dict[str, float]:
@@ -171,7 +189,7 @@ def raise_if_none_graded(grades: Sequence[Grade]) -> None:
         raise GraderFailedError(json.dumps(errors)[:2000])
 
 
-def answer_of_base(policy: Policy, request: Mapping[str, Any], *, chat: ChatFormat, seed: int) -> Answer:
+def answer_of_base(ask: Ask, request: Mapping[str, Any], *, chat: ChatFormat, seed: int) -> GraderAnswer:
     """A model grader is the base model itself, its adapter off."""
     prompt = chat.render(request["messages"], tools=None, prompt=True)
     sampling = Sampling(
@@ -181,7 +199,6 @@ def answer_of_base(policy: Policy, request: Mapping[str, Any], *, chat: ChatForm
         top_p=float(request.get("top_p", 1)),
         schema=schema_of(request.get("response_format")),
     )
-    with policy.as_base():
-        ((answer,),) = sample(policy.base, [prompt], count=1, sampling=sampling, end_of_turn=chat.end_of_turn)
+    ((answer,),) = ask(Sample(prompts=[prompt], count=1, sampling=sampling, weights=Weights.BASE))
     use = TokenUse(prompt_tokens=len(prompt), completion_tokens=len(answer.token_ids))
-    return Answer(text=answer.text, model=policy.base.name, use=use)
+    return GraderAnswer(text=answer.text, model=chat.model, use=use)

@@ -1,106 +1,68 @@
 """Supervised fine-tuning: cross-entropy on the assistant's tokens. Knows no adapter and no file."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from engine.core.batches import micro_batches
-from engine.core.losses import RowSums, cross_entropy_sums
-from engine.data.chat import Example
-from engine.methods.objective import TOKEN_BUDGET, Policy, Score
-from engine.models.resident import logits_of_rows
+from engine.core.packing import Packed, Tokens
+from engine.methods.objective import Score, Scoring, StepContext, hits, lessons, packs
+from engine.passes.work import Measure, RowLoss, Rows
 
 
-@dataclass(frozen=True, kw_only=True)
-class SftBatch:
-    """Right-padded. Row r of the logits at flat position rows_R[r] predicts targets_R[r] of example examples_R[r]."""
-
-    token_ids_BT: torch.Tensor
-    rows_R: torch.Tensor
-    targets_R: torch.Tensor
-    weights_R: torch.Tensor
-    examples_R: torch.Tensor
-
-
-def collate(examples: Sequence[Example], *, device: torch.device) -> SftBatch:
-    longest = max(len(example.token_ids) for example in examples)
-    ids = [[*example.token_ids, *[0] * (longest - len(example.token_ids))] for example in examples]
-    rows, targets, weights, owners = [], [], [], []
-    for number, example in enumerate(examples):
-        for position, weight in enumerate(example.weights):
-            if weight:
-                rows.append(number * longest + position - 1)
-                targets.append(example.token_ids[position])
-                weights.append(weight)
-                owners.append(number)
-    return SftBatch(
-        token_ids_BT=torch.tensor(ids, device=device),
-        rows_R=torch.tensor(rows, device=device),
-        targets_R=torch.tensor(targets, device=device),
-        weights_R=torch.tensor(weights, device=device, dtype=torch.float32),
-        examples_R=torch.tensor(owners, device=device),
-    )
-
-
-def batch_weight(examples: Sequence[Example]) -> float:
+def total_weight(examples: Sequence[Tokens]) -> float:
     """What the sums of a whole batch are divided by, however it is cut into micro-batches."""
     return sum(sum(example.weights) for example in examples)
 
 
-def loss_sums(causal_lm: Any, batch: SftBatch) -> RowSums:
-    logits_RV = logits_of_rows(causal_lm, token_ids_BT=batch.token_ids_BT, rows_R=batch.rows_R)
-    return cross_entropy_sums(logits_RV, targets_R=batch.targets_R, weights_R=batch.weights_R)
+def weighted(packed: Packed, *, total: float) -> RowLoss:
+    """-sum_r w_r ln p_r / total."""
+
+    def loss(logprobs: torch.Tensor, rows: slice) -> torch.Tensor:
+        weights = torch.tensor(packed.weights[rows], device=logprobs.device)
+        return -(logprobs * weights).sum() / total
+
+    return loss
 
 
-def weighted_gradients(policy: Policy, examples: Sequence[Example], *, total: float) -> Score:
-    """Gradients of sum(weight * nats) / total, cut into micro-batches."""
-    loss, right, rows = 0.0, 0, 0
-    lengths = [len(example.token_ids) for example in examples]
-    for group in micro_batches(range(len(examples)), lengths=lengths, token_budget=TOKEN_BUDGET):
-        packed = collate([examples[i] for i in group], device=policy.device)
-        sums = loss_sums(policy.causal_lm, packed)
-        (sums.loss / total).backward()  # type: ignore[no-untyped-call]
-        loss, right, rows = loss + float(sums.loss.detach()), right + sums.right, rows + sums.rows
-    return Score(loss=loss / total, accuracy=right / max(1, rows), tokens=sum(lengths))
+def mean_loss(packed: Sequence[Packed], results: Sequence[Rows], *, total: float) -> float:
+    nats = 0.0
+    for one, rows in zip(packed, results, strict=True):
+        nats -= float((rows.logprobs.double() * torch.tensor(one.weights, dtype=torch.float64)).sum())
+    return nats / total
 
 
-def mean_score(policy: Policy, examples: Sequence[Example]) -> Score:
-    loss, right, rows = 0.0, 0, 0
-    lengths = [len(example.token_ids) for example in examples]
-    for group in micro_batches(range(len(examples)), lengths=lengths, token_budget=TOKEN_BUDGET):
-        with torch.inference_mode():
-            sums = loss_sums(policy.causal_lm, collate([examples[i] for i in group], device=policy.device))
-        loss, right, rows = loss + float(sums.loss), right + sums.right, rows + sums.rows
-    return Score(loss=loss / batch_weight(examples), accuracy=right / rows, tokens=sum(lengths))
-
-
-def token_logprobs(causal_lm: Any, *, token_ids: Sequence[int], device: torch.device) -> tuple[float, ...]:
-    """ln p of each token after the first, given those before it."""
-    ids_BT = torch.tensor([list(token_ids)], device=device)
-    rows_R = torch.arange(len(token_ids) - 1, device=device)
-    with torch.inference_mode():
-        logits_RV = logits_of_rows(causal_lm, token_ids_BT=ids_BT, rows_R=rows_R).float()
-        picked_R = logits_RV.log_softmax(-1).gather(1, ids_BT[0, 1:, None])[:, 0]
-    return tuple(picked_R.tolist())
+def learn_weighted(groups: Sequence[Sequence[Tokens]], context: StepContext, *, total: float) -> Scoring:
+    """Gradients of sum(weight * nats) / total. What a group's sequences begin with is computed once."""
+    packed = [one for one, _ in packs(groups, budget=context.budget)]
+    results = yield lessons(packed, [weighted(one, total=total) for one in packed], seed=context.seed)
+    right, rows = hits(results)
+    tokens = sum(len(one.token_ids) for group in groups for one in group)
+    loss = mean_loss(packed, results, total=total)
+    return Score(loss=loss, accuracy=right / max(1, rows), tokens=tokens)
 
 
 class SupervisedObjective:
     full_interval: int | None = None
 
-    def __init__(self, examples: Sequence[Example], valid: Sequence[Example]) -> None:
+    def __init__(self, examples: Sequence[Tokens], valid: Sequence[Tokens]) -> None:
         self._examples, self._valid = examples, valid
         self.train_examples, self.valid_examples = len(examples), len(valid)
         self.tokens_per_epoch = sum(len(example.token_ids) for example in examples)
 
-    def gradients(self, policy: Policy, batch: Sequence[int], *, step: int) -> Score:
+    def gradients(self, batch: Sequence[int], context: StepContext) -> Scoring:
         """Of the mean loss per token with loss of the whole batch."""
         examples = [self._examples[i] for i in batch]
-        return weighted_gradients(policy, examples, total=batch_weight(examples))
+        groups = [[example] for example in examples]
+        return (yield from learn_weighted(groups, context, total=total_weight(examples)))
 
-    def score(self, policy: Policy, rows: Sequence[int], *, step: int) -> Score:
-        return mean_score(policy, [self._valid[i] for i in rows])
+    def score(self, rows: Sequence[int], context: StepContext) -> Scoring:
+        examples = [self._valid[i] for i in rows]
+        packed = [one for one, _ in packs([[example] for example in examples], budget=context.budget)]
+        results = yield [Measure(packed=one) for one in packed]
+        right, count = hits(results)
+        loss = mean_loss(packed, results, total=total_weight(examples))
+        tokens = sum(len(example.token_ids) for example in examples)
+        return Score(loss=loss, accuracy=right / count, tokens=tokens)
 
     def probe_tokens(self) -> tuple[int, ...]:
-        return (self._valid or self._examples)[0].token_ids
+        return tuple((self._valid or self._examples)[0].token_ids)

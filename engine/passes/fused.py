@@ -5,12 +5,58 @@ from typing import cast
 
 import torch
 
+from engine.contract.spec import LoraOptions
 from engine.lora.adapter import Adapter
+from engine.lora.layout import ModuleShapes
 from engine.lora.linear import Segment
-from engine.models.decoder import Decoder
+from engine.models.decoder import Decoder, decoder_of
+from engine.models.resident import ResidentModel
 from engine.passes import head
 from engine.passes.forward import batch_of, hidden_rows
-from engine.passes.model import Lesson, Outcome
+from engine.passes.model import Lesson, Outcome, Trainable
+from engine.passes.work import Answers, Sampling
+
+
+class FusedModel:
+    """A base of the known families. On a CPU every lesson is computed in products of its own shape: there a BLAS's bits
+    depend on how many rows it is given, and a run's must not depend on its neighbours. On CUDA all lessons of a pass
+    share each product."""
+
+    def __init__(self, base: ResidentModel, *, most_runs: int) -> None:
+        self.base, self.most_runs = base, most_runs
+        self.decoder = decoder_of(base.causal_lm)
+        self.shapes = ModuleShapes(
+            layers=len(self.decoder.layers),
+            inputs={group: linear.inputs for group, linear in self.decoder.layers[0].linear.items()},
+            outputs=self.decoder.outputs,
+        )
+
+    def new_adapter(self, options: LoraOptions) -> Adapter:
+        return Adapter(options, shapes=self.shapes, device=self.decoder.device)
+
+    def frozen_copy(self, adapter: Trainable) -> Adapter:
+        copy = self.new_adapter(adapter.options)
+        copy.weights.copy_(adapter.weights)
+        return copy
+
+    def release(self, adapter: Trainable) -> None:
+        """Nothing of it is on the base."""
+
+    def run_pass(self, lessons: Sequence[Lesson]) -> list[Outcome]:
+        if self.decoder.device.type == "cuda":
+            return run_pass(self.decoder, lessons, tile=None)
+        return [outcome for lesson in lessons for outcome in run_pass(self.decoder, [lesson], tile=None)]
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        count: int,
+        sampling: Sampling,
+        adapter: Trainable | None,
+        end_of_turn: frozenset[int],
+    ) -> Answers:
+        raise NotImplementedError
 
 
 def run_pass(decoder: Decoder, lessons: Sequence[Lesson], *, tile: int | None) -> list[Outcome]:

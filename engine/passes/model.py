@@ -1,33 +1,14 @@
 """What the trainer needs of a base model, however it computes: our own fused passes, or transformers and peft."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
-
 from engine.contract.spec import LoraOptions
 from engine.core.packing import Packed
+from engine.lora.adapter import Trainable as Trainable
 from engine.models.resident import ResidentModel
 from engine.passes.work import Answers, RowLoss, Rows, Sampling
-
-
-class Trainable(Protocol):
-    """One run's adapter. `weights` and `gradient`: (P,) float32, which an optimizer steps on."""
-
-    options: LoraOptions
-    weights: torch.Tensor
-    gradient: torch.Tensor
-
-    def initialise(self, seed: int) -> None: ...
-
-    def state(self) -> Mapping[str, torch.Tensor]:
-        """By peft's names."""
-        ...
-
-    def load_state(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Raises ValueError when the weights are another adapter's."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)

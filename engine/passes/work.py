@@ -7,7 +7,7 @@ Shapes: R rows of one piece of work, in the order of its `Packed`.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
@@ -65,9 +65,6 @@ class Sample:
     weights: Weights = Weights.OWN
 
 
-Work: TypeAlias = Learn | Measure | Sample
-
-
 @dataclass(frozen=True, kw_only=True)
 class Rows:
     """ln p of each row's target, and whether it was the likeliest token; float32 and bool (R,), on the CPU."""
@@ -86,4 +83,18 @@ class Answer:
 
 
 Answers: TypeAlias = Sequence[Sequence[Answer]]
-Result: TypeAlias = Rows | Answers
+Ask: TypeAlias = Callable[[Sample], Answers]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outside:
+    """What waits for something else than the model, such as a grader: done in a thread of its own while other runs go
+    on. `ask` samples from the model, and waits for its turn."""
+
+    task: Callable[[Ask], Any]
+
+
+Work: TypeAlias = Learn | Measure | Sample | Outside
+# What a run yields: pieces of work that do not wait for each other. It is sent their results, in their order.
+Works: TypeAlias = Sequence[Work]
+Results: TypeAlias = Sequence[Any]

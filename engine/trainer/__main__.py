@@ -15,8 +15,11 @@ import torch
 
 from engine.contract import pipe
 from engine.contract.spec import RunSpec
-from engine.models.resident import ResidentModel, load
-from engine.trainer import process, run
+from engine.models.resident import load
+from engine.passes.choose import model_of
+from engine.passes.model import Model
+from engine.trainer import process
+from engine.trainer.run import Run, RunControl
 from tuningfork_pb.v1 import engine_pb2 as pb
 
 
@@ -29,16 +32,15 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     base = load(options.model_path, name=options.base_model)
+    model = model_of(base, max_tokens=options.max_example_tokens, most_runs=options.runs)
     ready = pb.TrainerReady(base_model=base.name, device=str(base.device))
     pipe.write(reports, pb.TrainerReport(ready=ready))
-    start = partial(start_run, base=base, max_tokens=options.max_example_tokens)
-    process.serve(start=start, commands_from=sys.stdin.buffer, reports_to=reports)
+    start = partial(start_run, model=model, max_tokens=options.max_example_tokens)
+    process.serve(model, start=start, commands_from=sys.stdin.buffer, reports_to=reports)
 
 
-def start_run(
-    spec: RunSpec, folder: Path, control: run.RunControl, *, base: ResidentModel, max_tokens: int
-) -> process.Events:
-    return run.train(spec, folder=folder, base=base, max_tokens=max_tokens, control=control)
+def start_run(spec: RunSpec, folder: Path, control: RunControl, *, model: Model, max_tokens: int) -> Run:
+    return Run(spec, folder=folder, model=model, max_tokens=max_tokens, control=control)
 
 
 def parse() -> argparse.Namespace:
@@ -49,6 +51,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--max-example-tokens", type=int, default=2048)
     parser.add_argument("--threads", type=int, default=0, help="0: as many as torch chooses")
+    parser.add_argument("--runs", type=int, default=1, help="adapters that may be trained at the same time")
     return parser.parse_args()
 
 

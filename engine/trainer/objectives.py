@@ -11,8 +11,15 @@ from engine.methods.dpo import DpoObjective
 from engine.methods.objective import Objective
 from engine.methods.reinforcement import MIN_ANSWER_TOKENS, ReinforcementObjective
 from engine.methods.sft import SupervisedObjective
+from engine.models.resident import ResidentModel
 
 TRAIN, VALID = "training_file", "validation_file"
+
+
+def chat_of(base: ResidentModel, *, max_tokens: int) -> ChatFormat:
+    return ChatFormat(
+        tokenizer=base.tokenizer, end_of_turn=base.end_of_turn, max_tokens=max_tokens, model=base.name
+    )
 
 
 def objective_of(spec: RunSpec, *, folder: Path, chat: ChatFormat) -> Objective:
@@ -27,7 +34,7 @@ def objective_of(spec: RunSpec, *, folder: Path, chat: ChatFormat) -> Objective:
             return SupervisedObjective(read_examples(train, chat=chat, param=TRAIN), examples)
         case Dpo() as dpo:
             pairs = read_pairs(valid, chat=chat, param=VALID) if valid else []
-            return DpoObjective(read_pairs(train, chat=chat, param=TRAIN), pairs, beta=dpo.beta)
+            return DpoObjective(read_pairs(train, chat=chat, param=TRAIN), pairs, method=dpo)
         case Reinforcement() as method:
             room = MIN_ANSWER_TOKENS
             prompts = read_prompts(valid, chat=chat, param=VALID, room=room) if valid else []

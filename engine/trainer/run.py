@@ -1,12 +1,13 @@
-"""One run as a stream of events: each `next()` is one optimizer step or less. Knows no pipe and no network."""
+"""One run as a stream: events for its owner, and work for the model, whose results it is sent. It calls no model itself,
+so the trainer can pack the work of many runs into one pass. Knows no pipe and no network.
+"""
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-
-import torch
+from typing import Final, TypeAlias
 
 from engine.contract.events import (
     CheckpointReady,
@@ -18,27 +19,42 @@ from engine.contract.events import (
     StepMetrics,
     TrainEvent,
 )
-from engine.contract.spec import INITIAL_FOLDER, RESUME_FOLDER, Reinforcement, RunSpec
+from engine.contract.spec import INITIAL_FOLDER, RESUME_FOLDER, RunSpec
 from engine.core.batches import derived_seed, epoch_batches
+from engine.core.packing import Tokens, pack
 from engine.core.schedules import base_learning_rate, learning_rate
-from engine.data.chat import ChatFormat
+from engine.core.stopping import Progress
 from engine.data.errors import DataError
-from engine.lora import adapter, training_state
-from engine.methods import sft
-from engine.methods.objective import Objective, Policy, Score
-from engine.models.resident import ResidentModel
-from engine.models.sampling import grammar, schema_of
-from engine.trainer.objectives import objective_of
+from engine.lora import adapter as adapters
+from engine.lora import training_state
+from engine.lora.optimizer import RowOptimizer
+from engine.lora.training_state import Kept
+from engine.methods.objective import Objective, Score, Scoring, StepContext
+from engine.methods.reinforcement import GraderFailedError
+from engine.passes.model import Model, Trainable
+from engine.passes.work import Measure, Outside, Results, Weights, Works
+from engine.trainer.checks import check_modules, check_schema
+from engine.trainer.objectives import chat_of, objective_of
 
-MAX_GRADIENT_NORM = 1.0
-ADAM_BETAS = (0.9, 0.95)
-VALIDATION_BATCH = 8
-VALIDATIONS_PER_RUN = 10
-PROBE_TOKENS = 32
+MICRO_TOKENS: Final = 2048  # tokens of one run in one pass: bounds the memory of its activations
+SMALLEST_MICRO: Final = 64
+VALIDATION_BATCH: Final = 8
+VALIDATIONS_PER_RUN: Final = 10
+PROBE_TOKENS: Final = 32
+
+Stream: TypeAlias = Generator[TrainEvent | Works, Results, None]
 
 
 class DivergedError(Exception):
-    """The loss is no longer a number."""
+    """The loss or its gradient is no longer a number."""
+
+
+class BatchFailedError(Exception):
+    """What a batch raised, with the step and the examples it was raised on."""
+
+
+class OutOfMemoryError(Exception):
+    """Sent into a run whose work does not fit, alone in a pass."""
 
 
 @dataclass(kw_only=True)
@@ -48,147 +64,164 @@ class RunControl:
     pausing: bool = False
 
 
-def train(
-    spec: RunSpec, *, folder: Path, base: ResidentModel, max_tokens: int, control: RunControl | None = None
-) -> Iterator[TrainEvent]:
-    """Trains and yields events; closing the iterator takes the adapter off the base.
-
-    Raises DataError for rows that cannot be trained on, DivergedError for a loss that is not a number,
-    GraderFailedError when a grader grades nothing.
-    """
-    chat = ChatFormat(
-        tokenizer=base.tokenizer, end_of_turn=base.end_of_turn, max_tokens=max_tokens, model=base.name
-    )
-    check_modules(spec, base=base)
-    check_schema(spec, base=base)
-    objective = objective_of(spec, folder=folder, chat=chat)
-    run = Run(spec, folder=folder, base=base, objective=objective, control=control or RunControl())
-    try:
-        yield run.prepared()
-        yield from run.steps()
-    finally:
-        run.close()
-
-
-def check_modules(spec: RunSpec, *, base: ResidentModel) -> None:
-    unknown = sorted(set(spec.lora.target_modules) - base.linear_modules)
-    if unknown:
-        known = ", ".join(sorted(base.linear_modules))
-        raise DataError(
-            f"{base.name} has no module named {', '.join(unknown)}; it has {known}.", param="lora"
-        )
-
-
-def check_schema(spec: RunSpec, *, base: ResidentModel) -> None:
-    """Compiled once: what samples are bound by is the same grammar."""
-    schema = schema_of(spec.method.response_format) if isinstance(spec.method, Reinforcement) else None
-    if schema is None:
-        return
-    try:
-        grammar(base, schema)
-    except RuntimeError as error:
-        raise DataError(
-            "The response_format's schema cannot be used to bind answers: simplify it.",
-            param="method.reinforcement.response_format",
-        ) from error
-
-
 class Run:
-    """A run with its adapter on the base. One run holds the base at a time."""
+    """A run with its adapter. `stream()` is to be advanced until it ends, then `close()` takes the adapter away."""
 
     def __init__(
-        self, spec: RunSpec, *, folder: Path, base: ResidentModel, objective: Objective, control: RunControl
+        self, spec: RunSpec, *, folder: Path, model: Model, max_tokens: int, control: RunControl
     ) -> None:
-        self.spec, self.folder, self.base = spec, folder, base
-        self.objective, self.control = objective, control
-        self.model = adapter.attach(base.causal_lm, options=spec.lora, seed=derived_seed(spec.seed, "init"))
-        self.policy = Policy(base=base, adapted=self.model, initial=self.initial())
-        self.parameters = adapter.trainable(self.model)
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=0.0, betas=ADAM_BETAS, weight_decay=0.0)
-        self.peak = spec.method.learning_rate_multiplier * base_learning_rate(
-            model_type=base.model_type, hidden_size=base.hidden_size
-        )
-        self.batches_per_epoch = -(-objective.train_examples // spec.method.batch_size)
-        self.total_steps = self.batches_per_epoch * spec.method.n_epochs
-        self.trained_tokens = 0
-        self.saved_step = spec.start_step
-        if spec.start_step:
-            self.restore()
+        self.spec, self.folder, self.model, self.control = spec, folder, model, control
+        self._max_tokens = max_tokens
+        self._adapter: Trainable | None = None
+        self._initial: Trainable | None = None
+        self._budget = MICRO_TOKENS
+        self._kept = Kept(trained_tokens=0, progress=Progress())
+        self._saved_step = spec.start_step
 
-    def initial(self) -> dict[str, torch.Tensor] | None:
-        """The tuned model's weights, which are put on the adapter; None for a run that starts from the base."""
-        if not self.spec.starts_tuned:
-            return None
-        adapter.load_weights(self.model, self.folder / INITIAL_FOLDER)
-        return {name: tensor.clone() for name, tensor in adapter.state(self.model).items()}
+    @property
+    def adapter(self) -> Trainable:
+        assert self._adapter is not None
+        return self._adapter
 
-    def restore(self) -> None:
-        source = self.folder / RESUME_FOLDER
-        adapter.load_weights(self.model, source)
-        self.trained_tokens = training_state.load(source, self.optimizer, self.parameters)
+    def weights(self, which: Weights) -> Trainable | None:
+        """None is the base."""
+        match which:
+            case Weights.OWN:
+                return self.adapter
+            case Weights.INITIAL:
+                return self._initial
+            case Weights.BASE:
+                return None
 
     def close(self) -> None:
-        adapter.detach(self.model)
+        for one in (self._initial, self._adapter):
+            if one is not None:
+                self.model.release(one)
+        self._adapter = self._initial = None
 
-    def prepared(self) -> RunPrepared:
-        return RunPrepared(
+    def stream(self) -> Stream:
+        """Raises DataError for rows that cannot be trained on, DivergedError for a loss that is not a number,
+        GraderFailedError when a grader grades nothing, BatchFailedError for what else a batch raises.
+        """
+        check_modules(self.spec, base=self.model.base)
+        check_schema(self.spec, base=self.model.base)
+        chat = chat_of(self.model.base, max_tokens=self._max_tokens)
+        read = Outside(task=lambda _: objective_of(self.spec, folder=self.folder, chat=chat))
+        (self.objective,) = yield [read]
+        self._begin()
+        yield RunPrepared(
             train_examples=self.objective.train_examples,
             validation_examples=self.objective.valid_examples,
             tokens_per_epoch=self.objective.tokens_per_epoch,
             total_steps=self.total_steps,
         )
+        yield from self._steps()
 
-    def steps(self) -> Iterator[TrainEvent]:
+    objective: Objective
+
+    def _begin(self) -> None:
+        """The adapter as new, as the tuned model has it, or as the checkpoint has it that the run goes on from."""
+        self._adapter = self.model.new_adapter(self.spec.lora)
+        self._adapter.initialise(derived_seed(self.spec.seed, "init"))
+        if self.spec.starts_tuned:
+            adapters.load_weights(self._adapter, self.folder / INITIAL_FOLDER)
+            self._initial = self.model.frozen_copy(self._adapter)
+        self.optimizer = RowOptimizer(
+            self._adapter.weights, self._adapter.gradient, options=self.spec.training
+        )
+        if self.spec.start_step:
+            source = self.folder / RESUME_FOLDER
+            adapters.load_weights(self._adapter, source)
+            self._kept = training_state.load(source, self.optimizer, device=self._adapter.weights.device)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return -(-self.objective.train_examples // self.spec.method.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        return self.batches_per_epoch * self.spec.method.n_epochs
+
+    def _steps(self) -> Stream:
         metrics: StepMetrics | None = None
         for done in range(self.spec.start_step, self.total_steps):
             if self.control.pausing:
-                if metrics is not None and done > self.saved_step:
-                    yield self.checkpoint(metrics)
+                if metrics is not None and done > self._saved_step:
+                    yield (yield from self._checkpoint(metrics, final=False))
                 yield RunPaused(step=done)
                 return
-            score = self.step(self.batch(done), step=done)
-            metrics = self.metrics(score, step=done + 1)
-            yield StepDone(metrics=metrics, trained_tokens=self.trained_tokens)
-            if self.keeps(done + 1):
-                yield self.checkpoint(metrics)
-        yield RunFinished(trained_tokens=self.trained_tokens)
+            score = yield from self._step(done)
+            metrics = yield from self._metrics(score, step=done + 1)
+            yield StepDone(metrics=metrics, trained_tokens=self._kept.trained_tokens)
+            stopping = self._kept.progress.should_stop(self.spec.training.early_stopping)
+            final = stopping or done + 1 == self.total_steps
+            if final or self._keeps(done + 1):
+                yield (yield from self._checkpoint(metrics, final=final))
+            if stopping:
+                break
+        yield RunFinished(trained_tokens=self._kept.trained_tokens)
 
-    def batch(self, step: int) -> Sequence[int]:
+    def _batch(self, step: int) -> Sequence[int]:
         epoch, position = divmod(step, self.batches_per_epoch)
         return shuffled(self.objective.train_examples, self.spec.method.batch_size, self.spec.seed, epoch)[
             position
         ]
 
-    def epoch_end(self, step: int) -> bool:
+    def _epoch_end(self, step: int) -> bool:
         return step % self.batches_per_epoch == 0
 
-    def keeps(self, step: int) -> bool:
+    def _keeps(self, step: int) -> bool:
         """A checkpoint at each epoch's end, and wherever the whole validation file was scored."""
-        return self.epoch_end(step) or self.validates_all_at(step)
+        return self._epoch_end(step) or self._validates_all_at(step)
 
-    def step(self, batch: Sequence[int], *, step: int) -> Score:
+    def _step(self, step: int) -> Generator[TrainEvent | Works, Results, Score]:
         """One optimizer step on the mean loss of the whole batch."""
-        self.model.train()
-        with torch.random.fork_rng():  # dropout depends on (seed, step) alone
-            torch.manual_seed(derived_seed(self.spec.seed, "dropout", step))
-            score = self.objective.gradients(self.policy, batch, step=step)
-        if not math.isfinite(score.loss or 0.0):
-            raise DivergedError(f"the training loss at step {step + 1} is {score.loss}")
-        torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(
-                step, total_steps=self.total_steps, peak=self.peak, options=self.spec.training
+        batch = self._batch(step)
+        score = yield from self._gradients(batch, step)
+        rate = learning_rate(step, total_steps=self.total_steps, peak=self._peak, options=self.spec.training)
+        norm = self.optimizer.step(rate)
+        if not math.isfinite(score.loss or 0.0) or not math.isfinite(norm):
+            told = (
+                score.loss if not math.isfinite(score.loss or 0.0) else f"{score.loss}, its gradient {norm}"
             )
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.trained_tokens += score.tokens
+            raise DivergedError(f"the training loss at step {step + 1} is {told} ({named(batch)})")
+        self._kept = replace(self._kept, trained_tokens=self._kept.trained_tokens + score.tokens)
         return score
 
-    def metrics(self, score: Score, *, step: int) -> StepMetrics:
-        small = self.validated(self.validation_batch(step), step) if self.validates_at(step) else None
-        full = None
-        if self.validates_all_at(step):
-            full = self.validated(range(self.objective.valid_examples), step)
+    @property
+    def _peak(self) -> float:
+        base = self.model.base
+        rate = base_learning_rate(model_type=base.model_type, hidden_size=base.hidden_size)
+        return self.spec.method.learning_rate_multiplier * rate
+
+    def _gradients(self, batch: Sequence[int], step: int) -> Generator[TrainEvent | Works, Results, Score]:
+        """Begins the batch anew in smaller pieces when one does not fit the memory."""
+        while True:
+            try:
+                return (yield from self.objective.gradients(batch, self._context(step)))
+            except OutOfMemoryError as error:
+                self.optimizer.forget_gradient()
+                if self._budget <= SMALLEST_MICRO:
+                    raise BatchFailedError(
+                        f"step {step + 1} ({named(batch)}) does not fit the memory"
+                    ) from error
+                self._budget //= 2
+            except (DataError, GraderFailedError):
+                raise
+            except Exception as error:
+                raise BatchFailedError(f"step {step + 1} ({named(batch)}): {type(error).__name__}") from error
+
+    def _context(self, step: int) -> StepContext:
+        seed = derived_seed(self.spec.seed, "dropout", step)
+        return StepContext(step=step, seed=seed, budget=self._budget)
+
+    def _metrics(self, score: Score, *, step: int) -> Generator[Works, Results, StepMetrics]:
+        small = full = None
+        if self._validates_at(step):
+            small = yield from self._validated(self._validation_batch(step), step)
+        if self._validates_all_at(step):
+            full = yield from self._validated(range(self.objective.valid_examples), step)
+            self._judge(full, step=step)
         extra = {f"train_{name}": value for name, value in score.extra.items()}
         for prefix, found in (("valid_", small), ("full_valid_", full)):
             extra |= {f"{prefix}{name}": value for name, value in (found.extra if found else {}).items()}
@@ -204,50 +237,62 @@ class Run:
             extra=extra,
         )
 
-    def validated(self, rows: Sequence[int], step: int) -> Score:
-        self.model.eval()
-        return self.objective.score(self.policy, rows, step=step)
+    def _validated(self, rows: Sequence[int], step: int) -> Scoring:
+        return (yield from self.objective.score(rows, self._context(step)))
 
-    def validates_all_at(self, step: int) -> bool:
+    def _judge(self, full: Score, *, step: int) -> None:
+        """What early stopping and the best checkpoint go by: the loss, or where there is none the reward."""
+        value = full.loss if full.loss is not None else -full.extra["mean_reward"]
+        options = self.spec.training
+        progress = self._kept.progress.after(value, step=step, options=options.early_stopping)
+        best = self._kept.best
+        if options.best_checkpoint and progress.best_step == step:
+            best = self.adapter.weights.clone()
+        self._kept = replace(self._kept, progress=progress, best=best)
+
+    def _validates_all_at(self, step: int) -> bool:
         if not self.objective.valid_examples:
             return False
         interval = self.objective.full_interval
         if interval is None:
-            return self.epoch_end(step)
+            return self._epoch_end(step)
         return step % interval == 0 or step == self.total_steps
 
-    def validates_at(self, step: int) -> bool:
+    def _validates_at(self, step: int) -> bool:
         interval = max(1, self.total_steps // VALIDATIONS_PER_RUN)
         small = self.objective.full_interval is None and self.objective.valid_examples > 0
         return small and step % interval == 0
 
-    def validation_batch(self, step: int) -> list[int]:
+    def _validation_batch(self, step: int) -> list[int]:
         size = self.objective.valid_examples
         return [(step * VALIDATION_BATCH + i) % size for i in range(min(VALIDATION_BATCH, size))]
 
-    def checkpoint(self, metrics: StepMetrics) -> CheckpointReady:
-        """The adapter, and unless it is the last one all that is needed to go on from here."""
+    def _checkpoint(self, metrics: StepMetrics, *, final: bool) -> Generator[Works, Results, CheckpointReady]:
+        """The adapter, and unless it is the last one all that is needed to go on from here. The last one holds the best
+        weights where they are wanted."""
         folder = self.folder / "checkpoints" / f"step-{metrics.step}"
-        files = adapter.export(self.model, base_model=self.base.name, folder=folder)
-        final = metrics.step == self.total_steps
+        if final and self._kept.best is not None:
+            self.adapter.weights.copy_(self._kept.best)
+        files = adapters.export(self.adapter, base_model=self.model.base.name, folder=folder)
         if not final:
-            files += (
-                training_state.save(
-                    folder, self.optimizer, self.parameters, trained_tokens=self.trained_tokens
-                ),
-            )
-        self.saved_step = metrics.step
-        return CheckpointReady(
-            step=metrics.step, files=files, metrics=metrics, final=final, probe=self.probe()
-        )
+            files += (training_state.save(folder, self.optimizer, self._kept),)
+        self._saved_step = metrics.step
+        probe = yield from self._probe()
+        return CheckpointReady(step=metrics.step, files=files, metrics=metrics, final=final, probe=probe)
 
-    def probe(self) -> Probe:
-        self.model.eval()
-        token_ids = self.objective.probe_tokens()[:PROBE_TOKENS]
-        logprobs = sft.token_logprobs(self.base.causal_lm, token_ids=token_ids, device=self.base.device)
-        return Probe(token_ids=token_ids, logprobs=logprobs)
+    def _probe(self) -> Generator[Works, Results, Probe]:
+        ids = self.objective.probe_tokens()[:PROBE_TOKENS]
+        packed = pack([[Tokens(token_ids=ids, weights=(0.0, *[1.0] * (len(ids) - 1)))]], bound=False)
+        (rows,) = yield [Measure(packed=packed)]
+        return Probe(token_ids=ids, logprobs=tuple(rows.logprobs.tolist()))
 
 
-@lru_cache(maxsize=4)
+def named(batch: Sequence[int]) -> str:
+    """In words for the job's owner; counted from 1, as validation does."""
+    shown = ", ".join(str(row + 1) for row in list(batch)[:8])
+    return f"examples {shown}{', …' if len(batch) > 8 else ''} of the training file"
+
+
+@lru_cache(maxsize=64)
 def shuffled(examples: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
     return epoch_batches(examples=examples, batch_size=batch_size, seed=seed, epoch=epoch)

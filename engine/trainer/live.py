@@ -1,0 +1,117 @@
+"""A run between the rounds: what it still waits for, and what it says next."""
+
+import logging
+import queue
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from engine.contract.events import RunFailed, TrainEvent
+from engine.contract.spec import RunRef
+from engine.data.errors import DataError
+from engine.methods.reinforcement import GraderFailedError
+from engine.passes.work import Answers, Sample, Work, Works
+from engine.trainer.run import BatchFailedError, DivergedError, Run
+
+log = logging.getLogger("tuningfork.trainer")
+
+
+class GoneError(Exception):
+    """The run has ended, so nobody waits for the answer."""
+
+
+@dataclass
+class Asked:
+    """A sampling that a run's task in a thread waits for."""
+
+    sample: Sample
+    answers: "Future[Answers]"
+
+
+class LiveRun:
+    """`waiting`: the pieces of work whose results are still to come, by their number in what the run has asked for."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.ref = RunRef(job_id=run.spec.job_id, attempt=run.spec.attempt)
+        self.sequence = 0
+        self.served = 0  # rounds it has had a part in
+        self.waiting: deque[tuple[int, Work]] = deque()
+        self.tasks: dict[int, Future[Any]] = {}
+        self.asked: queue.SimpleQueue[Asked] = queue.SimpleQueue()
+        self._stream = run.stream()
+        self._results: list[Any] | None = None
+        self._fault: Exception | None = None
+        self._closed = False
+
+    @property
+    def ready(self) -> bool:
+        """All that it asked for is there, or the first fault among it."""
+        return self._fault is not None or not (self.waiting or self.tasks)
+
+    def give(self, number: int, result: Any) -> None:
+        assert self._results is not None
+        self._results[number] = result
+
+    def fail(self, error: Exception) -> None:
+        """What is left of what it asked for is dropped: the run decides what to do about the error."""
+        self._fault = self._fault or error
+        self.waiting.clear()
+
+    def advance(self) -> TrainEvent | None:
+        """The run's next event; None when it waits for work. What it raises becomes the event that ends it."""
+        try:
+            said = self._next()
+        except DataError as error:
+            return RunFailed(code="invalid_file_format", message=error.message, param=error.param)
+        except DivergedError as error:
+            return RunFailed(
+                code="training_diverged",
+                message=f"Training stopped because {error}. Try a lower learning_rate_multiplier.",
+            )
+        except GraderFailedError as error:
+            return RunFailed(
+                code="grader_error",
+                message=f"Training stopped because {error}: {error.details}. Mend the grader, try it with "
+                "graders.run, and create the job again.",
+            )
+        except BatchFailedError as error:
+            log.exception("run %s failed", self.ref.job_id)
+            return RunFailed(code="server_error", message=f"The run failed at {error}.")
+        except Exception as error:
+            # The traceback stays in the log: an exception's text may hold training text.
+            log.exception("run %s failed", self.ref.job_id)
+            return RunFailed(code="server_error", message=f"The run failed: {type(error).__name__}.")
+        if not isinstance(said, Sequence):
+            return said
+        self._results = [None] * len(said)
+        self.waiting = deque(enumerate(said))
+        return None
+
+    def _next(self) -> TrainEvent | Works:
+        results, fault = self._results, self._fault
+        self._results = self._fault = None
+        if fault is not None:
+            return self._stream.throw(fault)
+        return next(self._stream) if results is None else self._stream.send(results)
+
+    def ask(self, sample: Sample, *, wake: Callable[[], None]) -> Answers:
+        """Called in a task's thread; returns when a round has answered. Raises GoneError when the run has ended."""
+        asked = Asked(sample, Future())
+        self.asked.put(asked)
+        if self._closed:
+            self._drop_asked()
+        wake()
+        return asked.answers.result()
+
+    def close(self) -> None:
+        self._closed = True
+        self._drop_asked()
+        self._stream.close()
+        self.run.close()
+
+    def _drop_asked(self) -> None:
+        while not self.asked.empty():
+            self.asked.get().answers.set_exception(GoneError())

@@ -1,0 +1,181 @@
+"""Rounds: the next piece of work of every live run, packed into as few passes as the budget allows.
+
+What a run's piece holds is its own doing; who shares its pass is decided here, and changes nothing for it.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final
+
+import torch
+
+from engine.passes.model import Lesson, Model, Outcome
+from engine.passes.work import Answers, Learn, Measure, Outside, Sample, Work
+from engine.trainer.live import Asked, LiveRun
+from engine.trainer.run import OutOfMemoryError
+
+ROUND_TOKENS: Final = 16_384
+THREADS: Final = 16
+Piece = tuple[LiveRun, int, Work]
+
+log = logging.getLogger("tuningfork.trainer")
+
+
+class Rounds:
+    """`wake` is called from other threads when a task is done or asks for something."""
+
+    def __init__(self, model: Model, *, end_of_turn: frozenset[int], wake: Callable[[], None]) -> None:
+        self.model, self._end_of_turn, self._wake = model, end_of_turn, wake
+        self.budget = ROUND_TOKENS
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="outside")
+
+    def round(self, live: Sequence[LiveRun]) -> bool:
+        """Whether anything was done."""
+        for one in live:
+            self._start_tasks(one)
+            self._collect_tasks(one)
+        learn, measure = self._next(live, Learn), self._next(live, Measure)
+        samples = list(self._samples(live))
+        self._passes(learn)
+        self._passes(measure)
+        for sample in samples:
+            sample()
+        return bool(learn or measure or samples)
+
+    def _next(self, live: Sequence[LiveRun], kind: type[Learn] | type[Measure]) -> list[Piece]:
+        """One piece of each run that has one next, within the budget; who came too late is first in the next round."""
+        pieces: list[Piece] = []
+        room = self.budget
+        for one in sorted(live, key=lambda run: run.served):
+            if not one.waiting or not isinstance(work := one.waiting[0][1], kind):
+                continue
+            if pieces and work.packed.tokens > room:
+                continue
+            room -= work.packed.tokens
+            number, _ = one.waiting.popleft()
+            pieces.append((one, number, work))
+        for one, _, _ in pieces:
+            one.served += 1
+        return pieces
+
+    def _passes(self, pieces: Sequence[Piece]) -> None:
+        """One pass, or halves of it where it does not fit the memory."""
+        if not pieces:
+            return
+        kept = [gradient_of(piece) for piece in pieces]
+        try:
+            outcomes = self.model.run_pass([lesson_of(piece) for piece in pieces])
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            log.warning("a pass of %d tokens does not fit the memory", tokens_of(pieces))
+            for piece, gradient in zip(pieces, kept, strict=True):
+                put_back(piece, gradient)
+            self._smaller(pieces)
+            return
+        for (one, number, _), outcome in zip(pieces, outcomes, strict=True):
+            deliver(one, number, outcome)
+
+    def _smaller(self, pieces: Sequence[Piece]) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if len(pieces) == 1:
+            pieces[0][0].fail(OutOfMemoryError())
+            return
+        self.budget = max(1, tokens_of(pieces) // 2)
+        half = len(pieces) // 2
+        self._passes(pieces[:half])
+        self._passes(pieces[half:])
+
+    def _samples(self, live: Sequence[LiveRun]) -> Iterator[Callable[[], None]]:
+        for one in live:
+            if one.waiting and isinstance(work := one.waiting[0][1], Sample):
+                number, _ = one.waiting.popleft()
+                yield partial(self._answer, one, number, work)
+            while not one.asked.empty():
+                yield partial(self._answer_task, one, one.asked.get())
+
+    def _answer(self, one: LiveRun, number: int, work: Sample) -> None:
+        try:
+            one.give(number, self._sampled(one, work))
+        except Exception as error:
+            one.fail(error)
+
+    def _answer_task(self, one: LiveRun, asked: Asked) -> None:
+        try:
+            asked.answers.set_result(self._sampled(one, asked.sample))
+        except Exception as error:
+            asked.answers.set_exception(error)
+
+    def _sampled(self, one: LiveRun, work: Sample) -> Answers:
+        return self.model.sample(
+            work.prompts,
+            count=work.count,
+            sampling=work.sampling,
+            adapter=one.run.weights(work.weights),
+            end_of_turn=self._end_of_turn,
+        )
+
+    def _start_tasks(self, one: LiveRun) -> None:
+        while one.waiting and isinstance(work := one.waiting[0][1], Outside):
+            number, _ = one.waiting.popleft()
+            task = self._threads.submit(work.task, partial(one.ask, wake=self._wake))
+            task.add_done_callback(lambda _: self._wake())
+            one.tasks[number] = task
+
+    def _collect_tasks(self, one: LiveRun) -> None:
+        for number, task in list(one.tasks.items()):
+            if task.done():
+                del one.tasks[number]
+                error = task.exception()
+                if isinstance(error, Exception):
+                    one.fail(error)
+                else:
+                    one.give(number, task.result())
+
+
+def lesson_of(piece: Piece) -> Lesson:
+    one, _, work = piece
+    match work:
+        case Learn():
+            return Lesson(
+                packed=work.packed, adapter=one.run.adapter, loss=work.loss, dropout_seed=work.dropout_seed
+            )
+        case Measure():
+            return Lesson(packed=work.packed, adapter=one.run.weights(work.weights))
+        case _:
+            raise TypeError(type(work))
+
+
+def deliver(one: LiveRun, number: int, outcome: Outcome) -> None:
+    if outcome.error is not None:
+        one.fail(outcome.error)
+    else:
+        one.give(number, outcome.rows)
+
+
+def gradient_of(piece: Piece) -> torch.Tensor | None:
+    """A copy of what earlier pieces of the batch have added; None where this is the first."""
+    one, number, work = piece
+    return one.run.adapter.gradient.clone() if isinstance(work, Learn) and number else None
+
+
+def put_back(piece: Piece, gradient: torch.Tensor | None) -> None:
+    one, _, work = piece
+    if not isinstance(work, Learn):
+        return
+    if gradient is None:
+        one.run.adapter.gradient.zero_()
+    else:
+        one.run.adapter.gradient.copy_(gradient)
+
+
+def tokens_of(pieces: Sequence[Piece]) -> int:
+    return sum(work.packed.tokens for _, _, work in pieces if isinstance(work, Learn | Measure))
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """torch has a class for CUDA's, and for a CPU's only words."""
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
