@@ -20,14 +20,19 @@ def live_run(spec: RunSpec, *, folder: Path, model: Model, max_tokens: int = 512
     return LiveRun(Run(spec, folder=folder, model=model, max_tokens=max_tokens, control=RunControl()))
 
 
-def story(run: LiveRun, *, model: Model, on_event: Callable[[TrainEvent], None] = lambda _: None) -> list[TrainEvent]:
+def story(
+    run: LiveRun, *, model: Model, on_event: Callable[[TrainEvent], None] = lambda _: None
+) -> list[TrainEvent]:
     """Alone, to its end."""
     ((_, told),) = stories([run], model=model, on_event=lambda _, event: on_event(event))
     return told
 
 
 def stories(
-    runs: Sequence[LiveRun], *, model: Model, on_event: Callable[[LiveRun, TrainEvent], None] = lambda *_: None
+    runs: Sequence[LiveRun],
+    *,
+    model: Model,
+    on_event: Callable[[LiveRun, TrainEvent], None] = lambda *_: None,
 ) -> list[tuple[LiveRun, list[TrainEvent]]]:
     """Together, each to its end."""
     told: list[tuple[LiveRun, list[TrainEvent]]] = [(run, []) for run in runs]
