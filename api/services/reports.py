@@ -14,6 +14,7 @@ from engine.contract.events import (
     RunFailed,
     RunFinished,
     RunInterrupted,
+    RunNotice,
     RunPaused,
     RunPrepared,
     StepDone,
@@ -49,6 +50,10 @@ class Reports:
                 then = "stays paused" if job.status is JobStatus.PAUSED else "is queued again"
                 message = f"Training was interrupted ({event.reason}); the job {then}"
                 await self._tell(connection, job.id, message, level="warn")
+            case RunNotice():
+                await self._tell(
+                    connection, job.id, event.message, level="warn" if event.warning else "info"
+                )
             case _:
                 assert_never(event)
 

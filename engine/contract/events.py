@@ -91,7 +91,17 @@ class RunInterrupted:
     planned: bool = False
 
 
-TrainEvent = RunPrepared | StepDone | CheckpointReady | RunFinished | RunFailed | RunInterrupted | RunPaused
+@dataclass(frozen=True, kw_only=True)
+class RunNotice:
+    """Something the run's owner should know; it goes on. `warning`: it goes on otherwise than they would expect."""
+
+    message: str
+    warning: bool = False
+
+
+TrainEvent = (
+    RunPrepared | StepDone | CheckpointReady | RunFinished | RunFailed | RunInterrupted | RunPaused | RunNotice
+)
 
 
 @dataclass(frozen=True, kw_only=True)

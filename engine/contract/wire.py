@@ -189,6 +189,8 @@ def event_to_pb(numbered: events.NumberedEvent) -> pb.TrainEvent:
             message.interrupted.CopyFrom(pb.RunInterrupted(reason=e.reason, planned=e.planned))
         case events.RunPaused() as e:
             message.paused.CopyFrom(pb.RunPaused(step=e.step))
+        case events.RunNotice() as e:
+            message.notice.CopyFrom(pb.RunNotice(message=e.message, warning=e.warning))
         case _:
             assert_never(numbered.event)
     return message
@@ -228,6 +230,8 @@ def _kind_from_pb(message: pb.TrainEvent) -> events.TrainEvent:
             return _checkpoint_from_pb(message.checkpoint_ready)
         case "finished":
             return events.RunFinished(trained_tokens=message.finished.trained_tokens)
+        case "notice":
+            return events.RunNotice(message=message.notice.message, warning=message.notice.warning)
         case "failed":
             failed = message.failed
             return events.RunFailed(code=failed.code, message=failed.message, param=failed.param)

@@ -66,6 +66,7 @@ class DpoObjective:
         self._references: dict[int, Sums] = {}
         self.train_examples, self.valid_examples = len(pairs), len(valid)
         self.tokens_per_epoch = sum(pair.tokens for pair in pairs)
+        self.largest_group = max(pair.tokens for pair in [*pairs, *valid])
 
     def gradients(self, batch: Sequence[int], context: StepContext) -> Scoring:
         pairs = [self._pairs[i] for i in batch]

@@ -39,11 +39,12 @@ Scoring: TypeAlias = Generator[Works, Results, Score]
 
 class Objective(Protocol):
     """`full_interval`: steps between scores of the whole validation file; None: at each epoch's end, and a small
-    batch of it in between."""
+    batch of it in between. `largest_group`: tokens of what can be in one pass only together."""
 
     train_examples: int
     valid_examples: int
     tokens_per_epoch: int
+    largest_group: int
     full_interval: int | None
 
     def gradients(self, batch: Sequence[int], context: StepContext) -> Scoring:

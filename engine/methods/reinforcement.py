@@ -65,6 +65,8 @@ class ReinforcementObjective:
         self.full_interval: int | None = method.eval_interval
         self.train_examples, self.valid_examples = len(prompts), len(valid)
         self.tokens_per_epoch = sum(len(prompt.token_ids) for prompt in prompts)
+        longest = max(len(prompt.token_ids) for prompt in prompts)
+        self.largest_group = longest + group_size(method.compute_multiplier) * MAX_ANSWER_TOKENS
 
     def gradients(self, batch: Sequence[int], context: StepContext) -> Scoring:
         """A group whose rewards are all alike teaches nothing and adds nothing."""

@@ -48,6 +48,7 @@ class SupervisedObjective:
         self._examples, self._valid = examples, valid
         self.train_examples, self.valid_examples = len(examples), len(valid)
         self.tokens_per_epoch = sum(len(example.token_ids) for example in examples)
+        self.largest_group = max(len(example.token_ids) for example in [*examples, *valid])
 
     def gradients(self, batch: Sequence[int], context: StepContext) -> Scoring:
         """Of the mean loss per token with loss of the whole batch."""

@@ -112,6 +112,7 @@ kinds = {
     events.RunFailed: st.builds(events.RunFailed, code=text, message=text, param=text),
     events.RunInterrupted: st.builds(events.RunInterrupted, reason=text),
     events.RunPaused: st.builds(events.RunPaused, step=small),
+    events.RunNotice: st.builds(events.RunNotice, message=text, warning=st.booleans()),
 }
 
 

@@ -250,7 +250,7 @@ class LoraOptions(_message.Message):
     def __init__(self, rank: _Optional[int] = ..., alpha: _Optional[float] = ..., dropout: _Optional[float] = ..., target_modules: _Optional[_Iterable[str]] = ..., rslora: _Optional[bool] = ...) -> None: ...
 
 class TrainEvent(_message.Message):
-    __slots__ = ("sequence", "prepared", "step_done", "checkpoint_ready", "finished", "failed", "interrupted", "paused")
+    __slots__ = ("sequence", "prepared", "step_done", "checkpoint_ready", "finished", "failed", "interrupted", "paused", "notice")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     PREPARED_FIELD_NUMBER: _ClassVar[int]
     STEP_DONE_FIELD_NUMBER: _ClassVar[int]
@@ -259,6 +259,7 @@ class TrainEvent(_message.Message):
     FAILED_FIELD_NUMBER: _ClassVar[int]
     INTERRUPTED_FIELD_NUMBER: _ClassVar[int]
     PAUSED_FIELD_NUMBER: _ClassVar[int]
+    NOTICE_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     prepared: RunPrepared
     step_done: StepDone
@@ -267,7 +268,8 @@ class TrainEvent(_message.Message):
     failed: RunFailed
     interrupted: RunInterrupted
     paused: RunPaused
-    def __init__(self, sequence: _Optional[int] = ..., prepared: _Optional[_Union[RunPrepared, _Mapping]] = ..., step_done: _Optional[_Union[StepDone, _Mapping]] = ..., checkpoint_ready: _Optional[_Union[CheckpointReady, _Mapping]] = ..., finished: _Optional[_Union[RunFinished, _Mapping]] = ..., failed: _Optional[_Union[RunFailed, _Mapping]] = ..., interrupted: _Optional[_Union[RunInterrupted, _Mapping]] = ..., paused: _Optional[_Union[RunPaused, _Mapping]] = ...) -> None: ...
+    notice: RunNotice
+    def __init__(self, sequence: _Optional[int] = ..., prepared: _Optional[_Union[RunPrepared, _Mapping]] = ..., step_done: _Optional[_Union[StepDone, _Mapping]] = ..., checkpoint_ready: _Optional[_Union[CheckpointReady, _Mapping]] = ..., finished: _Optional[_Union[RunFinished, _Mapping]] = ..., failed: _Optional[_Union[RunFailed, _Mapping]] = ..., interrupted: _Optional[_Union[RunInterrupted, _Mapping]] = ..., paused: _Optional[_Union[RunPaused, _Mapping]] = ..., notice: _Optional[_Union[RunNotice, _Mapping]] = ...) -> None: ...
 
 class RunPrepared(_message.Message):
     __slots__ = ("train_examples", "validation_examples", "tokens_per_epoch", "total_steps")
@@ -339,6 +341,14 @@ class Probe(_message.Message):
     token_ids: _containers.RepeatedScalarFieldContainer[int]
     logprobs: _containers.RepeatedScalarFieldContainer[float]
     def __init__(self, token_ids: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class RunNotice(_message.Message):
+    __slots__ = ("message", "warning")
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    WARNING_FIELD_NUMBER: _ClassVar[int]
+    message: str
+    warning: bool
+    def __init__(self, message: _Optional[str] = ..., warning: _Optional[bool] = ...) -> None: ...
 
 class RunPaused(_message.Message):
     __slots__ = ("step",)
