@@ -15,6 +15,7 @@ from api.domain.jobs import (
     ReinforcementMethod,
     SupervisedMethod,
 )
+from engine.contract.spec import PairLoss
 
 EPOCHS: Final = 3
 MOST_EPOCHS: Final = 25
@@ -23,6 +24,10 @@ MOST_SEEN: Final = 25_000  # and where it is big
 MAX_BATCH: Final = 256
 BATCH_SHARE: Final = 0.002
 BETA: Final = 0.1  # the value of the DPO paper's experiments
+SIMPO_BETA: Final = (
+    2.0  # SimPO's rewards are means over tokens, so much smaller; the least value of its paper's experiments
+)
+KTO_PAIRS: Final = 8  # at least, where the batch is auto: its reference point is a mean over them
 PROMPTS_PER_STEP: Final = 8  # each stands for a group of samples
 EVALUATIONS: Final = 10  # of the validation file over a reinforcement run
 
@@ -38,7 +43,7 @@ def resolved(method: Method, *, examples: int) -> Method:
             supervised = method.hyperparameters
             return replace(method, hyperparameters=replace(supervised, **filled(supervised, found)))
         case DpoMethod():
-            found |= {"beta": BETA}
+            found |= preferences(method.options.loss, found["batch_size"], examples=examples)
             dpo = method.hyperparameters
             return replace(method, hyperparameters=replace(dpo, **filled(dpo, found)))
         case ReinforcementMethod():
@@ -51,6 +56,13 @@ def resolved(method: Method, *, examples: int) -> Method:
 
 def filled(asked: Hyperparameters, found: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if getattr(asked, name) == "auto"}
+
+
+def preferences(loss: PairLoss, size: int, *, examples: int) -> dict[str, Any]:
+    return {
+        "beta": SIMPO_BETA if loss == "simpo" else BETA,
+        "batch_size": max(size, min(KTO_PAIRS, examples)) if loss == "kto" else size,
+    }
 
 
 def reinforcement(asked: ReinforcementHyperparameters, n_epochs: int, *, examples: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, Final, Literal
 
 from engine.contract.graders import Grader
-from engine.contract.spec import LoraOptions
+from engine.contract.spec import LoraOptions, PairLoss, TrainingOptions
 
 Auto = Literal["auto"]
 
@@ -57,8 +57,20 @@ class DpoHyperparameters(Hyperparameters):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DpoOptions:
+    """Ours, through `extra_body`: which loss, and what only some losses read."""
+
+    loss: PairLoss = "sigmoid"
+    label_smoothing: float = 0.0
+    gamma: float = 1.0
+    desirable_weight: float = 1.0
+    undesirable_weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class DpoMethod:
     hyperparameters: DpoHyperparameters = field(default_factory=DpoHyperparameters)
+    options: DpoOptions = field(default_factory=DpoOptions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,14 +95,15 @@ Method = SupervisedMethod | DpoMethod | ReinforcementMethod
 
 @dataclass(frozen=True, kw_only=True)
 class NewJob:
-    """A create request after its form has been checked. `model` is a base model's name or a tuned model's. `lora` is our
-    extension, through `extra_body`; None: the default, or the tuned model's own."""
+    """A create request after its form has been checked. `model` is a base model's name or a tuned model's. `lora` and
+    `training` are ours, through `extra_body`; no `lora`: the default, or the tuned model's own."""
 
     model: str
     training_file: str
     validation_file: str | None = None
     method: Method = field(default_factory=SupervisedMethod)
     lora: LoraOptions | None = None
+    training: TrainingOptions = field(default_factory=TrainingOptions)
     suffix: str | None = None
     seed: int | None = None
     metadata: Mapping[str, str] | None = None
@@ -128,6 +141,7 @@ class Job:
     seed: int
     metadata: Mapping[str, str] | None
     status: JobStatus
+    training: TrainingOptions = field(default_factory=TrainingOptions)
     initial_version_id: str | None = None
     attempt: int = 0
     fine_tuned_model: str | None = None

@@ -1,4 +1,4 @@
-"""The wire of fine-tuning jobs, as OpenAI has it, and our `lora` beside it."""
+"""The wire of fine-tuning jobs, as OpenAI has it, and our `lora`, `training` and `dpo` beside it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from api.domain.checkpoints import Checkpoint
 from api.domain.errors import invalid
 from api.domain.events import JobEvent
-from api.domain.jobs import Job, NewJob
+from api.domain.jobs import DpoMethod, Job, NewJob
 from api.forms.checks import Strict, wrong
 from api.forms.methods import (
     HyperparametersBody,
@@ -19,39 +19,22 @@ from api.forms.methods import (
     method_object,
     method_of,
 )
-from api.forms.wire import unix, unix_or_none
-from engine.contract.spec import ALL_LINEAR, LoraOptions
+from api.forms.options import (
+    DpoOptionsBody,
+    DpoOptionsObject,
+    LoraBody,
+    LoraObject,
+    TrainingBody,
+    TrainingObject,
+    dpo_object,
+    training_object,
+)
+from api.forms.wire import WhereThere, unix, unix_or_none
+from engine.contract.spec import TrainingOptions
 
-MAX_RANK: Final = 64
 MAX_METADATA_PAIRS: Final = 16
 MAX_METADATA_KEY: Final = 64
 MAX_METADATA_VALUE: Final = 512
-
-
-def module_names(value: object) -> object:
-    if value == "all-linear":
-        return list(ALL_LINEAR)
-    names = value if isinstance(value, list) else []
-    if not names or not all(isinstance(name, str) and name in ALL_LINEAR for name in names):
-        raise wrong(f"give 'all-linear' or a list out of {', '.join(ALL_LINEAR)}.")
-    return sorted(set(names), key=ALL_LINEAR.index)
-
-
-class LoraBody(Strict):
-    rank: Annotated[int, Field(strict=True, ge=1, le=MAX_RANK)] = 16
-    alpha: Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)] = 32.0
-    dropout: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
-    target_modules: Annotated[list[str], BeforeValidator(module_names)] = Field(
-        default_factory=lambda: list(ALL_LINEAR)
-    )
-
-    def options(self) -> LoraOptions:
-        return LoraOptions(
-            rank=self.rank,
-            alpha=self.alpha,
-            dropout=self.dropout,
-            target_modules=tuple(self.target_modules),
-        )
 
 
 def small_metadata(value: dict[str, str] | None) -> dict[str, str] | None:
@@ -101,26 +84,35 @@ class CreateJobBody(Strict):
     metadata: Annotated[dict[str, str] | None, AfterValidator(small_metadata)] = None
     integrations: Annotated[None, BeforeValidator(no_integrations)] = None
     lora: LoraBody | None = None
+    training: TrainingBody | None = None
+    dpo: DpoOptionsBody | None = None
 
 
 def new_job(body: CreateJobBody) -> NewJob:
+    """Raises ServiceError for fields that do not go together."""
     return NewJob(
         model=body.model,
         training_file=body.training_file,
         validation_file=body.validation_file,
-        method=method_of(body.method, older=body.hyperparameters),
+        method=method_of(body.method, older=body.hyperparameters, dpo=body.dpo),
         lora=body.lora.options() if body.lora else None,
+        training=training_of(body),
         suffix=body.suffix,
         seed=body.seed,
         metadata=body.metadata,
     )
 
 
-class LoraObject(BaseModel):
-    rank: int
-    alpha: float
-    dropout: float
-    target_modules: Sequence[str]
+def training_of(body: CreateJobBody) -> TrainingOptions:
+    training = body.training.options() if body.training else TrainingOptions()
+    for name in ("early_stopping", "best_checkpoint"):
+        if getattr(training, name) and body.validation_file is None:
+            path = f"training.{name}"
+            raise invalid(
+                f"Invalid '{path}': it goes by the validation file's score, so give a 'validation_file' too.",
+                param=path,
+            )
+    return training
 
 
 class ErrorObject(BaseModel):
@@ -151,6 +143,8 @@ class JobObject(BaseModel):
     integrations: Sequence[str] = ()
     metadata: Mapping[str, str] | None
     lora: LoraObject
+    training: TrainingObject
+    dpo: Annotated[DpoOptionsObject | None, WhereThere] = None
 
 
 def job_object(job: Job) -> JobObject:
@@ -175,6 +169,8 @@ def job_object(job: Job) -> JobObject:
         user_provided_suffix=job.suffix,
         metadata=job.metadata,
         lora=LoraObject(**vars(job.lora)),
+        training=training_object(job.training),
+        dpo=dpo_object(job.method.options) if isinstance(job.method, DpoMethod) else None,
     )
 
 

@@ -1,6 +1,7 @@
 """The three methods of a fine-tuning job on the wire: as asked, and as told back."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Final, Literal, assert_never
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
@@ -18,6 +19,7 @@ from api.domain.jobs import (
 )
 from api.forms.checks import Strict, above_or_auto, shown_above, shown_whole, whole_or_auto, wrong
 from api.forms.graders import GRADER
+from api.forms.options import DpoOptionsBody
 from api.forms.wire import Json, WhereThere
 from engine.contract.grader_forms import GraderFormError, grader_from, grader_to
 
@@ -106,8 +108,18 @@ class MethodBody(Strict):
         return self
 
 
-def method_of(body: MethodBody | None, *, older: HyperparametersBody | None) -> Method:
-    """`older` is the deprecated field beside `method`, which gives way. Raises ServiceError for a wrong grader."""
+def method_of(
+    body: MethodBody | None, *, older: HyperparametersBody | None, dpo: DpoOptionsBody | None
+) -> Method:
+    """`older` is the deprecated field beside `method`, which gives way; `dpo` are our options beside it.
+
+    Raises ServiceError for a wrong grader, and for options of another method.
+    """
+    if dpo is not None and (body is None or body.type != "dpo"):
+        raise invalid(
+            "Invalid 'dpo': these are options of the method 'dpo'. Set method.type to it, or leave them out.",
+            param="dpo",
+        )
     if body is None:
         return SupervisedMethod(hyperparameters=Hyperparameters(**fields_of(older)))
     match body.type:
@@ -115,8 +127,7 @@ def method_of(body: MethodBody | None, *, older: HyperparametersBody | None) -> 
             asked = body.supervised.hyperparameters if body.supervised else None
             return SupervisedMethod(hyperparameters=Hyperparameters(**fields_of(asked)))
         case "dpo":
-            dpo = body.dpo.hyperparameters if body.dpo else None
-            return DpoMethod(hyperparameters=DpoHyperparameters(**fields_of(dpo)))
+            return dpo_of(body.dpo, options=dpo or DpoOptionsBody())
         case "reinforcement":
             assert body.reinforcement is not None
             return reinforcement_of(body.reinforcement)
@@ -126,6 +137,18 @@ def method_of(body: MethodBody | None, *, older: HyperparametersBody | None) -> 
 
 def fields_of(body: HyperparametersBody | None) -> dict[str, Any]:
     return body.model_dump(exclude_none=True) if body else {}
+
+
+def dpo_of(body: DpoBody | None, *, options: DpoOptionsBody) -> DpoMethod:
+    asked = DpoHyperparameters(**fields_of(body.hyperparameters if body else None))
+    if options.beta is not None:
+        if asked.beta != "auto":
+            raise invalid(
+                "Invalid 'dpo.beta': method.dpo.hyperparameters has a beta too. Give one of them.",
+                param="dpo.beta",
+            )
+        asked = replace(asked, beta=options.beta)
+    return DpoMethod(hyperparameters=asked, options=options.options())
 
 
 def reinforcement_of(body: ReinforcementBody) -> ReinforcementMethod:

@@ -89,8 +89,8 @@ class JobService:
         shape = replace(shape, dropout=new.lora.dropout if new.lora else shape.dropout)
         if new.lora not in (None, shape):
             raise invalid(
-                f"A job that starts from {new.model} keeps its adapter's rank, alpha and target_modules: leave "
-                "'lora' out, or give the same.",
+                f"A job that starts from {new.model} keeps its adapter's rank, alpha, target_modules and "
+                "rslora: leave 'lora' out, or give the same.",
                 param="lora",
             )
         return Start(base_model=version.base_model, lora=shape, initial_version_id=version.id)

@@ -246,6 +246,7 @@ def spec_of(job: Job, *, start_step: int) -> RunSpec:
         base_model=job.base_model,
         method=method_of(job.method),
         lora=job.lora,
+        training=job.training,
         seed=job.seed,
         validation_file=VALIDATION_FILE if job.validation_file else None,
         start_step=start_step,
@@ -261,7 +262,7 @@ def method_of(method: Method) -> RunMethod:
         case SupervisedMethod():
             return Supervised(**fields)
         case DpoMethod():
-            return Dpo(**fields)
+            return Dpo(**fields, **vars(method.options))
         case ReinforcementMethod():
             del fields["reasoning_effort"]
             return Reinforcement(**fields, grader=method.grader, response_format=method.response_format)

@@ -1,5 +1,6 @@
 """A job's row and its domain value, both ways. The only place that knows how a method lies in its column."""
 
+from dataclasses import asdict
 from typing import Any, assert_never
 
 from psycopg.types.json import Jsonb
@@ -7,6 +8,7 @@ from psycopg.types.json import Jsonb
 from api.domain.jobs import (
     DpoHyperparameters,
     DpoMethod,
+    DpoOptions,
     Hyperparameters,
     Job,
     JobError,
@@ -18,7 +20,7 @@ from api.domain.jobs import (
 )
 from api.store.database import Row
 from engine.contract.grader_forms import grader_from, grader_to
-from engine.contract.spec import LoraOptions
+from engine.contract.spec import EarlyStopping, LoraOptions, TrainingOptions
 
 
 def job_from(row: Row) -> Job:
@@ -32,8 +34,9 @@ def job_from(row: Row) -> Job:
         initial_version_id=row["initial_version_id"],
         training_file=row["training_file"],
         validation_file=row["validation_file"],
-        method=method_from(row["method"]),
+        method=method_from(row["method"], dpo=row["dpo"]),
         lora=lora_from(row["lora"]),
+        training=training_from(row["training"]),
         suffix=row["suffix"],
         seed=row["seed"],
         metadata=row["metadata"],
@@ -48,13 +51,14 @@ def job_from(row: Row) -> Job:
     )
 
 
-def method_from(stored: dict[str, Any]) -> Method:
+def method_from(stored: dict[str, Any], *, dpo: dict[str, Any] | None) -> Method:
+    """`dpo`: the options of that method, in a column of their own: the last release would not know them in this one."""
     ((name, fields),) = stored.items()
     match name:
         case "supervised":
             return SupervisedMethod(hyperparameters=Hyperparameters(**fields))
         case "dpo":
-            return DpoMethod(hyperparameters=DpoHyperparameters(**fields))
+            return DpoMethod(hyperparameters=DpoHyperparameters(**fields), options=DpoOptions(**(dpo or {})))
         case "reinforcement":
             return ReinforcementMethod(
                 hyperparameters=ReinforcementHyperparameters(**fields["hyperparameters"]),
@@ -84,4 +88,21 @@ def lora_from(stored: dict[str, Any]) -> LoraOptions:
 
 
 def lora_to(lora: LoraOptions) -> Jsonb:
-    return Jsonb({**vars(lora), "target_modules": list(lora.target_modules)})
+    """Without what the last release does not know, unless it is asked for."""
+    fields = {**vars(lora), "target_modules": list(lora.target_modules)}
+    return Jsonb({name: value for name, value in fields.items() if name != "rslora" or value})
+
+
+def dpo_to(method: Method) -> Jsonb | None:
+    return Jsonb(vars(method.options)) if isinstance(method, DpoMethod) else None
+
+
+def training_from(stored: dict[str, Any] | None) -> TrainingOptions:
+    if stored is None:
+        return TrainingOptions()
+    stopping = stored["early_stopping"]
+    return TrainingOptions(**stored | {"early_stopping": EarlyStopping(**stopping) if stopping else None})
+
+
+def training_to(training: TrainingOptions) -> Jsonb:
+    return Jsonb(asdict(training))

@@ -10,7 +10,7 @@ from api.domain.jobs import Job, JobError, Method, NewJob, Start
 from api.domain.keys import Caller
 from api.domain.pages import Page
 from api.store.database import Connection, execute, fetch, fetch_one, queries
-from api.store.job_rows import job_from, lora_to, method_to
+from api.store.job_rows import dpo_to, job_from, lora_to, method_to, training_to
 
 Stage = Literal["validation", "publishing"]
 
@@ -36,7 +36,9 @@ async def insert(
         training_file=new.training_file,
         validation_file=new.validation_file,
         method=method_to(new.method),
+        dpo=dpo_to(new.method),
         lora=lora_to(start.lora),
+        training=training_to(new.training),
         base_model=start.base_model,
         initial_version_id=start.initial_version_id,
         suffix=new.suffix,

@@ -1,8 +1,8 @@
 -- name: insert
-insert into job (id, project_id, organization_id, model, base_model, initial_version_id, training_file, validation_file, method, lora, suffix, seed,
-                 metadata)
+insert into job (id, project_id, organization_id, model, base_model, initial_version_id, training_file, validation_file, method, dpo, lora, training,
+                 suffix, seed, metadata)
 values (%(id)s, %(project_id)s, %(organization_id)s, %(model)s, %(base_model)s, %(initial_version_id)s, %(training_file)s, %(validation_file)s, %(method)s,
-        %(lora)s, %(suffix)s, %(seed)s, %(metadata)s)
+        %(dpo)s, %(lora)s, %(training)s, %(suffix)s, %(seed)s, %(metadata)s)
 returning *
 
 -- name: get

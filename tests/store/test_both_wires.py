@@ -76,6 +76,47 @@ CASES = {
     "a reinforcement job begins": create(
         method={"type": "reinforcement", "reinforcement": {"grader": CHECK}}
     ),
+    "a job with every training option begins": create(
+        validation_file="{file}",
+        lora={"rank": 32, "rslora": True},
+        training={
+            "schedule": "cosine",
+            "warmup_ratio": 0.25,
+            "learning_rate_floor": 0.5,
+            "max_grad_norm": 0.75,
+            "weight_decay": 0.125,
+            "early_stopping": {"patience": 2, "min_delta": 0.25},
+            "best_checkpoint": True,
+        },
+    ),
+    "a constant rate": create(training={"schedule": "constant", "warmup_ratio": 0.5}),
+    "no training option": create(training={}),
+    "a smoothed preference job begins": create(method={"type": "dpo"}, dpo={"label_smoothing": 0.25}),
+    "a KTO job begins": create(
+        method={"type": "dpo"}, dpo={"loss": "kto", "desirable_weight": 1.5, "undesirable_weight": 0.5}
+    ),
+    "a SimPO job begins": create(method={"type": "dpo"}, dpo={"loss": "simpo", "beta": 10, "gamma": 3.5}),
+    "an unknown schedule": create(training={"schedule": "magic"}),
+    "a floor under a constant rate": create(training={"schedule": "constant", "learning_rate_floor": 0.5}),
+    "a floor above the peak": create(training={"learning_rate_floor": 1.5}),
+    "too much warm-up": create(training={"warmup_ratio": 1.5}),
+    "no gradient left": create(training={"max_grad_norm": 0.0}),
+    "negative weight decay": create(training={"weight_decay": -0.5}),
+    "early stopping without a validation file": create(training={"early_stopping": {"patience": 2}}),
+    "the best checkpoint without a validation file": create(training={"best_checkpoint": True}),
+    "no patience": create(validation_file="{file}", training={"early_stopping": {"patience": 0}}),
+    "patience unknown": create(validation_file="{file}", training={"early_stopping": {"min_delta": 0.5}}),
+    "an unknown loss": create(method={"type": "dpo"}, dpo={"loss": "magic"}),
+    "smoothing of another loss": create(method={"type": "dpo"}, dpo={"loss": "ipo", "label_smoothing": 0.25}),
+    "a margin of the default loss": create(method={"type": "dpo"}, dpo={"gamma": 0.5}),
+    "too much smoothing": create(method={"type": "dpo"}, dpo={"label_smoothing": 0.5}),
+    "two betas": create(
+        method={"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.5}}}, dpo={"loss": "simpo", "beta": 10}
+    ),
+    "a loss of pairs without pairs": create(dpo={"loss": "ipo"}),
+    "a loss of pairs for rewards": create(
+        method={"type": "reinforcement", "reinforcement": {"grader": CHECK}}, dpo={"loss": "ipo"}
+    ),
     "an unknown model": create(model="gpt-9"),
     "an unknown file": create(training_file="file-x"),
     "a seed below 0": create(seed=-1),

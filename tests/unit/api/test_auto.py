@@ -3,7 +3,14 @@
 import pytest
 
 from api.domain.auto import batch_size, epochs, resolved
-from api.domain.jobs import Hyperparameters, SupervisedMethod
+from api.domain.jobs import (
+    DpoHyperparameters,
+    DpoMethod,
+    DpoOptions,
+    Hyperparameters,
+    SupervisedMethod,
+)
+from engine.contract.spec import PairLoss
 
 
 @pytest.mark.parametrize(
@@ -23,3 +30,28 @@ def test_what_was_asked_for_stays() -> None:
     asked = Hyperparameters(n_epochs=7, learning_rate_multiplier=0.5)
     method = resolved(SupervisedMethod(hyperparameters=asked), examples=50)
     assert method.hyperparameters == Hyperparameters(n_epochs=7, batch_size=1, learning_rate_multiplier=0.5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "examples", "beta", "size"),
+    [
+        ("sigmoid", 100, 0.1, 1),
+        ("ipo", 100, 0.1, 1),
+        ("orpo", 100, 0.1, 1),
+        ("simpo", 100, 2.0, 1),
+        ("kto", 100, 0.1, 8),
+        ("kto", 5, 0.1, 5),
+        ("kto", 10_000, 0.1, 20),
+    ],
+)
+def test_each_loss_of_pairs_has_its_own_defaults(
+    loss: PairLoss, examples: int, beta: float, size: int
+) -> None:
+    method = resolved(DpoMethod(options=DpoOptions(loss=loss)), examples=examples)
+    assert isinstance(method, DpoMethod) and method.options.loss == loss
+    assert (method.hyperparameters.beta, method.hyperparameters.batch_size) == (beta, size)
+
+
+def test_an_asked_batch_of_one_pair_stays() -> None:
+    asked = DpoMethod(hyperparameters=DpoHyperparameters(batch_size=1), options=DpoOptions(loss="kto"))
+    assert resolved(asked, examples=100).hyperparameters.batch_size == 1
