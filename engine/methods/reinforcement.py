@@ -19,7 +19,8 @@ from engine.graders.samples import sample_of
 from engine.graders.sandbox.bubblewrap import Sandbox
 from engine.methods.objective import Policy, Score
 from engine.methods.sft import weighted_gradients
-from engine.models.sampling import Sample, Sampling, sample, schema_of
+from engine.models.grammar import schema_of
+from engine.models.sampling import Sample, Sampling, sample
 
 GROUP = 8  # samples per prompt at a compute_multiplier of 1
 MIN_GROUP, MAX_GROUP = 2, 64

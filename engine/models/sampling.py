@@ -1,15 +1,12 @@
 """Answers sampled from the resident model: several for each prompt, repeatable by a seed, bound to a schema if asked."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
 import torch
-import xgrammar
 from xgrammar.contrib.hf import LogitsProcessor
 
+from engine.models.grammar import grammar
 from engine.models.resident import ResidentModel
 
 
@@ -76,26 +73,3 @@ def sample_from(row: list[int], *, base: ResidentModel, end_of_turn: frozenset[i
     ids = row if end is None else row[: end + 1]
     text = base.tokenizer.decode(ids if end is None else ids[:-1], skip_special_tokens=True)
     return Sample(token_ids=tuple(ids), text=str(text), whole=end is not None)
-
-
-def grammar(base: ResidentModel, schema: str) -> Any:
-    """Raises RuntimeError for a schema that cannot be compiled."""
-    return compiled(base.tokenizer, int(base.causal_lm.config.vocab_size), schema)
-
-
-@lru_cache(maxsize=8)
-def compiled(tokenizer: Any, logits: int, schema: str) -> Any:
-    """Without free whitespace: a model could fill an answer with it. `logits`: of a row, padding included."""
-    return compiler(tokenizer, logits).compile_json_schema(schema, any_whitespace=False)
-
-
-@lru_cache(maxsize=1)
-def compiler(tokenizer: Any, logits: int) -> Any:
-    return xgrammar.GrammarCompiler(xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=logits))
-
-
-def schema_of(response_format: Mapping[str, Any] | None) -> str | None:
-    """The JSON schema inside OpenAI's wrapper, as text."""
-    if response_format is None:
-        return None
-    return json.dumps(response_format["json_schema"].get("schema", {}))

@@ -26,8 +26,8 @@ from engine.data.errors import DataError
 from engine.lora import adapter, training_state
 from engine.methods import sft
 from engine.methods.objective import Objective, Policy, Score
+from engine.models.grammar import grammar, schema_of
 from engine.models.resident import ResidentModel
-from engine.models.sampling import grammar, schema_of
 from engine.trainer.objectives import objective_of
 
 MAX_GRADIENT_NORM = 1.0
