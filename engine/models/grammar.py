@@ -1,4 +1,4 @@
-"""JSON schemas that answers are bound to, compiled by xgrammar as vLLM compiles them."""
+"""JSON schemas as grammars over a model's own tokens, compiled once for all that are bound to them."""
 
 import json
 from collections.abc import Mapping
@@ -10,6 +10,13 @@ import xgrammar
 from engine.models.resident import ResidentModel
 
 
+def schema_of(response_format: Mapping[str, Any] | None) -> str | None:
+    """The JSON schema inside OpenAI's wrapper, as text."""
+    if response_format is None:
+        return None
+    return json.dumps(response_format["json_schema"].get("schema", {}))
+
+
 def grammar(base: ResidentModel, schema: str) -> Any:
     """Raises RuntimeError for a schema that cannot be compiled."""
     return compiled(base.tokenizer, int(base.causal_lm.config.vocab_size), schema)
@@ -17,17 +24,13 @@ def grammar(base: ResidentModel, schema: str) -> Any:
 
 @lru_cache(maxsize=8)
 def compiled(tokenizer: Any, logits: int, schema: str) -> Any:
-    """Without free whitespace: a model could fill an answer with it. `logits`: of a row, padding included."""
+    """Without free whitespace: a model could fill an answer with it. `logits`: of a row, padding included.
+
+    Raises RuntimeError for a schema that cannot be compiled.
+    """
     return compiler(tokenizer, logits).compile_json_schema(schema, any_whitespace=False)
 
 
 @lru_cache(maxsize=1)
 def compiler(tokenizer: Any, logits: int) -> Any:
     return xgrammar.GrammarCompiler(xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=logits))
-
-
-def schema_of(response_format: Mapping[str, Any] | None) -> str | None:
-    """The JSON schema inside OpenAI's wrapper, as text."""
-    if response_format is None:
-        return None
-    return json.dumps(response_format["json_schema"].get("schema", {}))

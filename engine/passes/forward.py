@@ -3,8 +3,9 @@
 Shapes: T tokens of the pass, R rows wanted, D features, H heads, K key heads, E features of a head.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch.nn import functional as F
@@ -13,6 +14,9 @@ from engine.core.elementwise import rms_norm, rotate, swiglu
 from engine.core.packing import Packed, Span
 from engine.lora.linear import Place, Segment, lora_linear
 from engine.models.decoder import Decoder, Layer
+
+# Number of the layer, q (T, H, E), k and v (T, K, E) -> what the tokens gather, (T, H * E).
+Attend: TypeAlias = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +78,13 @@ def placed(segment: Segment, start: int, end: int) -> Segment:
     return Segment(start=start, end=end, adapter=segment.adapter, dropout_seed=segment.dropout_seed)
 
 
-def hidden_rows(decoder: Decoder, batch: Batch, *, anchor: torch.Tensor) -> torch.Tensor:
-    """Final hidden states (R, D), after the last norm, of the rows alone: the last layer's MLP runs on no other."""
+def hidden_rows(
+    decoder: Decoder, batch: Batch, *, anchor: torch.Tensor, attend: Attend | None = None
+) -> torch.Tensor:
+    """Final hidden states (R, D), after the last norm, of the rows alone: the last layer's MLP runs on no other.
+
+    attend: what the tokens see, where that is not each other within the batch's spans.
+    """
     x = F.embedding(batch.token_ids, decoder.embedding)
     cos_sin = decoder.rotary(batch.positions)
     last = len(decoder.layers) - 1
@@ -83,7 +92,11 @@ def hidden_rows(decoder: Decoder, batch: Batch, *, anchor: torch.Tensor) -> torc
         normed = rms_norm(x, layer.input_norm, decoder.eps)
         place = Place(layer=number, group="qkv", tile=batch.tile, needs_input_gradient=number > 0)
         qkv = lora_linear(normed, anchor, layer.linear["qkv"], place, batch.segments)
-        mixed = attention(qkv, decoder, layer, batch, cos_sin)
+        query, key, value = heads_of(qkv, decoder, layer, cos_sin)
+        if attend is None:
+            mixed = attention(query, key, value, batch.spans)
+        else:
+            mixed = attend(number, query, key, value)
         segments = batch.segments
         if number == last:
             x, mixed, segments = x[batch.rows], mixed[batch.rows], batch.row_segments
@@ -114,21 +127,16 @@ def block(
 
 
 def attention(
-    qkv: torch.Tensor,
-    decoder: Decoder,
-    layer: Layer,
-    batch: Batch,
-    cos_sin: tuple[torch.Tensor, torch.Tensor],
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Sequence[Span]
 ) -> torch.Tensor:
     """(T, H * E). Every span by itself: no sequence sees another, and none changes another's arithmetic."""
-    query, key, value = heads_of(qkv, decoder, layer, cos_sin)
-    sizes = [span.end - span.start for span in batch.spans]
-    filled = qkv.shape[0] - sum(sizes)
+    sizes = [span.end - span.start for span in spans]
+    filled = query.shape[0] - sum(sizes)
     cuts = [*sizes, filled] if filled else sizes
     pieces = [torch.split(tensor, cuts) for tensor in (query, key, value)]
-    at = {span.start: number for number, span in enumerate(batch.spans)}
+    at = {span.start: number for number, span in enumerate(spans)}
     mixed = []
-    for number, span in enumerate(batch.spans):
+    for number, span in enumerate(spans):
         q, k, v = (piece[number] for piece in pieces)
         if span.prefix:
             before = at[span.prefix_start]
