@@ -45,6 +45,4 @@ def load(folder: Path, optimizer: RowOptimizer, *, device: torch.device) -> Kept
         words = state.metadata()
         optimizer.load_state(int(words["adam_step"]), {name: state.get_tensor(name) for name in MOMENTS})
         best = state.get_tensor(BEST).to(device) if BEST in state.keys() else None  # noqa: SIM118
-    return Kept(
-        trained_tokens=int(words["trained_tokens"]), progress=Progress.from_words(words), best=best
-    )
+    return Kept(trained_tokens=int(words["trained_tokens"]), progress=Progress.from_words(words), best=best)
