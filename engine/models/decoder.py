@@ -7,10 +7,30 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
+from torch import nn
 
 from engine.models.frozen import FloatLinear, Frozen
 
-FAMILIES: Final = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+FAMILIES: Final[Mapping[str, str]] = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
+KINDS_OF_LAYERS: Final = frozenset({"full_attention", "sliding_attention"})
+# What our passes do not do. transformers ignores most of these in the families above: a config that names one is
+# of a model that only says it is of the family.
+PLAIN: Final[Mapping[str, float]] = {
+    "attention_dropout": 0,
+    "attn_logit_softcapping": 0,
+    "final_logit_softcapping": 0,
+    "embedding_multiplier": 1,
+    "residual_multiplier": 1,
+    "attention_multiplier": 1,
+    "logits_scaling": 1,
+    "logit_scale": 1,
+    "partial_rotary_factor": 1,
+}
 # Rotary embeddings that do not depend on how long the sequence is.
 STEADY_ROPES: Final = frozenset({"default", "linear", "llama3", "yarn"})
 MODULES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
@@ -61,19 +81,67 @@ class Decoder:
 
 
 def why_unknown(causal_lm: Any, *, max_tokens: int) -> str | None:
-    """Why our own passes cannot run this model; None when they can."""
+    """Why our own passes cannot run this model; None when they can. Whoever teaches them more takes a line away."""
     config = causal_lm.config
-    if config.model_type not in FAMILIES:
-        return f"its architecture, {config.model_type}, is none of {', '.join(sorted(FAMILIES))}"
-    rope = str((getattr(config, "rope_parameters", None) or {}).get("rope_type", "default"))
-    if rope not in STEADY_ROPES:
-        return f"its rotary embedding is of the type {rope}"
-    if config.hidden_act != "silu":
-        return f"its activation is {config.hidden_act}"
+    kind = type(causal_lm).__name__
+    if FAMILIES.get(config.model_type) != kind:
+        return f"its architecture, {config.model_type} as {kind}, is none of {', '.join(sorted(FAMILIES))}"
+    return why_other_attention(config, max_tokens=max_tokens) or why_other_parts(causal_lm)
+
+
+def why_other_attention(config: Any, *, max_tokens: int) -> str | None:
+    unsteady = sorted(rope_types(config) - STEADY_ROPES)
+    if unsteady:
+        return f"its rotary embedding is of the type {unsteady[0]}"
+    if rope_parameters(config).keys() & KINDS_OF_LAYERS:
+        return "its layers have rotary embeddings of their own"
+    partial = rope_parameters(config).get("partial_rotary_factor", 1.0)
+    if partial != 1:
+        return f"only {partial} of each head is rotated"
+    others = sorted(set(getattr(config, "layer_types", None) or ()) - KINDS_OF_LAYERS)
+    if others:
+        return f"it has layers of the type {others[0]}"
     window = sliding_window(config)
     if window is not None and window < max_tokens:
         return f"its attention has a window of {window} tokens, and examples may have {max_tokens}"
+    if getattr(config, "is_causal", True) is False:
+        return "its attention is not causal"
     return None
+
+
+def why_other_parts(causal_lm: Any) -> str | None:
+    config = causal_lm.config
+    if config.hidden_act != "silu":
+        return f"its activation is {config.hidden_act}"
+    for name, plain in PLAIN.items():
+        value = getattr(config, name, None)
+        if value is not None and value != plain:
+            return f"its config has {name} = {value}"
+    if getattr(causal_lm.lm_head, "bias", None) is not None:
+        return "its head has a bias"
+    for layer in causal_lm.model.layers:
+        for block, names in MODULES.values():
+            for name in names:
+                module = getattr(getattr(layer, block), name, None)
+                if type(module) is not nn.Linear:
+                    found = "missing" if module is None else f"a {type(module).__name__}"
+                    return f"its {block}.{name} is {found}, not an ordinary linear layer"
+    return None
+
+
+def rope_parameters(config: Any) -> dict[str, Any]:
+    return dict(getattr(config, "rope_parameters", None) or {})
+
+
+def rope_types(config: Any) -> set[str]:
+    """Of the model, or of each kind of its layers."""
+    found = rope_parameters(config)
+    parts = [part for part in found.values() if isinstance(part, dict)] or [found]
+    return {str(part.get("rope_type", "default")) for part in parts}
+
+
+def steady_rope(config: Any) -> bool:
+    return rope_types(config.get_text_config()) <= STEADY_ROPES
 
 
 def sliding_window(config: Any) -> int | None:

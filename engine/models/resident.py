@@ -12,13 +12,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 @dataclass(frozen=True, kw_only=True)
 class ResidentModel:
     name: str
-    causal_lm: Any  # a transformers ...ForCausalLM: its `model` gives hidden states, its `lm_head` logits
+    causal_lm: Any  # a transformers ...ForCausalLM
     tokenizer: PreTrainedTokenizerBase
     device: torch.device
 
     @property
     def hidden_size(self) -> int:
-        return int(self.causal_lm.config.hidden_size)
+        return int(self.causal_lm.config.get_text_config().hidden_size)
 
     @property
     def model_type(self) -> str:
@@ -33,10 +33,10 @@ class ResidentModel:
 
     @property
     def linear_modules(self) -> frozenset[str]:
-        layers = self.causal_lm.model.layers
+        """Names that an adapter may target: of every linear layer but the head."""
         return frozenset(
             name.rsplit(".", 1)[-1]
-            for name, module in layers.named_modules()
+            for name, module in self.causal_lm.get_decoder().named_modules()
             if isinstance(module, nn.Linear)
         )
 
@@ -62,9 +62,16 @@ def logits_of_rows(causal_lm: Any, *, token_ids_BT: torch.Tensor, rows_R: torch.
     """Logits (R, V) at the flat positions `rows_R` of a right-padded batch (B, T).
 
     No attention mask: under causal attention nothing before the padding ever sees it. The head runs on the wanted
-    rows alone, which for short answers is most of its cost saved.
+    rows alone, which for short answers is most of its cost saved. What the model does to its logits afterwards (scales
+    them, caps them) is done.
     """
-    hidden_BTD = causal_lm.model(input_ids=token_ids_BT, use_cache=False).last_hidden_state
-    hidden_RD = hidden_BTD.reshape(-1, hidden_BTD.shape[-1])[rows_R]
-    logits: torch.Tensor = causal_lm.lm_head(hidden_RD)
-    return logits
+
+    def wanted(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+        return (inputs[0].flatten(0, 1)[rows_R][None],)
+
+    handle = causal_lm.get_output_embeddings().register_forward_pre_hook(wanted)
+    try:
+        logits: torch.Tensor = causal_lm(input_ids=token_ids_BT, use_cache=False).logits
+    finally:
+        handle.remove()
+    return logits[0]
