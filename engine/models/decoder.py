@@ -124,7 +124,8 @@ def why_other_parts(causal_lm: Any) -> str | None:
             for name in names:
                 module = getattr(getattr(layer, block), name, None)
                 if type(module) is not nn.Linear:
-                    found = "missing" if module is None else f"a {type(module).__name__}"
+                    kind = type(module)
+                    found = "missing" if module is None else f"a {kind.__module__}.{kind.__name__}"
                     return f"its {block}.{name} is {found}, not an ordinary linear layer"
     return None
 
