@@ -100,7 +100,14 @@ class RunNotice:
 
 
 TrainEvent = (
-    RunPrepared | StepDone | CheckpointReady | RunFinished | RunFailed | RunInterrupted | RunPaused | RunNotice
+    RunPrepared
+    | StepDone
+    | CheckpointReady
+    | RunFinished
+    | RunFailed
+    | RunInterrupted
+    | RunPaused
+    | RunNotice
 )
 
 

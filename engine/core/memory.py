@@ -52,9 +52,7 @@ class Need:
 
 def need_of(shape: ModelShape, *, weights: int, copies: int, tokens: int) -> Need:
     """`copies`: of the weights, beside what training needs."""
-    return Need(
-        resident=weights * (ADAPTER_BYTES + copies * BEST_BYTES), passing=pass_bytes(shape, tokens)
-    )
+    return Need(resident=weights * (ADAPTER_BYTES + copies * BEST_BYTES), passing=pass_bytes(shape, tokens))
 
 
 def tokens_that_fit(shape: ModelShape, room: int, *, most: int) -> int:

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
+from engine.core.memory import ModelShape
+
 
 @dataclass(frozen=True, kw_only=True)
 class ResidentModel:
@@ -56,6 +58,21 @@ def load(folder: Path, *, name: str) -> ResidentModel:
     )
     model.requires_grad_(False)
     return ResidentModel(name=name, causal_lm=model.to(device), tokenizer=tokenizer, device=device)
+
+
+def shape_of(base: ResidentModel) -> ModelShape:
+    """What a pass over this model keeps in memory, by its config."""
+    config = base.causal_lm.config
+    head = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+    return ModelShape(
+        layers=int(config.num_hidden_layers),
+        features=int(config.hidden_size),
+        queries=head * int(config.num_attention_heads),
+        keys=head * int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads),
+        inner=int(config.intermediate_size),
+        vocabulary=int(config.vocab_size),
+        value_bytes=base.causal_lm.dtype.itemsize,
+    )
 
 
 def logits_of_rows(causal_lm: Any, *, token_ids_BT: torch.Tensor, rows_R: torch.Tensor) -> torch.Tensor:

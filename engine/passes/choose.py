@@ -6,12 +6,15 @@ from engine.models.decoder import why_unknown
 from engine.models.resident import ResidentModel
 from engine.passes.fused import FusedModel
 from engine.passes.model import Model
+from engine.passes.peft import PlainModel
 
 log = logging.getLogger("tuningfork.trainer")
 
 
-def model_of(base: ResidentModel, *, max_tokens: int, most_runs: int) -> Model:
+def model_of(base: ResidentModel, *, max_tokens: int, most_runs: int, room: int | None = None) -> Model:
+    """`room`: bytes that runs may use together; None: what this machine can give."""
     reason = why_unknown(base.causal_lm, max_tokens=max_tokens)
     if reason is None:
-        return FusedModel(base, most_runs=most_runs)
-    raise NotImplementedError(reason)
+        return FusedModel(base, most_runs=most_runs, room=room)
+    log.warning("%s is trained through transformers and peft, one run at a time: %s", base.name, reason)
+    return PlainModel(base, token_budget=max_tokens, reason=reason, room=room)

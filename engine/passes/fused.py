@@ -6,12 +6,14 @@ from typing import cast
 import torch
 
 from engine.contract.spec import LoraOptions
+from engine.core.memory import Need, need_of
 from engine.lora.adapter import Adapter
-from engine.lora.layout import ModuleShapes
+from engine.lora.layout import ModuleShapes, layout_of
 from engine.lora.linear import Segment
 from engine.models.decoder import Decoder, decoder_of
-from engine.models.resident import ResidentModel
-from engine.passes import head
+from engine.models.memory import room_for_runs
+from engine.models.resident import ResidentModel, shape_of
+from engine.passes import decode, head
 from engine.passes.forward import batch_of, hidden_rows
 from engine.passes.model import Lesson, Outcome, Trainable
 from engine.passes.work import Answers, Sampling
@@ -22,7 +24,10 @@ class FusedModel:
     depend on how many rows it is given, and a run's must not depend on its neighbours. On CUDA all lessons of a pass
     share each product."""
 
-    def __init__(self, base: ResidentModel, *, most_runs: int) -> None:
+    notice: str | None = None
+
+    def __init__(self, base: ResidentModel, *, most_runs: int, room: int | None = None) -> None:
+        """`room`: bytes that runs may use together; None: as much as this machine can give."""
         self.base, self.most_runs = base, most_runs
         self.decoder = decoder_of(base.causal_lm)
         self.shapes = ModuleShapes(
@@ -30,6 +35,12 @@ class FusedModel:
             inputs={group: linear.inputs for group, linear in self.decoder.layers[0].linear.items()},
             outputs=self.decoder.outputs,
         )
+        self.shape = shape_of(base)
+        self.room = room_for_runs(self.decoder.device) if room is None else room
+
+    def need(self, options: LoraOptions, *, copies: int, tokens: int) -> Need:
+        weights = layout_of(self.shapes, rank=options.rank, target_modules=options.target_modules).size
+        return need_of(self.shape, weights=weights, copies=copies, tokens=tokens)
 
     def new_adapter(self, options: LoraOptions) -> Adapter:
         return Adapter(options, shapes=self.shapes, device=self.decoder.device)
@@ -56,7 +67,15 @@ class FusedModel:
         adapter: Trainable | None,
         end_of_turn: frozenset[int],
     ) -> Answers:
-        raise NotImplementedError
+        return decode.sample(
+            self.decoder,
+            self.base.tokenizer,
+            prompts,
+            count=count,
+            sampling=sampling,
+            adapter=cast(Adapter | None, adapter),
+            end_of_turn=end_of_turn,
+        )
 
 
 def run_pass(decoder: Decoder, lessons: Sequence[Lesson], *, tile: int | None) -> list[Outcome]:

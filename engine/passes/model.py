@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from engine.contract.spec import LoraOptions
+from engine.core.memory import ModelShape, Need
 from engine.core.packing import Packed
 from engine.lora.adapter import Trainable as Trainable
 from engine.models.resident import ResidentModel
@@ -32,10 +33,18 @@ class Outcome:
 
 
 class Model(Protocol):
-    """`most_runs`: how many adapters may be live at once."""
+    """`most_runs`: how many adapters may be live at once; `room`: bytes that they may use; `notice`: what owners of runs
+    should know of how this base is computed."""
 
     base: ResidentModel
     most_runs: int
+    room: int
+    shape: ModelShape
+    notice: str | None
+
+    def need(self, options: LoraOptions, *, copies: int, tokens: int) -> Need:
+        """Of a run whose passes have so many tokens; `copies`: of its weights beside what training needs."""
+        ...
 
     def new_adapter(self, options: LoraOptions) -> Trainable: ...
 

@@ -10,27 +10,49 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from torch import nn
 
 from engine.contract.spec import LoraOptions
+from engine.core.memory import Need, need_of
 from engine.core.packing import Packed
 from engine.core.unpacking import Unit, Unpacked, padded_batches, units
 from engine.lora.attached import FlatAdapter, attach, detach
 from engine.models.decoder import steady_rope
-from engine.models.resident import ResidentModel, logits_of_rows
+from engine.models.memory import room_for_runs
+from engine.models.resident import ResidentModel, logits_of_rows, shape_of
 from engine.passes.generate import sampled
 from engine.passes.model import Lesson, Outcome, Trainable
 from engine.passes.work import Answers, RowLoss, Rows, Sampling
 
+PLAIN_FACTOR = 2
+
 
 class PlainModel:
-    """`token_budget`: of one padded batch."""
+    """`token_budget`: of one padded batch. `reason`: why the base is not computed by our own passes."""
 
     most_runs = 1
 
-    def __init__(self, base: ResidentModel, *, token_budget: int) -> None:
+    def __init__(
+        self, base: ResidentModel, *, token_budget: int, reason: str = "", room: int | None = None
+    ) -> None:
         self.base, self._token_budget = base, token_budget
+        self.room = room_for_runs(base.device) if room is None else room
+        self.shape = shape_of(base)
+        self.notice: str | None = (
+            f"{base.name} is trained through transformers and peft, one run at a time, because {reason}."
+        )
         self._steady = steady_rope(base.causal_lm.config)
         self._live: tuple[PeftModel, FlatAdapter] | None = None
+
+    def need(self, options: LoraOptions, *, copies: int, tokens: int) -> Need:
+        """transformers keeps about twice what our own passes keep."""
+        weights = sum(
+            options.rank * (module.in_features + module.out_features)
+            for name, module in self.base.causal_lm.named_modules()
+            if isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in options.target_modules
+        )
+        own = need_of(self.shape, weights=weights, copies=copies, tokens=tokens)
+        return Need(resident=own.resident, passing=PLAIN_FACTOR * own.passing)
 
     def new_adapter(self, options: LoraOptions) -> FlatAdapter:
         """Raises RuntimeError while another run's adapter is on the base."""

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from engine.core.memory import Need
 from engine.core.packing import Packed
 
 # Log-probabilities of some rows (a whole group or several), which rows they are -> what is added to the loss.
@@ -94,7 +95,15 @@ class Outside:
     task: Callable[[Ask], Any]
 
 
-Work: TypeAlias = Learn | Measure | Sample | Outside
+@dataclass(frozen=True, kw_only=True)
+class Enter:
+    """Waits until the memory has room for the run. The result is how many bytes were missing at first: 0 for a run that
+    need not have waited."""
+
+    need: Need
+
+
+Work: TypeAlias = Learn | Measure | Sample | Outside | Enter
 # What a run yields: pieces of work that do not wait for each other. It is sent their results, in their order.
 Works: TypeAlias = Sequence[Work]
 Results: TypeAlias = Sequence[Any]

@@ -13,7 +13,7 @@ from engine.contract.spec import RunRef
 from engine.data.errors import DataError
 from engine.methods.reinforcement import GraderFailedError
 from engine.passes.work import Answers, Sample, Work, Works
-from engine.trainer.run import BatchFailedError, DivergedError, Run
+from engine.trainer.run import BatchFailedError, DivergedError, Run, TooLargeError
 
 log = logging.getLogger("tuningfork.trainer")
 
@@ -77,6 +77,8 @@ class LiveRun:
                 message=f"Training stopped because {error}: {error.details}. Mend the grader, try it with "
                 "graders.run, and create the job again.",
             )
+        except TooLargeError as error:
+            return RunFailed(code="insufficient_memory", message=str(error))
         except BatchFailedError as error:
             log.exception("run %s failed", self.ref.job_id)
             return RunFailed(code="server_error", message=f"The run failed at {error}.")

@@ -86,6 +86,7 @@ class Trainer:
         run.close()
         if run in self.live:
             self.live.remove(run)
+            self.rounds.leave(run)
         else:
             self.line.remove(run)
 

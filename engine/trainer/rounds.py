@@ -11,9 +11,11 @@ from typing import Final
 
 import torch
 
+from engine.core.memory import tokens_that_fit
 from engine.passes.model import Lesson, Model, Outcome
 from engine.passes.work import Answers, Learn, Measure, Outside, Sample, Work
 from engine.trainer.live import Asked, LiveRun
+from engine.trainer.room import Room
 from engine.trainer.run import OutOfMemoryError
 
 ROUND_TOKENS: Final = 16_384
@@ -29,6 +31,7 @@ class Rounds:
     def __init__(self, model: Model, *, end_of_turn: frozenset[int], wake: Callable[[], None]) -> None:
         self.model, self._end_of_turn, self._wake = model, end_of_turn, wake
         self.budget = ROUND_TOKENS
+        self.room = Room(model.room)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="outside")
 
     def round(self, live: Sequence[LiveRun]) -> bool:
@@ -36,13 +39,25 @@ class Rounds:
         for one in live:
             self._start_tasks(one)
             self._collect_tasks(one)
+        entered = self.room.admit(live)
+        if entered:
+            self._fit_budget()
         learn, measure = self._next(live, Learn), self._next(live, Measure)
         samples = list(self._samples(live))
         self._passes(learn)
         self._passes(measure)
         for sample in samples:
             sample()
-        return bool(learn or measure or samples)
+        return bool(entered or learn or measure or samples)
+
+    def leave(self, one: LiveRun) -> None:
+        self.room.leave(one)
+        self._fit_budget()
+
+    def _fit_budget(self) -> None:
+        """A round's passes get what the adapters leave of the memory."""
+        left = self.room.size - self.room.resident
+        self.budget = max(1, tokens_that_fit(self.model.shape, left, most=ROUND_TOKENS))
 
     def _next(self, live: Sequence[LiveRun], kind: type[Learn] | type[Measure]) -> list[Piece]:
         """One piece of each run that has one next, within the budget; who came too late is first in the next round."""

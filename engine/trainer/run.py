@@ -13,6 +13,7 @@ from engine.contract.events import (
     CheckpointReady,
     Probe,
     RunFinished,
+    RunNotice,
     RunPaused,
     RunPrepared,
     StepDone,
@@ -21,6 +22,7 @@ from engine.contract.events import (
 )
 from engine.contract.spec import INITIAL_FOLDER, RESUME_FOLDER, RunSpec
 from engine.core.batches import derived_seed, epoch_batches
+from engine.core.memory import Need, gigabytes
 from engine.core.packing import Tokens, pack
 from engine.core.schedules import base_learning_rate, learning_rate
 from engine.core.stopping import Progress
@@ -32,7 +34,7 @@ from engine.lora.training_state import Kept
 from engine.methods.objective import Objective, Score, Scoring, StepContext
 from engine.methods.reinforcement import GraderFailedError
 from engine.passes.model import Model, Trainable
-from engine.passes.work import Measure, Outside, Results, Weights, Works
+from engine.passes.work import Enter, Measure, Outside, Results, Weights, Works
 from engine.trainer.checks import check_modules, check_schema
 from engine.trainer.objectives import chat_of, objective_of
 
@@ -51,6 +53,10 @@ class DivergedError(Exception):
 
 class BatchFailedError(Exception):
     """What a batch raised, with the step and the examples it was raised on."""
+
+
+class TooLargeError(Exception):
+    """The run would not fit this engine's memory even alone. The text is for its owner."""
 
 
 class OutOfMemoryError(Exception):
@@ -108,6 +114,9 @@ class Run:
         chat = chat_of(self.model.base, max_tokens=self._max_tokens)
         read = Outside(task=lambda _: objective_of(self.spec, folder=self.folder, chat=chat))
         (self.objective,) = yield [read]
+        if self.model.notice:
+            yield RunNotice(message=self.model.notice, warning=True)
+        yield from self._enter()
         self._begin()
         yield RunPrepared(
             train_examples=self.objective.train_examples,
@@ -118,6 +127,30 @@ class Run:
         yield from self._steps()
 
     objective: Objective
+
+    def _enter(self) -> Stream:
+        """Waits for memory. Passes are as large as this run alone may make them, whatever its neighbours take."""
+        room = self.model.room
+        while self._budget > SMALLEST_MICRO and self._need().total > room:
+            self._budget //= 2
+        need = self._need()
+        if need.total > room:
+            raise TooLargeError(
+                f"Training needs {gigabytes(need.total)} of memory for examples of {self.objective.largest_group} "
+                f"tokens, and this engine has {gigabytes(room)} for runs: shorten the examples or lower lora.rank."
+            )
+        (missing,) = yield [Enter(need=need)]
+        waited = " It waited for other runs to end." if missing else ""
+        yield RunNotice(
+            message=f"Training needs {gigabytes(need.total)} of the engine's {gigabytes(room)} for runs: "
+            f"{gigabytes(need.resident)} for the adapter and its optimizer, {gigabytes(need.passing)} while up to "
+            f"{self._budget} tokens are computed.{waited}",
+        )
+
+    def _need(self) -> Need:
+        copies = int(self.spec.starts_tuned) + int(self.spec.training.best_checkpoint)
+        tokens = max(self._budget, self.objective.largest_group)
+        return self.model.need(self.spec.lora, copies=copies, tokens=tokens)
 
     def _begin(self) -> None:
         """The adapter as new, as the tuned model has it, or as the checkpoint has it that the run goes on from."""
@@ -158,6 +191,7 @@ class Run:
             if final or self._keeps(done + 1):
                 yield (yield from self._checkpoint(metrics, final=final))
             if stopping:
+                yield stopped_early(self._kept.progress, step=done + 1)
                 break
         yield RunFinished(trained_tokens=self._kept.trained_tokens)
 
@@ -206,6 +240,11 @@ class Run:
                         f"step {step + 1} ({named(batch)}) does not fit the memory"
                     ) from error
                 self._budget //= 2
+                yield RunNotice(
+                    message=f"Step {step + 1} did not fit the memory: from now on {self._budget} tokens are computed "
+                    "at a time.",
+                    warning=True,
+                )
             except (DataError, GraderFailedError):
                 raise
             except Exception as error:
@@ -285,6 +324,13 @@ class Run:
         packed = pack([[Tokens(token_ids=ids, weights=(0.0, *[1.0] * (len(ids) - 1)))]], bound=False)
         (rows,) = yield [Measure(packed=packed)]
         return Probe(token_ids=ids, logprobs=tuple(rows.logprobs.tolist()))
+
+
+def stopped_early(progress: Progress, *, step: int) -> RunNotice:
+    return RunNotice(
+        message=f"Training stopped early after step {step}: {progress.stale} validations in a row were not better. The "
+        f"best was at step {progress.best_step}."
+    )
 
 
 def named(batch: Sequence[int]) -> str:

@@ -49,6 +49,7 @@ def stories(
                 if isinstance(event, RunFinished | RunFailed | RunPaused):
                     run.close()
                     live.remove(run)
+                    rounds.leave(run)
                     break
                 done = True
         if not done and live:

@@ -106,7 +106,8 @@ def test_a_row_that_cannot_be_learned_says_why(row: dict[str, object], reason: s
 
 def test_a_run_tells_its_story_in_order(model: Model, tmp_path: Path) -> None:
     told = events(spec(validation_file="valid.jsonl"), folder=tmp_path / "a", model=model)
-    assert isinstance(told[0], RunPrepared) and told[0].total_steps == 6
+    prepared_event = next(e for e in told if isinstance(e, RunPrepared))
+    assert prepared_event.total_steps == 6
     steps = [event.metrics for event in told if isinstance(event, StepDone)]
     assert [metrics.step for metrics in steps] == [1, 2, 3, 4, 5, 6]
     assert [m.step for m in steps if m.full_valid_loss is not None] == [3, 6]
@@ -114,7 +115,7 @@ def test_a_run_tells_its_story_in_order(model: Model, tmp_path: Path) -> None:
     checkpoints = [event for event in told if isinstance(event, CheckpointReady)]
     assert [(c.step, c.final) for c in checkpoints] == [(3, False), (6, True)]
     assert isinstance(told[-1], RunFinished)
-    assert told[-1].trained_tokens == 2 * told[0].tokens_per_epoch
+    assert told[-1].trained_tokens == 2 * prepared_event.tokens_per_epoch
 
 
 def digest(run: RunSpec, *, folder: Path, model: Model) -> str:

@@ -1,0 +1,48 @@
+"""Who may be in memory with whom. Runs enter in the order in which they came; one that fits does not pass one that waits.
+
+Each run keeps its adapter for as long as it lives; of the passes, only the largest is in memory at a time.
+"""
+
+from collections.abc import Sequence
+
+from engine.core.memory import Need
+from engine.passes.work import Enter
+from engine.trainer.live import LiveRun
+
+
+class Room:
+    """`size`: bytes that all runs may use together."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._inside: dict[LiveRun, Need] = {}
+        self._missing: dict[LiveRun, int] = {}
+
+    def admit(self, live: Sequence[LiveRun]) -> bool:
+        """Whether anybody came in."""
+        entered = False
+        for run in live:
+            if not run.waiting or not isinstance(work := run.waiting[0][1], Enter):
+                continue
+            missing = self.missing(work.need)
+            self._missing.setdefault(run, missing)
+            if missing and self._inside:
+                break
+            number, _ = run.waiting.popleft()
+            self._inside[run] = work.need
+            run.give(number, self._missing.pop(run))
+            entered = True
+        return entered
+
+    def leave(self, run: LiveRun) -> None:
+        self._inside.pop(run, None)
+        self._missing.pop(run, None)
+
+    @property
+    def resident(self) -> int:
+        return sum(need.resident for need in self._inside.values())
+
+    def missing(self, need: Need) -> int:
+        """Bytes that are short for one more run."""
+        passing = max([need.passing, *(other.passing for other in self._inside.values())])
+        return max(0, self.resident + need.resident + passing - self.size)
