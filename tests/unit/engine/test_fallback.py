@@ -1,40 +1,37 @@
 """Bases our own passes do not know: the same numbers through transformers and peft, and the base as it was after."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
-import transformers
 from peft import PeftModel
-from torch import nn
 
 from engine.contract.spec import LoraOptions
-from engine.core.packing import Packed, Tokens, pack
-from engine.core.unpacking import padded_batches, units
+from engine.core.packing import Tokens, pack
+from engine.core.unpacking import units
 from engine.lora.adapter import Adapter, export
 from engine.lora.layout import GROUPS, ModuleShapes
 from engine.models.decoder import decoder_of
-from engine.models.resident import ResidentModel, load, logits_of_rows
+from engine.models.resident import ResidentModel, load
 from engine.passes.fused import run_pass
-from engine.passes.model import Lesson, Model, Outcome
-from engine.passes.peft import PlainModel, alike
-from engine.passes.work import RowLoss, Sampling
-
-OPTIONS = LoraOptions(rank=4, alpha=8)
-FAMILIES: dict[str, dict[str, Any]] = {
-    "Gemma2": {"head_dim": 8, "sliding_window": 16, "final_logit_softcapping": 3.0},
-    "Phi3": {"bos_token_id": None},
-    "Granite": {"logits_scaling": 4.0, "embedding_multiplier": 3.0},
-    "GPTNeoX": {},
-}
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tiny_model: Path) -> Any:
-    return load(tiny_model, name="tiny").tokenizer
+from engine.passes.model import Lesson, Model
+from engine.passes.peft import PlainModel
+from engine.passes.work import Sampling
+from tests.support.packs import (
+    OPTIONS,
+    PACKS,
+    close,
+    free,
+    gradients,
+    lesson,
+    loss_of,
+    only,
+    prompt,
+    shared,
+    stir,
+)
 
 
 @pytest.fixture
@@ -42,82 +39,8 @@ def base(tiny_model: Path) -> ResidentModel:
     return load(tiny_model, name="tiny")
 
 
-def family(name: str, tokenizer: Any, **changes: Any) -> ResidentModel:
-    config = getattr(transformers, f"{name}Config")(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        **(FAMILIES.get(name, {}) | changes),
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        model = getattr(transformers, f"{name}ForCausalLM")(config).eval()
-    model.requires_grad_(False)
-    return ResidentModel(name=name, causal_lm=model, tokenizer=tokenizer, device=torch.device("cpu"))
-
-
 def plain(base: ResidentModel, *, token_budget: int = 120) -> PlainModel:
     return PlainModel(base, token_budget=token_budget)
-
-
-def sequence(seed: int, *, prompt: Sequence[int], answer: int) -> Tokens:
-    drawn = torch.randint(3, 200, (answer,), generator=torch.Generator().manual_seed(seed)).tolist()
-    weights = [0.0] * len(prompt) + [1.0 + (i % 3) / 2 for i in range(answer)]
-    return Tokens(token_ids=[*prompt, *drawn], weights=weights)
-
-
-def prompt(seed: int, length: int) -> list[int]:
-    return torch.randint(3, 200, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
-
-
-def shared() -> Packed:
-    """Groups with a shared prefix, one of whose answers is a single token; and one sequence alone."""
-    groups = [
-        [sequence(n, prompt=prompt(50, 30), answer=answer) for n, answer in enumerate((9, 1, 17))],
-        [sequence(9, prompt=prompt(51, 5), answer=12)],
-        [sequence(n, prompt=prompt(52, 20), answer=answer) for n, answer in ((10, 1), (11, 1))],
-    ]
-    return pack(groups, bound=True)
-
-
-def free() -> Packed:
-    lengths = ((3, 8), (40, 2), (11, 30), (3, 3))
-    return pack([[sequence(a, prompt=prompt(p, p), answer=a)] for p, a in lengths], bound=False)
-
-
-def middle() -> Packed:
-    """A loss in the middle and none at the end, as in a conversation."""
-    weights = [0.0] * 6 + [1.0] * 4 + [0.0] * 8 + [2.0] * 3 + [0.0] * 5
-    return pack([[Tokens(token_ids=prompt(77, 26), weights=weights)]], bound=False)
-
-
-PACKS = {"shared": shared, "free": free, "middle": middle}
-
-
-def loss_of(packed: Packed) -> RowLoss:
-    """Neither linear nor the same for every row."""
-    weights = torch.tensor(packed.weights)
-
-    def loss(logprobs: torch.Tensor, rows: slice) -> torch.Tensor:
-        return (weights[rows] * (logprobs.exp() - logprobs)).sum()
-
-    return loss
-
-
-def lesson(packed: Packed, adapter: Any, **changes: Any) -> Lesson:
-    return replace(Lesson(packed=packed, adapter=adapter, loss=loss_of(packed)), **changes)
-
-
-def only(outcomes: list[Outcome]) -> Outcome:
-    (outcome,) = outcomes
-    assert outcome.error is None and outcome.rows is not None
-    return outcome
 
 
 def fused_adapter(base: ResidentModel, options: LoraOptions) -> tuple[Any, Adapter]:
@@ -129,27 +52,6 @@ def fused_adapter(base: ResidentModel, options: LoraOptions) -> tuple[Any, Adapt
         outputs=decoder.outputs,
     )
     return decoder, Adapter(options, shapes=shapes, device=decoder.device)
-
-
-def stir(adapter: Any) -> None:
-    """B is no longer zero."""
-    adapter.initialise(1)
-    for name, tensor in adapter.state().items():
-        generator = torch.Generator().manual_seed(len(name) + tensor.numel())
-        tensor.add_(torch.randn(tensor.shape, generator=generator) * 0.1)
-
-
-def close(left: torch.Tensor, right: torch.Tensor) -> None:
-    assert (left - right).norm() <= 1e-5 * right.norm(), (left, right)
-
-
-def gradients(adapter: Any) -> dict[str, torch.Tensor]:
-    """By peft's names: the gradient seen through the views of the weights."""
-    held = adapter.weights.clone()
-    adapter.weights.copy_(adapter.gradient)
-    found = {name: tensor.clone() for name, tensor in adapter.state().items()}
-    adapter.weights.copy_(held)
-    return found
 
 
 @pytest.mark.parametrize("budget", [1, 70, 10_000])
@@ -242,17 +144,6 @@ def test_dropout_is_a_function_of_its_seed_alone(base: ResidentModel) -> None:
     assert not base.causal_lm.training
 
 
-def test_the_bases_own_dropout_works_while_learning_alone(tokenizer: Any) -> None:
-    base = family("Llama", tokenizer, attention_dropout=0.5)
-    model = plain(base)
-    adapter = model.new_adapter(OPTIONS)
-    adapter.initialise(1)
-    losses = [
-        only(model.run_pass([lesson(free(), adapter, dropout_seed=seed)])).loss for seed in (1, 1, 2, None)
-    ]
-    assert losses[0] == losses[1] and len(set(losses)) == 3
-
-
 def test_a_bfloat16_base_teaches_a_float32_adapter(base: ResidentModel) -> None:
     base.causal_lm.to(torch.bfloat16)
     model = plain(base)
@@ -328,100 +219,6 @@ def test_a_module_that_is_not_there_leaves_the_base_alone(base: ResidentModel) -
         model.new_adapter(replace(OPTIONS, target_modules=("qkv_proj",)))
     assert words == set(vars(base.causal_lm))
     model.release(model.new_adapter(OPTIONS))
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_another_family_learns(name: str, tokenizer: Any) -> None:
-    base = family(name, tokenizer)
-    model = plain(base)
-    adapter = model.new_adapter(replace(OPTIONS, target_modules=tuple(base.linear_modules)))
-    stir(adapter)
-    packed = free()
-
-    def loss() -> float:
-        value = only(model.run_pass([lesson(packed, adapter)])).loss
-        assert all(gradient.abs().max() > 0 for gradient in gradients(adapter).values())
-        return value
-
-    first, gradient, start = loss(), adapter.gradient.clone(), adapter.weights.clone()
-    step = 0.01 / gradient.norm()
-    sides = []
-    for sign in (1, -1):
-        adapter.weights.copy_(start + sign * step * gradient)
-        sides.append(loss())
-    assert sides[0] - sides[1] == pytest.approx(float(2 * step * gradient.norm() ** 2), rel=0.02)
-    row = nn.Parameter(adapter.weights)
-    row.grad = adapter.gradient
-    optimizer = torch.optim.AdamW([row], lr=0.03)
-    for _ in range(15):
-        adapter.gradient.zero_()
-        loss()
-        optimizer.step()
-    assert loss() < 0.99 * first
-
-
-def test_modules_of_another_family_have_their_own_names(tokenizer: Any) -> None:
-    assert family("Phi3", tokenizer).linear_modules == {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}
-    assert family("GPTNeoX", tokenizer).linear_modules >= {"query_key_value", "dense"}
-    assert "embed_out" not in family("GPTNeoX", tokenizer).linear_modules
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_rows_have_the_logits_that_the_model_itself_gives(name: str, tokenizer: Any) -> None:
-    """A head alone would leave out what the family does to its logits."""
-    causal_lm = family(name, tokenizer).causal_lm
-    ids = torch.tensor([prompt(1, 12), prompt(2, 12)])
-    rows = torch.tensor([3, 11, 12, 20, 20])
-    with torch.no_grad():
-        expected = causal_lm(input_ids=ids).logits.flatten(0, 1)[rows]
-        got = logits_of_rows(causal_lm, token_ids_BT=ids, rows_R=rows)
-    torch.testing.assert_close(got, expected)
-
-
-def test_a_length_dependent_rotary_embedding_sees_each_sequence_by_itself(tokenizer: Any) -> None:
-    factors = {"short_factor": [1.0] * 4, "long_factor": [5.0] * 4}
-    rope = {"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 24, **factors}
-    base = family("Phi3", tokenizer, rope_parameters=rope, original_max_position_embeddings=24)
-    model = plain(base, token_budget=10_000)
-    groups = [[sequence(a, prompt=prompt(p, p), answer=a)] for p, a in ((3, 8), (40, 2), (3, 8), (11, 30))]
-    together = only(model.run_pass([Lesson(packed=pack(groups, bound=False), adapter=None)])).rows
-    alone = [
-        only(model.run_pass([Lesson(packed=pack([group], bound=False), adapter=None)])).rows
-        for group in groups
-    ]
-    assert together is not None
-    torch.testing.assert_close(together.logprobs, torch.cat([rows.logprobs for rows in alone if rows]))
-    lengths = [len(one.token_ids) for one in (u.sequences[0] for u in units(pack(groups, bound=False)))]
-    blocks = alike([unit.sequences[0] for unit in units(pack(groups, bound=False))])
-    assert [len(block) for block in blocks] == [2, 1, 1] and len(set(lengths)) == 3
-
-
-def test_unpacking_gives_back_what_was_packed() -> None:
-    found = [one for unit in units(shared()) for one in unit.sequences]
-    answers = [
-        (50, 30, 0, 9),
-        (50, 30, 1, 1),
-        (50, 30, 2, 17),
-        (51, 5, 9, 12),
-        (52, 20, 10, 1),
-        (52, 20, 11, 1),
-    ]
-    for one, (seed, length, own, answer) in zip(found, answers, strict=True):
-        whole = sequence(own, prompt=prompt(seed, length), answer=answer)
-        assert list(one.token_ids) == whole.token_ids[:-1]
-        assert one.at == tuple(range(length - 1, length + answer - 1))
-        assert list(one.targets) == whole.token_ids[length:]
-    assert [len(unit.sequences) for unit in units(shared())] == [3, 1, 2]
-    assert units(pack([[Tokens(token_ids=[1, 2, 3], weights=[0, 0, 0])]], bound=True)) == []
-
-
-def test_batches_stay_within_the_budget_and_keep_every_unit() -> None:
-    work = units(shared()) + units(free())
-    batches = padded_batches(work, token_budget=100)
-    assert sorted(map(id, work)) == sorted(id(unit) for batch in batches for unit in batch)
-    for batch in batches:
-        padded = sum(len(unit.sequences) for unit in batch) * max(unit.longest for unit in batch)
-        assert len(batch) == 1 or padded <= 100
 
 
 def test_a_pack_without_rows_is_measured_as_nothing(base: ResidentModel) -> None:
