@@ -25,6 +25,7 @@ class EngineSettings(BaseSettings):
     model_path: Path = Field(description="folder with config, weights and tokenizer")
     workspace: Path = Field(description="folder for runs in progress; emptied at start")
     max_example_tokens: int = Field(default=2048, ge=16)
+    runs: int = Field(default=8, ge=1, le=1024, description="runs that are trained at the same time")
     threads: int = Field(default=0, ge=0, description="0: as many as torch chooses")
 
 

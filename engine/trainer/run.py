@@ -114,16 +114,16 @@ class Run:
         chat = chat_of(self.model.base, max_tokens=self._max_tokens)
         read = Outside(task=lambda _: objective_of(self.spec, folder=self.folder, chat=chat))
         (self.objective,) = yield [read]
-        if self.model.notice:
-            yield RunNotice(message=self.model.notice, warning=True)
-        yield from self._enter()
-        self._begin()
         yield RunPrepared(
             train_examples=self.objective.train_examples,
             validation_examples=self.objective.valid_examples,
             tokens_per_epoch=self.objective.tokens_per_epoch,
             total_steps=self.total_steps,
         )
+        if self.model.notice:
+            yield RunNotice(message=self.model.notice, warning=True)
+        yield from self._enter()
+        self._begin()
         yield from self._steps()
 
     objective: Objective

@@ -64,7 +64,13 @@ async def one_trainer(
         await asyncio.wait({starting})
         return
     trainer = starting.result()
-    session = Session(trainer=trainer, control=control, transfers=transfers, workspace=settings.workspace)
+    session = Session(
+        trainer=trainer,
+        control=control,
+        transfers=transfers,
+        workspace=settings.workspace,
+        slots=settings.runs,
+    )
     try:
         await session.serve(stopping)
     finally:

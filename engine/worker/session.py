@@ -16,19 +16,25 @@ from tuningfork_pb.v1 import engine_pb2 as pb
 ACQUIRE_WAIT_SECONDS: Final = 10
 RETRY_SECONDS: Final = 1.0
 HEARTBEATS_PER_LEASE: Final = 3
-SLOTS: Final = 1  # runs at a time: the trainer takes them one after another
 
 log = logging.getLogger("tuningfork.worker")
 
 
 class Session:
     def __init__(
-        self, *, trainer: TrainerProcess, control: ControlPlane, transfers: Transfers, workspace: Path
+        self,
+        *,
+        trainer: TrainerProcess,
+        control: ControlPlane,
+        transfers: Transfers,
+        workspace: Path,
+        slots: int,
     ) -> None:
+        """`slots`: runs that are held at a time; the trainer packs them into its passes."""
         self._trainer, self._control, self._transfers = trainer, control, transfers
         self._workspace = workspace
         self._runs: dict[RunRef, tuple[ActiveRun, asyncio.Task[None]]] = {}
-        self._slots = asyncio.Semaphore(SLOTS)
+        self._slots = asyncio.Semaphore(slots)
 
     async def serve(self, stopping: asyncio.Event) -> None:
         """Raises TrainerDiedError; returns when `stopping` is set. Either way every run has been given back."""

@@ -102,4 +102,5 @@ def command(settings: EngineSettings) -> list[str]:
         *("--model-path", str(settings.model_path)),
         *("--max-example-tokens", str(settings.max_example_tokens)),
         *("--threads", str(settings.threads)),
+        *("--runs", str(settings.runs)),
     ]

@@ -69,7 +69,7 @@ def test_bad_runs_fail_alone_and_good_ones_finish(trainer: TrainerProcess, tmp_p
     assert trainer.last.failed.code == "training_diverged"
     trainer.start(replace(spec(), lora=LoraOptions(rank=2, alpha=4)), tmp_path / "c")
     step = ["step_done"] * 3 + ["checkpoint_ready"]
-    assert trainer.until_end() == ["notice", "prepared", *step, *step, "finished"]
+    assert trainer.until_end() == ["prepared", "notice", *step, *step, "finished"]
 
 
 def test_a_stopped_run_says_no_more(trainer: TrainerProcess, tmp_path: Path) -> None:
