@@ -30,9 +30,9 @@ DATA = Path(__file__).parents[1] / "examples/nimbus_train.jsonl"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=Path(".tuningfork/models/smollm2-135m-instruct"))
-    parser.add_argument("--prompts", type=int, default=8)
+    parser.add_argument("--prompts", type=int, default=4)
     parser.add_argument("--count", type=int, default=8, help="answers to each prompt")
-    parser.add_argument("--tokens", type=int, default=64, help="of each answer")
+    parser.add_argument("--tokens", type=int, default=32, help="of each answer")
     parser.add_argument("--turns", type=int, default=3)
     options = parser.parse_args()
     if not options.model.is_dir():

@@ -44,8 +44,8 @@ FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "mistral": (MistralConfig, MistralForCausalLM, {"sliding_window": None}),
 }
 PROMPTS = [list(range(3, 40)), [7], list(range(50, 61)), list(range(90, 110))]
-GREEDY = Sampling(max_tokens=24, seed=1, temperature=0)
-WARM = Sampling(max_tokens=20, seed=1)
+GREEDY = Sampling(max_tokens=16, seed=1, temperature=0)
+WARM = Sampling(max_tokens=12, seed=1)
 NOBODY: frozenset[int] = frozenset({VOCABULARY + 1})  # a token that is never sampled
 
 
@@ -263,7 +263,7 @@ def test_an_answer_ends_at_the_end_of_its_turn(llama: Twin) -> None:
 def test_answers_keep_their_order_in_whatever_portions(llama: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = answers(llama, count=5, sampling=WARM)
     assert [len(of_prompt) for of_prompt in whole] == [5] * len(PROMPTS)
-    for rows, tokens in ((3, 10_000), (7, 10_000), (64, 40)):
+    for rows, tokens in ((4, 10_000), (64, 40)):
         monkeypatch.setattr(decode, "MAX_ROWS", rows)
         monkeypatch.setattr(decode, "MAX_PROMPT_TOKENS", tokens)
         portions = [[(p.number, len(p.samples)) for p in chunk] for chunk in decode.chunks(PROMPTS, count=5)]
