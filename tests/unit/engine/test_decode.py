@@ -260,6 +260,15 @@ def test_an_answer_ends_at_the_end_of_its_turn(llama: Twin) -> None:
     assert len(lengths) > 5 and {answer.whole for group in ended for answer in group} == {True, False}
 
 
+def test_a_prompt_whose_answers_have_ended_leaves_the_others_alone(llama: Twin) -> None:
+    free = [answer.token_ids for (answer,) in answers(llama, sampling=WARM)]
+    ends = frozenset({free[0][1], free[2][4]})
+    cuts = [next((at + 1 for at, token in enumerate(ids) if token in ends), None) for ids in free]
+    assert cuts[0] == 2 and cuts[2] == 5 and {cuts[1], cuts[3]} == {None}
+    ended = [answer.token_ids for (answer,) in answers(llama, sampling=WARM, end_of_turn=ends)]
+    assert ended == [ids[:cut] for ids, cut in zip(free, cuts, strict=True)]
+
+
 def test_answers_keep_their_order_in_whatever_portions(llama: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = answers(llama, count=5, sampling=WARM)
     assert [len(of_prompt) for of_prompt in whole] == [5] * len(PROMPTS)
