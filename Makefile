@@ -73,6 +73,7 @@ proto: install ## regenerate proto/gen from proto/tuningfork_pb
 bench: install ## the README's figures, each as a ratio or a median measured in one run
 	@$(BIN)/tuningfork models prepare
 	$(BIN)/python -m bench.training
+	$(BIN)/python -m bench.sampling
 	$(BIN)/python -m bench.publishing
 	$(BIN)/python -m bench.validation
 	$(BIN)/python -m bench.validation --mib 1024 --turns 1 --only "supervised, mixed"

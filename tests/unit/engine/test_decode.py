@@ -44,8 +44,8 @@ FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "mistral": (MistralConfig, MistralForCausalLM, {"sliding_window": None}),
 }
 PROMPTS = [list(range(3, 40)), [7], list(range(50, 61)), list(range(90, 110))]
-GREEDY = Sampling(max_tokens=24, seed=1, temperature=0)
-WARM = Sampling(max_tokens=20, seed=1)
+GREEDY = Sampling(max_tokens=16, seed=1, temperature=0)
+WARM = Sampling(max_tokens=12, seed=1)
 NOBODY: frozenset[int] = frozenset({VOCABULARY + 1})  # a token that is never sampled
 
 
@@ -260,10 +260,19 @@ def test_an_answer_ends_at_the_end_of_its_turn(llama: Twin) -> None:
     assert len(lengths) > 5 and {answer.whole for group in ended for answer in group} == {True, False}
 
 
+def test_a_prompt_whose_answers_have_ended_leaves_the_others_alone(llama: Twin) -> None:
+    free = [answer.token_ids for (answer,) in answers(llama, sampling=WARM)]
+    ends = frozenset({free[0][1], free[2][4]})
+    cuts = [next((at + 1 for at, token in enumerate(ids) if token in ends), None) for ids in free]
+    assert cuts[0] == 2 and cuts[2] == 5 and {cuts[1], cuts[3]} == {None}
+    ended = [answer.token_ids for (answer,) in answers(llama, sampling=WARM, end_of_turn=ends)]
+    assert ended == [ids[:cut] for ids, cut in zip(free, cuts, strict=True)]
+
+
 def test_answers_keep_their_order_in_whatever_portions(llama: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = answers(llama, count=5, sampling=WARM)
     assert [len(of_prompt) for of_prompt in whole] == [5] * len(PROMPTS)
-    for rows, tokens in ((3, 10_000), (7, 10_000), (64, 40)):
+    for rows, tokens in ((4, 10_000), (64, 40)):
         monkeypatch.setattr(decode, "MAX_ROWS", rows)
         monkeypatch.setattr(decode, "MAX_PROMPT_TOKENS", tokens)
         portions = [[(p.number, len(p.samples)) for p in chunk] for chunk in decode.chunks(PROMPTS, count=5)]
