@@ -51,9 +51,7 @@ class Reports:
                 message = f"Training was interrupted ({event.reason}); the job {then}"
                 await self._tell(connection, job.id, message, level="warn")
             case RunNotice():
-                await self._tell(
-                    connection, job.id, event.message, level="warn" if event.warning else "info"
-                )
+                await self._tell(connection, job.id, event.message, level="warn" if event.warning else "info")
             case _:
                 assert_never(event)
 

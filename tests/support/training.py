@@ -59,7 +59,9 @@ def stories(
 
 def said(run: LiveRun) -> Iterator[TrainEvent]:
     """What it has to say before it waits for work again."""
-    while run.ready:
+    ended = False
+    while run.ready and not ended:
         event = run.advance()
+        ended = isinstance(event, RunFinished | RunFailed | RunPaused)
         if event is not None:
             yield event

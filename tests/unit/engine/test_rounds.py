@@ -1,0 +1,225 @@
+"""Runs beside each other: the bits of a run alone, faults that stay with their run, memory that is planned and found
+short."""
+
+import os
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+import torch
+
+from engine.contract.events import CheckpointReady, RunFailed, RunFinished, RunNotice, StepDone, TrainEvent
+from engine.contract.spec import Dpo, EarlyStopping, LoraOptions, RunSpec, Supervised, TrainingOptions
+from engine.lora.adapter import Adapter
+from engine.models.resident import load
+from engine.passes.fused import FusedModel
+from engine.passes.model import Lesson, Outcome
+from engine.trainer.live import LiveRun
+from tests.support.training import live_run, rounds_of, said, stories, story
+from tests.unit.engine.test_methods import PAIRS, PROMPTS, reinforcement
+from tests.unit.engine.test_run import ROWS, spec, write
+
+MAX_TOKENS = 56
+SCHEDULES = int(os.environ.get("TUNINGFORK_SCHEDULES", "40"))  # of joins and leaves; hundreds by hand
+LORAS = [
+    LoraOptions(rank=4, alpha=8),
+    LoraOptions(rank=16, alpha=16, dropout=0.2, target_modules=("q_proj", "down_proj")),
+    LoraOptions(rank=1, alpha=4, target_modules=("v_proj",)),
+    LoraOptions(rank=8, alpha=8, rslora=True),
+]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> FusedModel:
+    return FusedModel(load(tiny_model, name="tiny"), most_runs=16)
+
+
+def supervised(**changes: Any) -> Supervised:
+    return Supervised(**({"n_epochs": 1, "batch_size": 3, "learning_rate_multiplier": 1.0} | changes))
+
+
+def some_run(number: int) -> tuple[RunSpec, list[dict[str, Any]]]:
+    method, rows = (
+        (supervised(batch_size=1 + number % 5), ROWS),
+        (Dpo(n_epochs=1, batch_size=4, learning_rate_multiplier=1.0, beta=0.1), PAIRS),
+        (supervised(n_epochs=2, batch_size=7), ROWS),
+        (reinforcement(n_epochs=1), PROMPTS),
+    )[number % 4]
+    run = spec(
+        job_id=f"ftjob-{number}",
+        method=method,
+        lora=LORAS[number % len(LORAS)],
+        seed=number,
+        validation_file="valid.jsonl" if number % 3 else None,
+    )
+    return run, rows
+
+
+def started(number: int, *, folder: Path, model: FusedModel) -> LiveRun:
+    run, rows = some_run(number)
+    folder.mkdir()
+    write(folder / "train.jsonl", rows)
+    write(folder / "valid.jsonl", rows[:3])
+    return live_run(run, folder=folder, model=model, max_tokens=MAX_TOKENS)
+
+
+def bits(told: Sequence[TrainEvent]) -> tuple[str, list[float]]:
+    """The final adapter's digest, and every loss."""
+    final = [event for event in told if isinstance(event, CheckpointReady)][-1]
+    assert final.final, told[-1]
+    return final.files[0].sha256, [e.metrics.train_loss for e in told if isinstance(e, StepDone)]
+
+
+def test_neighbours_change_no_bit_of_a_run(model: FusedModel, tmp_path: Path) -> None:
+    alone = {}
+    for number in range(8):
+        run = started(number, folder=tmp_path / f"alone-{number}", model=model)
+        alone[number] = bits(story(run, model=model))
+    for seed in range(SCHEDULES):
+        told = joining_and_leaving(random.Random(seed), model=model, folder=tmp_path / str(seed))
+        assert {number: bits(events) for number, events in told.items()} == alone
+
+
+def joining_and_leaving(
+    chance: random.Random, *, model: FusedModel, folder: Path
+) -> dict[int, list[TrainEvent]]:
+    """All eight, each joining at a random round; some others join and are stopped on the way."""
+    folder.mkdir()
+    joins = {number: chance.randrange(25) for number in range(8)}
+    guests = {number: (start := chance.randrange(20), start + chance.randrange(9)) for number in range(8, 12)}
+    rounds, told = rounds_of(model, Event()), {number: list[TrainEvent]() for number in joins}
+    live: dict[int, LiveRun] = {}
+    for turn in range(10_000):
+        arriving = [n for n, at in joins.items() if at == turn] + [
+            n for n, (at, _) in guests.items() if at == turn
+        ]
+        for number in arriving:
+            live[number] = started(number, folder=folder / str(number), model=model)
+        for number in [n for n, (_, at) in guests.items() if at == turn and n in live]:
+            rounds.leave(run := live.pop(number))
+            run.close()
+        rounds.round(list(live.values()))
+        for number, run in list(live.items()):
+            events = told.get(number, [])
+            events += said(run)
+            if events and isinstance(events[-1], RunFinished | RunFailed):
+                rounds.leave(live.pop(number))
+                run.close()
+        if turn > 40 and not live:
+            return told
+    raise AssertionError("the runs do not end")
+
+
+def test_a_run_that_diverges_fails_alone_and_names_its_examples(model: FusedModel, tmp_path: Path) -> None:
+    wild = spec(job_id="wild", method=supervised(batch_size=2, n_epochs=9, learning_rate_multiplier=1e30))
+    (tmp_path / "wild").mkdir()
+    write(tmp_path / "wild/train.jsonl", ROWS)
+    good = started(0, folder=tmp_path / "good", model=model)
+    bad = live_run(wild, folder=tmp_path / "wild", model=model)
+    told = dict(stories([bad, good], model=model))
+    failed = told[bad][-1]
+    assert isinstance(failed, RunFailed) and failed.code == "training_diverged"
+    assert "(examples " in failed.message and "of the training file)" in failed.message
+    undisturbed = started(0, folder=tmp_path / "alone", model=model)
+    assert bits(told[good]) == bits(story(undisturbed, model=model))
+
+
+class ForgetfulModel(FusedModel):
+    """A fault: it says that its memory is spent when a pass has more than `most` tokens, after some gradients have
+    been written."""
+
+    most = 10**9
+    refused = 0
+
+    def run_pass(self, lessons: Sequence[Lesson]) -> list[Outcome]:
+        if sum(lesson.packed.tokens for lesson in lessons) > self.most:
+            self.refused += 1
+            for lesson in lessons:
+                if isinstance(lesson.adapter, Adapter) and lesson.loss:
+                    lesson.adapter.gradient.add_(1.0)
+            raise torch.OutOfMemoryError("as the test says")
+        return super().run_pass(lessons)
+
+
+def test_a_pass_that_does_not_fit_is_halved_and_loses_nothing(tiny_model: Path, tmp_path: Path) -> None:
+    model = ForgetfulModel(load(tiny_model, name="tiny"), most_runs=8)
+    numbers = (0, 2, 6)
+    alone = [bits(story(started(n, folder=tmp_path / f"a{n}", model=model), model=model)) for n in numbers]
+    model.most = 300
+    runs = [started(n, folder=tmp_path / f"b{n}", model=model) for n in numbers]
+    told = stories(runs, model=model)
+    assert model.refused > 0
+    assert [bits(events) for _, events in told] == alone
+
+
+def test_a_run_too_large_for_one_pass_goes_on_in_smaller_pieces(tiny_model: Path, tmp_path: Path) -> None:
+    model = ForgetfulModel(load(tiny_model, name="tiny"), most_runs=8)
+    alone = story(started(2, folder=tmp_path / "a", model=model), model=model)
+    model.most = 130
+    told = story(started(2, folder=tmp_path / "b", model=model), model=model)
+    notices = [event.message for event in told if isinstance(event, RunNotice) and event.warning]
+    assert notices and all("did not fit the memory: from now on " in notice for notice in notices)
+    (_, losses), (_, same) = bits(told), bits(alone)
+    assert losses == pytest.approx(same, rel=1e-4)
+
+
+def test_runs_wait_for_memory_and_impossible_ones_fail_at_once(tiny_model: Path, tmp_path: Path) -> None:
+    base = load(tiny_model, name="tiny")
+    need = FusedModel(base, most_runs=8).need(LORAS[0], copies=0, tokens=2048)
+    model = FusedModel(base, most_runs=8, room=need.total + need.resident // 2)
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    for name in "ab":
+        write(tmp_path / name / "train.jsonl", ROWS)
+    runs = [live_run(spec(job_id=name, lora=LORAS[0]), folder=tmp_path / name, model=model) for name in "ab"]
+    finished: list[str] = []
+
+    def note(run: LiveRun, event: TrainEvent) -> None:
+        if isinstance(event, RunNotice):
+            finished.append(f"{run.ref.job_id}: {'waited' if 'waited' in event.message else 'at once'}")
+        if isinstance(event, RunFinished):
+            finished.append(f"{run.ref.job_id} finished")
+
+    stories(runs, model=model, on_event=note)
+    first, second = finished[0][0], finished[2][0]  # whose file was read first
+    assert finished == [f"{first}: at once", f"{first} finished", f"{second}: waited", f"{second} finished"]
+    assert {first, second} == {"a", "b"}
+    tight = FusedModel(base, most_runs=8, room=need.resident)
+    failed = story(live_run(spec(lora=LORAS[0]), folder=tmp_path / "a", model=tight), model=tight)[-1]
+    assert isinstance(failed, RunFailed) and failed.code == "insufficient_memory"
+    assert "shorten the examples or lower lora.rank" in failed.message
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "ipo", "kto", "orpo", "simpo"])
+def test_every_loss_of_preferences_learns_to_prefer(loss: Any, model: FusedModel, tmp_path: Path) -> None:
+    beta = {"ipo": 0.5, "simpo": 2.0}.get(loss, 0.5)
+    method = Dpo(n_epochs=8, batch_size=4, learning_rate_multiplier=3.0, beta=beta, loss=loss)
+    (tmp_path / "a").mkdir()
+    write(tmp_path / "a/train.jsonl", PAIRS)
+    told = story(live_run(spec(method=method), folder=tmp_path / "a", model=model), model=model)
+    steps = [event.metrics for event in told if isinstance(event, StepDone)]
+    assert steps[-1].train_loss < steps[0].train_loss
+    assert steps[-1].extra["train_reward_margin"] > steps[0].extra["train_reward_margin"]
+    assert steps[-1].extra["train_reward_accuracy"] > 0.9
+
+
+def test_a_run_stops_early_and_its_model_is_the_best_checkpoint(model: FusedModel, tmp_path: Path) -> None:
+    """The validation file holds answers that the training file teaches to forget."""
+    unlike = [{"messages": [row["messages"][0], {"role": "assistant", "content": "zzz"}]} for row in ROWS[:4]]
+    (tmp_path / "a").mkdir()
+    write(tmp_path / "a/train.jsonl", ROWS)
+    write(tmp_path / "a/valid.jsonl", unlike)
+    options = TrainingOptions(early_stopping=EarlyStopping(patience=2), best_checkpoint=True)
+    method = supervised(n_epochs=20, batch_size=4, learning_rate_multiplier=8.0)
+    run = spec(method=method, validation_file="valid.jsonl", training=options)
+    told = story(live_run(run, folder=tmp_path / "a", model=model), model=model)
+    kept = [event for event in told if isinstance(event, CheckpointReady)]
+    losses = {c.step: c.metrics.full_valid_loss for c in kept}
+    best = min(losses, key=lambda step: losses[step] or 0.0)
+    assert isinstance(told[-1], RunFinished) and kept[-1].final
+    assert kept[-1].step == best + 2 * 3 < 60, "two epochs of three steps without a gain"
+    assert f"The best was at step {best}" in str(told[-2])
+    by_step = {c.step: c.files[0].sha256 for c in kept[:-1]}
+    assert kept[-1].files[0].sha256 == by_step[best]
