@@ -4,6 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 UV     := $(BIN)/uv
 SDK1   := .venv-sdk1
+PEER   := .venv-bench
 NPM    := tests/contract/npm/node_modules
 DEVICE := $(if $(shell command -v nvidia-smi 2>/dev/null),cuda,cpu)
 
@@ -14,9 +15,9 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 TORCH_BACKEND := $(if $(filter cpu,$(DEVICE)),$(if $(strip $(UV_FIND_LINKS)),,--torch-backend=cpu))
 OVERRIDES     := $(if $(filter cpu,$(DEVICE)),--overrides requirements/cpu-overrides.txt)
 
-.PHONY: help install demo serve test check proto bench lock clean schemathesis compatibility
+.PHONY: help install demo serve test check proto bench bench-engine lock clean schemathesis compatibility
 help: ## what each command does
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
 
 install: $(VENV)/installed-$(DEVICE) ## make .venv with pinned dependencies (part of every other command)
 
@@ -80,6 +81,16 @@ bench: install ## the README's figures, each as a ratio or a median measured in 
 	$(BIN)/python -m bench.control_plane
 	$(BIN)/python -m bench.gateway
 
+# A third interpreter, with TRL: what bench.engine compares with.
+$(PEER)/installed: $(UV) requirements/bench.txt
+	$(UV) venv --quiet --clear --python $(BIN)/python $(PEER)
+	$(UV) pip install --quiet --python $(PEER)/bin/python $(TORCH_BACKEND) $(OVERRIDES) -r requirements/bench.txt
+	@touch $@
+
+bench-engine: install $(PEER)/installed ## the engine next to tuned TRL + peft, on the same tokens in one run
+	@$(BIN)/tuningfork models prepare
+	$(BIN)/python -m bench.engine
+
 EXTRAS := --extra api --extra engine --extra embedded --extra cli --extra dev
 lock: $(UV) ## pin all dependencies again, without addresses
 	$(UV) pip compile --quiet --upgrade --no-header --no-annotate pyproject.toml $(EXTRAS) --extra serving-cpu \
@@ -88,4 +99,4 @@ lock: $(UV) ## pin all dependencies again, without addresses
 	  --extra serving-cuda -o requirements/cuda.txt
 
 clean: ## remove the virtual environments and the tests' caches (never .tuningfork: that is your data)
-	rm -rf $(VENV) $(SDK1) $(NPM) .tuningfork-test .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(SDK1) $(PEER) $(NPM) .tuningfork-test .pytest_cache .mypy_cache .ruff_cache

@@ -3,9 +3,12 @@
 Shapes: T tokens, D features, H heads of E features, F inner features of the MLP.
 """
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Final
 
 import torch
+
+ATEN_GRAIN: Final = 32768  # elements that one thread takes before ATen calls another
 
 
 class RmsNorm(torch.autograd.Function):
@@ -59,20 +62,40 @@ class SwiGlu(torch.autograd.Function):
     def forward(ctx: Any, gate_up: torch.Tensor) -> torch.Tensor:
         gate, up = gate_up.chunk(2, dim=-1)
         ctx.save_for_backward(gate_up)
-        return torch.nn.functional.silu(gate).mul_(up)
+        out = torch.empty_like(gate, memory_format=torch.contiguous_format)
+        for rows in evenly(gate):
+            torch.ops.aten.silu.out(gate[rows], out=out[rows])
+        return out.mul_(up)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> torch.Tensor:
         gate, up = ctx.saved_tensors[0].chunk(2, dim=-1)
         out = torch.empty_like(ctx.saved_tensors[0])
         grad_gate, grad_up = out.chunk(2, dim=-1)
-        sigmoid = torch.sigmoid(gate)
-        torch.mul(gate, sigmoid, out=grad_up)
-        # d silu = sigmoid * (1 + gate * (1 - sigmoid)) = sigmoid + silu * (1 - sigmoid)
-        torch.addcmul(sigmoid, grad_up, 1 - sigmoid, out=grad_gate)
-        grad_gate.mul_(up).mul_(grads[0])
+        grad_silu = grads[0] * up
+        for rows in evenly(gate):
+            torch.ops.aten.silu_backward.grad_input(grad_silu[rows], gate[rows], grad_input=grad_gate[rows])
+            torch.ops.aten.silu.out(gate[rows], out=grad_up[rows])
         grad_up.mul_(grads[0])
         return out
+
+
+def evenly(x: torch.Tensor) -> Iterator[slice]:
+    """Blocks of rows (T, F) in which no thread of a CPU begins or ends inside a row.
+
+    ATen cuts a long loop into as many pieces as there are threads, wherever that is, and computes exp of a piece's last
+    few numbers by another routine than the rest: without this, how many tokens others have changes bits of a run's own.
+    """
+    rows, width = x.shape
+    threads = torch.get_num_threads() if x.device.type == "cpu" else 1
+    whole = rows - rows % threads
+    if threads > 1 and whole * width < threads * ATEN_GRAIN:
+        whole = 0  # too short for all threads
+    if whole:
+        yield slice(0, whole)
+    block = max(1, ATEN_GRAIN // width)
+    for start in range(whole, rows, block):
+        yield slice(start, min(start + block, rows))
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:

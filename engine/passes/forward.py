@@ -99,7 +99,9 @@ def hidden_rows(
             mixed = attend(number, query, key, value)
         segments = batch.segments
         if number == last:
-            x, mixed, segments = x[batch.rows], mixed[batch.rows], batch.row_segments
+            # Not x[rows]: rows that repeat (a shared prefix's last) would be added up in any order in the backward.
+            x, mixed = x.index_select(0, batch.rows), mixed.index_select(0, batch.rows)
+            segments = batch.row_segments
         x = block(x, mixed, decoder, layer, number, segments, tile=batch.tile, anchor=anchor)
     return rms_norm(x, decoder.norm, decoder.eps)
 

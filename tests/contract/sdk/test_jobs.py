@@ -145,6 +145,28 @@ def test_a_bad_request_is_named(client, training_file, change, param, words) -> 
         assert word in refused.value.body["message"]
 
 
+def test_our_options_are_told_back(client, training_file) -> None:
+    training = {
+        "schedule": "cosine",
+        "warmup_ratio": 0.05,
+        "learning_rate_floor": 0.0,
+        "max_grad_norm": 0.5,
+        "weight_decay": 0.01,
+        "early_stopping": {"patience": 2, "min_delta": 0.0},
+        "best_checkpoint": True,
+    }
+    job = client.fine_tuning.jobs.create(
+        model=BASE,
+        training_file=training_file.id,
+        validation_file=training_file.id,
+        hyperparameters={"n_epochs": 50},
+        extra_body={"training": training, "lora": {"rslora": True}},
+    )
+    told = client.fine_tuning.jobs.retrieve(job.id).to_dict()
+    assert told["training"] == training and told["lora"]["rslora"] is True
+    client.fine_tuning.jobs.cancel(job.id)
+
+
 @pytest.mark.parametrize("name", ["n_epochs", "batch_size", "learning_rate_multiplier"])
 @pytest.mark.parametrize("value", ["three", 0, -1, 1001, True, None, [1]])
 def test_an_unreadable_hyperparameter_is_named(client, training_file, name, value) -> None:

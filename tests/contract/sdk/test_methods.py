@@ -64,6 +64,7 @@ def test_dpo(client) -> None:
     job = wait_for(client, job.id)
     assert job.status == "succeeded", job.error
     assert (job.method.type, job.method.dpo.hyperparameters.beta) == ("dpo", 0.1)
+    assert job.to_dict()["dpo"] == {"loss": "sigmoid", "label_smoothing": 0.0}
     assert (job.hyperparameters, job.method.supervised) == (None, None)
     steps = [event.data for event in steps_of(client, job)]
     assert steps[0]["train_loss"] == pytest.approx(0.693, abs=0.02), "policy and reference begin as one"

@@ -1,0 +1,194 @@
+"""The engine's figures, each as a ratio in one run: our fused passes next to tuned TRL + peft, on the same tokens.
+
+Both sides in turns, so that a noisy machine is noisy for both; medians of the turns' ratios. Ours is measured in this
+process, TRL in one of its own under `.venv-bench` (`make bench-engine`), in wall seconds and in CPU seconds.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import engine_data as data
+from bench import engine_side as ours
+from bench.engine_data import Row
+from engine.models.decoder import Decoder
+
+BASELINE = Path(__file__).with_name("trl_baseline.py")
+SMOLLM = Path(".tuningfork/models/smollm2-135m-instruct")
+GOALS = {"34M": 3.5, "100M": 2.5, "SmolLM2": 2.5, "dpo": 4.0, "short": 10.0}
+CASES = ("34M", "100M", "SmolLM2", "dpo", "short")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--python", type=Path, default=Path(".venv-bench/bin/python"))
+    parser.add_argument("--smollm", type=Path, default=SMOLLM)
+    parser.add_argument("--only", nargs="*", choices=CASES, default=CASES)
+    parser.add_argument("--threads", nargs="*", type=int, default=[1, 2])
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=6, help="of each side per turn, the first to warm up")
+    parser.add_argument(
+        "--batches", nargs="*", type=int, default=[4, 8], help="TRL's best of these is its figure"
+    )
+    parser.add_argument("--tile", type=int, default=128, help="0: one product for all tokens")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        for threads in options.threads:
+            torch.set_num_threads(threads)
+            print(f"--- {threads} threads, tile {options.tile or 'none'}")
+            for case in options.only:
+                run_case(case, options, threads=threads, folder=Path(folder))
+
+
+def run_case(case: str, options: argparse.Namespace, *, threads: int, folder: Path) -> None:
+    model = options.smollm if case == "SmolLM2" else model_folder("100M" if case == "100M" else "34M", folder)
+    decoder = ours.load(model)
+    if case == "short":
+        short_jobs(decoder, model, options, threads=threads, folder=folder)
+        return
+    batch = 8
+    rows = data.by_length(rows_for(case, model, options.steps * batch), batch=batch, seed=1)
+    micro = best_micro(case, model, rows, options, threads=threads, folder=folder)
+    compare(case, decoder, model, rows, options, threads=threads, folder=folder, batch=batch, micro=micro)
+
+
+def model_folder(size: str, folder: Path) -> Path:
+    path = folder / size
+    return path if path.exists() else data.random_llama(size, folder=path)
+
+
+def rows_for(case: str, model: Path, count: int) -> list[Row]:
+    if case == "SmolLM2":
+        return data.chat_rows(model, count, seed=1)
+    if case == "dpo":
+        return data.random_pairs(count, prompt=200, seed=1)
+    return data.random_rows(count, seed=1)
+
+
+def best_micro(
+    case: str, model: Path, rows: Sequence[Row], options: argparse.Namespace, *, threads: int, folder: Path
+) -> int:
+    """Examples of a forward at which TRL is fastest; a step's examples stay the same."""
+    rates = {}
+    for micro in options.batches:
+        found = trl(case, model, rows[:16], options, threads=threads, folder=folder, batch=8, micro=micro)
+        rates[micro] = found["tokens"] / found["wall_s"]
+    return max(rates, key=lambda micro: rates[micro])
+
+
+def compare(
+    case: str,
+    decoder: Decoder,
+    model: Path,
+    rows: Sequence[Row],
+    options: argparse.Namespace,
+    *,
+    threads: int,
+    folder: Path,
+    batch: int,
+    micro: int,
+) -> None:
+    ratios, shares, losses = [], [], {}
+    for turn in range(options.turns):
+        with clock():
+            theirs = trl(case, model, rows, options, threads=threads, folder=folder, batch=batch, micro=micro)
+        before = ours.peak(decoder)
+        mine = ours.train(decoder, [rows], batch=batch, tile=options.tile or None)
+        best = max(before, ours.peak(decoder))
+        rate, their_rate = mine.tokens / mine.wall_s, theirs["tokens"] / theirs["wall_s"]
+        cpu = (mine.tokens / mine.cpu_s) / (theirs["tokens"] / theirs["cpu_s"])
+        ratios.append((rate / their_rate, cpu))
+        losses = {"ours": mine.losses, "trl": theirs["losses"]}
+        line = (
+            f"{case} turn {turn + 1}: ours {rate:6.0f} tokens/s, TRL {their_rate:6.0f} (micro-batch {micro})"
+        )
+        if mine.flops:
+            shares.append((mine.flops / mine.wall_s / best, mine.done_flops / mine.wall_s / best))
+            line += f", peak {best / 1e9:.1f} GFLOP/s, of it {shares[-1][0]:.0%} (really done {shares[-1][1]:.0%})"
+        print(line, flush=True)
+    wall, cpu = (statistics.median(some) for some in zip(*ratios, strict=True))
+    print(
+        f"{case}: ours / TRL: {wall:.2f} by wall, {cpu:.2f} by CPU (goal {GOALS[case]}), medians of {options.turns}"
+    )
+    if shares:
+        formula, done = (statistics.median(some) for some in zip(*shares, strict=True))
+        print(
+            f"{case}: share of the sgemm peak {formula:.0%} by the formula, {done:.0%} of what is done (goal 85%)"
+        )
+    print(f"{case}: losses ours {rounded(losses['ours'])}\n{case}: losses TRL  {rounded(losses['trl'])}")
+    print(f"{case}: bytes of one more run per adapter weight: {ours.bytes_of_a_run(decoder):.0f} (goal 16)")
+
+
+def rounded(losses: Sequence[float]) -> list[float]:
+    return [round(loss, 4) for loss in losses]
+
+
+@contextmanager
+def clock() -> Iterator[None]:
+    """Our allocator's memory is given back before the other side runs."""
+    torch.clear_autocast_cache()
+    yield
+
+
+def trl(
+    case: str,
+    model: Path,
+    rows: Sequence[Row],
+    options: argparse.Namespace,
+    *,
+    threads: int,
+    folder: Path,
+    batch: int,
+    micro: int,
+) -> dict[str, Any]:
+    path = data.write(rows, folder / "rows.jsonl")
+    method = "dpo" if case == "dpo" else "sft"
+    command = [
+        str(options.python),
+        str(BASELINE),
+        "--method",
+        method,
+        "--model",
+        str(model),
+        "--data",
+        str(path),
+    ]
+    command += ["--batch", str(batch), "--micro", str(micro), "--threads", str(threads)]
+    environment = {"OMP_NUM_THREADS": str(threads), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800, env=environment)
+    if done.returncode:
+        raise SystemExit(done.stderr[-3000:])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def short_jobs(
+    decoder: Decoder, model: Path, options: argparse.Namespace, *, threads: int, folder: Path, jobs: int = 16
+) -> None:
+    """Wall seconds of all jobs; ours is resident already, TRL starts a process for each."""
+    rows = [data.rows_of_tokens(500, seed=number) for number in range(jobs)]
+    began = time.perf_counter()
+    for some in rows:
+        trl("short", model, some, options, threads=threads, folder=folder, batch=2, micro=2)
+    theirs = time.perf_counter() - began
+    began = time.perf_counter()
+    turn = ours.train(decoder, rows, batch=2, tile=options.tile or None)
+    mine = time.perf_counter() - began
+    share = turn.optimizer_s / turn.wall_s
+    print(
+        f"{jobs} jobs of 500 tokens: ours {mine:.1f} s, {jobs} TRL processes {theirs:.1f} s: {theirs / mine:.1f}x"
+    )
+    print(f"(goal {GOALS['short']}); optimizers of {jobs} runs {share:.1%} of a round (goal under 3%)")
+
+
+if __name__ == "__main__":
+    main()
