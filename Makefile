@@ -79,7 +79,7 @@ bench: install ## the README's figures, each as a ratio or a median measured in 
 	$(BIN)/python -m bench.control_plane
 	$(BIN)/python -m bench.gateway
 
-EXTRAS := --extra api --extra engine --extra embedded --extra cli --extra dev
+EXTRAS := --extra api --extra integrations --extra engine --extra embedded --extra cli --extra dev
 lock: $(UV) ## pin all dependencies again, without addresses
 	$(UV) pip compile --quiet --upgrade --no-header --no-annotate pyproject.toml $(EXTRAS) --extra serving-cpu \
 	  $(TORCH_BACKEND) --overrides requirements/cpu-overrides.txt -o requirements/cpu.txt

@@ -1,7 +1,7 @@
 """The wire of fine-tuning jobs, as OpenAI has it, and our `lora` beside it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
@@ -11,6 +11,12 @@ from api.domain.errors import invalid
 from api.domain.events import JobEvent
 from api.domain.jobs import Job, NewJob
 from api.forms.checks import Strict, wrong
+from api.forms.integrations import (
+    IntegrationBodies,
+    IntegrationObject,
+    integration_object,
+    integrations_of,
+)
 from api.forms.methods import (
     HyperparametersBody,
     HyperparametersObject,
@@ -79,11 +85,6 @@ def check_metadata(value: object) -> dict[str, str] | None:
         raise invalid(f"Invalid 'metadata': {error.message()}", param="metadata") from error
 
 
-def no_integrations(value: Any) -> None:
-    if value:
-        raise wrong("this service has no integrations yet; leave the field out.")
-
-
 def usable_suffix(value: str | None) -> str | None:
     if value is not None and not any(character.isalnum() and character.isascii() for character in value):
         raise wrong("give at least one letter or digit.")
@@ -99,7 +100,7 @@ class CreateJobBody(Strict):
     suffix: Annotated[str | None, Field(min_length=1, max_length=64), AfterValidator(usable_suffix)] = None
     seed: Annotated[int | None, Field(strict=True, ge=0, le=2_147_483_647)] = None
     metadata: Annotated[dict[str, str] | None, AfterValidator(small_metadata)] = None
-    integrations: Annotated[None, BeforeValidator(no_integrations)] = None
+    integrations: IntegrationBodies = None
     lora: LoraBody | None = None
 
 
@@ -113,6 +114,7 @@ def new_job(body: CreateJobBody) -> NewJob:
         suffix=body.suffix,
         seed=body.seed,
         metadata=body.metadata,
+        integrations=integrations_of(body.integrations),
     )
 
 
@@ -148,7 +150,7 @@ class JobObject(BaseModel):
     method: MethodObject
     seed: int
     user_provided_suffix: str | None
-    integrations: Sequence[str] = ()
+    integrations: Sequence[IntegrationObject]
     metadata: Mapping[str, str] | None
     lora: LoraObject
 
@@ -173,6 +175,7 @@ def job_object(job: Job) -> JobObject:
         method=method,
         seed=job.seed,
         user_provided_suffix=job.suffix,
+        integrations=[integration_object(integration) for integration in job.integrations],
         metadata=job.metadata,
         lora=LoraObject(**vars(job.lora)),
     )

@@ -8,13 +8,18 @@ from api.domain.jobs import (
     DpoHyperparameters,
     DpoMethod,
     Hyperparameters,
+    Integration,
     Job,
     JobError,
     JobStatus,
     Method,
+    MlflowIntegration,
     ReinforcementHyperparameters,
     ReinforcementMethod,
     SupervisedMethod,
+    TensorboardIntegration,
+    WandbIntegration,
+    type_of,
 )
 from api.store.database import Row
 from engine.contract.grader_forms import grader_from, grader_to
@@ -38,6 +43,7 @@ def job_from(row: Row) -> Job:
         seed=row["seed"],
         metadata=row["metadata"],
         status=JobStatus(row["status"]),
+        integrations=tuple(integration_from(stored) for stored in row["integrations"]),
         attempt=row["attempt"],
         fine_tuned_model=row["fine_tuned_model"],
         result_files=tuple(row["result_files"]),
@@ -85,3 +91,20 @@ def lora_from(stored: dict[str, Any]) -> LoraOptions:
 
 def lora_to(lora: LoraOptions) -> Jsonb:
     return Jsonb({**vars(lora), "target_modules": list(lora.target_modules)})
+
+
+def integration_from(stored: dict[str, Any]) -> Integration:
+    ((name, fields),) = stored.items()
+    match name:
+        case "wandb":
+            return WandbIntegration(**{**fields, "tags": tuple(fields["tags"])})
+        case "tensorboard":
+            return TensorboardIntegration()
+        case "mlflow":
+            return MlflowIntegration(**fields)
+        case _:
+            raise ValueError(f"a stored job has the unknown integration {name}")
+
+
+def integration_to(integration: Integration) -> dict[str, Any]:
+    return {type_of(integration): dict(vars(integration))}
