@@ -124,7 +124,7 @@ class Parts:
     ) -> None:
         nudges = Nudges()
         shared: dict[str, Any] = {"database": database, "new_id": new_id}
-        self.settings = settings
+        self.settings, self.backends = settings, tracking_of(settings)
         keys = KeyService(pepper=settings.key_pepper.get_secret_value(), **shared)
         audit = AuditLog(**shared)
         quotas = QuotaService(database=database, audit=audit, defaults=quotas_of(settings))
@@ -140,7 +140,6 @@ class Parts:
         models = ModelService(database=database, blobs=blobs, audit=audit, replicas=replicas, salt_key=salt)
         asking, sandbox = Asking(models=models, limits=limits), Sandbox()
         graders = GraderService(models=models, asking=asking, sandbox=sandbox)
-        self.backends = tracking_of(settings)
         self.services = Services(
             keys=keys,
             projects=ProjectService(keys=keys, audit=audit, **shared),

@@ -29,7 +29,7 @@ class Backends:
             if kind not in self.connected:
                 raise invalid(
                     f"This service is not connected to {NAMES[kind]}. {self._missing[kind]}",
-                    param=f"integrations.{number}.type",
+                    param=f"integrations[{number}].type",
                     code="integration_not_configured",
                 )
 

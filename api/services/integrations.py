@@ -98,8 +98,9 @@ class IntegrationDelivery:
             try:
                 await self._deliver(delivery)
             except TrackingError as error:
-                log.warning("%s does not take it: %s", self._backend.kind, error)
                 await self._failed(delivery, error)
+            except OSError as error:  # no room for a temporary folder
+                await self._failed(delivery, TrackingError("unreachable", str(error)))
         return True
 
     async def _deliver(self, delivery: Delivery) -> None:
@@ -213,6 +214,7 @@ class IntegrationDelivery:
 
     async def _failed(self, delivery: Delivery, error: TrackingError) -> None:
         """Backends come back. A job's owner is told at the third failure in a row, and when we stop trying."""
+        log.warning("%s does not take it: %s", self._backend.kind, error)
         failures = delivery.failures + 1
         give_up = delivery.failing_seconds > GIVE_UP_SECONDS
         words = "does not answer" if error.kind == "unreachable" else "refuses them"

@@ -9,13 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mlflow
+import openai
 import pytest
 from mlflow.tracking import MlflowClient
+from openai import AsyncOpenAI
+from pydantic import ValidationError
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto import wandb_internal_pb2
 from wandb.sdk.internal.datastore import DataStore
 
 from api.blobs.objects import Blobs
+from api.cli.config import show
 from api.domain.errors import ServiceError
 from api.domain.jobs import (
     Hyperparameters,
@@ -27,11 +31,12 @@ from api.domain.jobs import (
     TensorboardIntegration,
     WandbIntegration,
 )
+from api.main import tracking_of
 from api.services import integrations as delivering
 from api.services.backends import backends_of
 from api.services.integrations import IntegrationDelivery
 from api.services.wakeups import Wakeup
-from api.settings import environment_of_children
+from api.settings import ApiSettings, environment_of_children
 from api.store import jobs
 from api.store.database import Database
 from engine.contract.events import (
@@ -44,6 +49,7 @@ from engine.contract.events import (
 )
 from engine.contract.spec import RunRef
 from tests.store.test_leases import DATA, leased, messages, report
+from tests.support.app import OUR_KEY, THEIR_KEY, Rest
 from tests.support.stores import BASE, World, world_over
 
 WANDB = WandbIntegration(project="nimbus", name="first", tags=("a", "b"))
@@ -525,7 +531,70 @@ async def test_what_is_not_connected_is_refused(world: World, database: Database
         with pytest.raises(ServiceError, match=words) as refused:
             await queued_with(bare, TENSORBOARD, integration)
         assert (refused.value.param, refused.value.code) == (
-            "integrations.1.type",
+            "integrations[1].type",
             "integration_not_configured",
         )
     assert (await queued_with(bare, TENSORBOARD)).integrations == (TENSORBOARD,)
+
+
+async def test_the_sdk_reads_them_and_nobody_else_does(api: Rest) -> None:
+    asked = [{"type": "wandb", "wandb": {"project": "nimbus", "tags": ["a"]}}, {"type": "tensorboard"}]
+    async with api.as_key(OUR_KEY) as http, api.as_key(THEIR_KEY) as their_http:
+        ours = AsyncOpenAI(base_url="http://test/v1", api_key=OUR_KEY, http_client=http)
+        theirs = AsyncOpenAI(base_url="http://test/v1", api_key=THEIR_KEY, http_client=their_http)
+        file = await ours.files.create(file=("a.jsonl", DATA), purpose="fine-tune")
+        job = await ours.fine_tuning.jobs.create(
+            model=BASE,
+            training_file=file.id,
+            integrations=asked,  # type: ignore[arg-type]
+        )
+        job = await ours.fine_tuning.jobs.retrieve(job.id)
+        assert job.integrations is not None
+        assert [each.type for each in job.integrations] == ["wandb", "tensorboard"]
+        wandb = job.integrations[0].wandb
+        assert (wandb.project, wandb.name, wandb.entity, wandb.tags) == ("nimbus", None, None, ["a"])
+        with pytest.raises(openai.NotFoundError):
+            await theirs.fine_tuning.jobs.retrieve(job.id)
+        assert (await theirs.fine_tuning.jobs.list()).data == []
+        with pytest.raises(openai.BadRequestError) as refused:
+            await ours.fine_tuning.jobs.create(
+                model=BASE,
+                training_file=file.id,
+                integrations=[{"type": "wandb", "wandb": {"project": "a/b"}}],
+            )
+        assert refused.value.param == "integrations[0].wandb.project"
+
+
+async def test_deliveries_of_others_cannot_be_seen(world: World) -> None:
+    await queued_with(world, TENSORBOARD)
+    for caller, rows in ((world.caller, 1), (world.stranger, 0)):
+        async with world.database.tenant(caller.project_id) as connection:
+            cursor = await connection.execute("select * from job_integration")
+            assert len(await cursor.fetchall()) == rows
+
+
+def test_secrets_stay_with_their_library_and_out_of_sight(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {
+        "WANDB_API_KEY": "very-secret-key",
+        "MLFLOW_TRACKING_URI": "https://mlflow.example",
+        "MLFLOW_PASSWORD": "very-secret-word",
+        "KEY_PEPPER": "pepper",
+        **dict.fromkeys(("S3_ENDPOINT", "S3_ACCESS_KEY", "S3_SECRET_KEY", "BOOTSTRAP_KEY"), "x" * 16),
+        **dict.fromkeys(("WORKER_TOKEN", "SERVING_TOKEN", "DATABASE_URL"), "y" * 16),
+        "REPLICAS": "[]",
+    }.items():
+        monkeypatch.setenv(f"TUNINGFORK_API_{name}", value)
+    found = tracking_of(ApiSettings()).connected
+    assert found["wandb"].environment["WANDB_API_KEY"] == "very-secret-key"
+    assert found["mlflow"].environment["MLFLOW_TRACKING_PASSWORD"] == "very-secret-word"
+    assert "very-secret" not in str(found["tensorboard"].environment)
+    for backend in found.values():
+        assert not [name for name in backend.environment if name.startswith("TUNINGFORK")]
+    show(ApiSettings)
+    shown = capsys.readouterr().out
+    assert "TUNINGFORK_API_WANDB_API_KEY" in shown and "very-secret" not in shown
+    monkeypatch.setenv("TUNINGFORK_API_MLFLOW_TRACKING_URI", "https://user:very-secret@mlflow.example")
+    with pytest.raises(ValidationError, match="of their own"):
+        ApiSettings()

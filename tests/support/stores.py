@@ -147,13 +147,16 @@ async def world(database: Database, blobs: Blobs) -> World:
     return await world_over(database, blobs)
 
 
-TENSORBOARD = Backends(
-    connected=[Backend(type="tensorboard", kind="tensorboard", environment=os.environ, whole=True)],
-    missing={"wandb": "Set W.", "mlflow": "Set M."},
+CONNECTED = Backends(
+    connected=[
+        Backend(type="wandb", kind="wandb-offline", environment={}, while_running=False),
+        Backend(type="tensorboard", kind="tensorboard", environment={}, whole=True),
+    ],
+    missing={"mlflow": "Its operator sets TUNINGFORK_API_MLFLOW_TRACKING_URI."},
 )
 
 
-async def world_over(database: Database, blobs: Blobs, *, backends: Backends = TENSORBOARD) -> World:
+async def world_over(database: Database, blobs: Blobs, *, backends: Backends = CONNECTED) -> World:
     new_id = partial(make_id, random_below=secrets.randbelow)
     to_validate, queued, trained = Wakeup(), Wakeup(), Wakeup()
     audit = AuditLog(database=database, new_id=new_id)
