@@ -1,38 +1,41 @@
-"""TensorBoard: a job's event file, written whole each time; the writer needs neither torch nor tensorflow."""
+"""TensorBoard: a job's event file, written whole each time. The writer needs neither torch nor tensorflow, and is used
+below its queue and threads: nobody waits for this process but its answer's reader."""
 
 import json
-import shutil
-from typing import Final
+from collections.abc import Iterable
+from typing import Any, Final
 
-from tensorboardX import SummaryWriter
-from tensorboardX.summary import hparams
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.summary import hparams, text
 
-from api.integrations.told import Told, flat
+from api.integrations.told import Point, Told, flat
 
-FILE: Final = "events"
 HPARAM_METRICS: Final = ("train_loss", "valid_loss", "full_valid_loss")
 
 
 def write(told: Told) -> str:
     """The file's path, empty where there is nothing to show."""
-    folder = told.run.folder
     points = told.newest_points()
     if not points:
         return ""
-    began = points[0].at
-    writer = SummaryWriter(logdir=str(folder / "log"), flush_secs=3600)
-    writer.add_text("job", f"```json\n{json.dumps(dict(told.run.config), indent=2)}\n```", 0, walltime=began)
-    measured = {name: 0.0 for name in HPARAM_METRICS if any(name in point.values for point in points)}
-    for summary in hparams(flat(told.run.config), measured):
-        writer.file_writer.add_summary(summary, 0, began)
+    writer = EventsWriter(str(told.run.folder / "job"))
+    for summary in beginning(told, points):
+        writer.write_event(Event(wall_time=points[0].at, step=0, summary=summary))
     for point in points:
-        for name, value in point.values.items():
-            writer.add_scalar(name, float(value), point.step, walltime=point.at)
+        values = [Summary.Value(tag=name, simple_value=float(value)) for name, value in point.values.items()]
+        writer.write_event(Event(wall_time=point.at, step=point.step, summary=Summary(value=values)))
     if told.end is not None:
-        writer.add_text("status", json.dumps(dict(told.end)), points[-1].step, walltime=points[-1].at)
+        status = text("status", json.dumps(dict(told.end)))
+        writer.write_event(Event(wall_time=points[-1].at, step=points[-1].step, summary=status))
     writer.close()
-    (written,) = (folder / "log").iterdir()
-    target = folder / FILE
-    written.replace(target)
-    shutil.rmtree(folder / "log")
-    return str(target)
+    (written,) = told.run.folder.iterdir()
+    return str(written)
+
+
+def beginning(told: Told, points: Iterable[Point]) -> list[Any]:
+    """The job as text, and its numbers for the page that compares hyperparameters."""
+    measured = {name: 0.0 for name in HPARAM_METRICS if any(name in point.values for point in points)}
+    job = text("job", f"```json\n{json.dumps(dict(told.run.config), indent=2)}\n```")
+    return [job, *hparams(flat(told.run.config), measured)]

@@ -50,7 +50,8 @@ def backends_of(
         "tensorboard": Backend(type="tensorboard", kind="tensorboard", environment=environment, whole=True),
     }
     for kind, library in LIBRARIES.items():
-        if find_spec(library) is None:
+        spec = find_spec(library)
+        if spec is None or spec.origin is None:  # a folder of that name where we run is no library
             found[kind] = f"Its operator installs tuningfork[integrations], which has {library}."
     return Backends(
         connected=[each for each in found.values() if isinstance(each, Backend)],

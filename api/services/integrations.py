@@ -34,7 +34,7 @@ from api.store.database import Connection, Database
 POLL_SECONDS: Final = 1.0
 IDLE_SECONDS: Final = 60.0
 INTERVAL_SECONDS: Final = 10.0  # between two deliveries of a job that trains
-WORK_SHARE: Final = 20  # a delivery of t seconds is followed by a pause of 20 t
+WORK_SHARE: Final = 5  # a delivery of t seconds is followed by a pause of 5 t
 CLAIM_SECONDS: Final = DELIVERY_SECONDS + 60
 PAGE: Final = 1000
 MOST_POINTS: Final = 10_000  # in one delivery of what is not written whole

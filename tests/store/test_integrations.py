@@ -493,7 +493,7 @@ async def test_a_late_answer_changes_nothing(world: World, monkeypatch: pytest.M
         await one._process.end()
 
 
-async def test_the_process_dies_with_its_parent(world: World) -> None:
+async def test_a_process_that_nobody_feeds_ends(world: World) -> None:
     run = await started(world, MLFLOW)
     await trained(world, run, [1])
     one = deliverer(world, "mlflow")
@@ -563,6 +563,21 @@ async def test_the_sdk_reads_them_and_nobody_else_does(api: Rest) -> None:
                 integrations=[{"type": "wandb", "wandb": {"project": "a/b"}}],
             )
         assert refused.value.param == "integrations[0].wandb.project"
+
+
+def test_a_library_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.services.backends.find_spec", lambda name: None)
+    none = backends_of(
+        environment={},
+        wandb_mode="online",
+        wandb_key="k",
+        wandb_url=None,
+        wandb_folder=None,
+        mlflow={"a": "b"},
+    )
+    for integration, library in ((WANDB, "wandb"), (MLFLOW, "mlflow"), (TENSORBOARD, "tensorboardX")):
+        with pytest.raises(ServiceError, match=rf"tuningfork\[integrations\], which has {library}"):
+            none.check([integration])
 
 
 async def test_deliveries_of_others_cannot_be_seen(world: World) -> None:
