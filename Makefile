@@ -91,7 +91,7 @@ bench-engine: install $(PEER)/installed ## the engine next to tuned TRL + peft, 
 	@$(BIN)/tuningfork models prepare
 	$(BIN)/python -m bench.engine
 
-EXTRAS := --extra api --extra engine --extra embedded --extra cli --extra dev
+EXTRAS := --extra api --extra integrations --extra engine --extra embedded --extra cli --extra dev
 lock: $(UV) ## pin all dependencies again, without addresses
 	$(UV) pip compile --quiet --upgrade --no-header --no-annotate pyproject.toml $(EXTRAS) --extra serving-cpu \
 	  $(TORCH_BACKEND) --overrides requirements/cpu-overrides.txt -o requirements/cpu.txt

@@ -7,7 +7,7 @@ import signal
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from uuid import uuid4
 
 import uvicorn
@@ -24,6 +24,7 @@ from api.rpc import server as rpc
 from api.services.accounts import AccountService
 from api.services.asking import Asking
 from api.services.audit import AuditLog
+from api.services.backends import Backends, backends_of
 from api.services.batch_answers import BatchAnswers
 from api.services.batch_runs import BatchRuns
 from api.services.batches import BatchService
@@ -35,6 +36,7 @@ from api.services.files import FileService
 from api.services.graders import GraderService
 from api.services.health import HealthService
 from api.services.idempotency import IdempotencyService
+from api.services.integrations import IntegrationDelivery
 from api.services.jobs import JobService
 from api.services.keys import KeyService
 from api.services.leases import LeaseService
@@ -54,7 +56,7 @@ from api.services.usage import UsageService
 from api.services.validation import Validation
 from api.services.wakeups import Wakeup
 from api.services.webhooks import WebhookDelivery, WebhookService
-from api.settings import ApiSettings
+from api.settings import ApiSettings, environment_of_children
 from api.store.database import Database
 from api.store.migrate import migrate
 from engine.graders.sandbox.bubblewrap import Sandbox
@@ -99,6 +101,10 @@ async def serve(settings: ApiSettings) -> None:
         await run_until_signal(parts, uvicorn_of(settings, app))
 
 
+class Loop(Protocol):
+    async def run(self) -> None: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Nudges:
     """Between those who make work and the loops that do it."""
@@ -118,7 +124,7 @@ class Parts:
     ) -> None:
         nudges = Nudges()
         shared: dict[str, Any] = {"database": database, "new_id": new_id}
-        self.settings = settings
+        self.settings, self.backends = settings, tracking_of(settings)
         keys = KeyService(pepper=settings.key_pepper.get_secret_value(), **shared)
         audit = AuditLog(**shared)
         quotas = QuotaService(database=database, audit=audit, defaults=quotas_of(settings))
@@ -153,6 +159,7 @@ class Parts:
                 audit=audit,
                 quotas=quotas,
                 graders=graders,
+                backends=self.backends,
                 random_below=secrets.randbelow,
                 base_models=replicas.base_models,
                 to_validate=nudges.to_validate,
@@ -207,7 +214,18 @@ class Parts:
             database=database, outbound=outbound, woken_by=Wakeup(), jitter=random.random
         )
         self.expiry = Expiry(database=database, blobs=blobs)
-        self.loops = (self.validation, self.expiry, self.deliveries, self.batch_runs, self.metering)
+        tracking = [
+            IntegrationDelivery(backend=backend, woken_by=Wakeup(), jitter=random.random, **shared)
+            for backend in self.backends.connected.values()
+        ]
+        self.loops: tuple[Loop, ...] = (
+            self.validation,
+            self.expiry,
+            self.deliveries,
+            self.batch_runs,
+            self.metering,
+            *tracking,
+        )
 
     async def prepare(self) -> None:
         await self.services.keys.bootstrap(
@@ -258,6 +276,18 @@ def quotas_of(settings: ApiSettings) -> Quotas:
 
 def prices_of(settings: ApiSettings) -> dict[str, Price]:
     return {name: Price(**price.model_dump()) for name, price in settings.prices.items()}
+
+
+def tracking_of(settings: ApiSettings) -> Backends:
+    key = settings.wandb_api_key
+    return backends_of(
+        environment=environment_of_children(),
+        wandb_mode=settings.wandb_mode,
+        wandb_key=key.get_secret_value() if key else None,
+        wandb_url=settings.wandb_base_url,
+        wandb_folder=settings.wandb_directory,
+        mlflow=settings.mlflow_environment(),
+    )
 
 
 def webhooks_of(shared: dict[str, Any], *, audit: AuditLog, outbound: Outbound) -> WebhookService:

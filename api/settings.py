@@ -1,8 +1,11 @@
 """The control plane's settings: `TUNINGFORK_API_*` in the environment, read once at start."""
 
+import os
 from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -74,5 +77,43 @@ class ApiSettings(BaseSettings):
         description="of base models, for /v1/organization/costs; a model without one costs nothing",
     )
     currency: str = Field(default="usd", pattern=r"^[a-z]{3}$")
+    wandb_mode: Literal["online", "offline"] = Field(
+        default="online", description="offline: runs are kept in wandb_directory until you sync them"
+    )
+    wandb_api_key: SecretStr | None = Field(default=None, description="of the account that all runs go to")
+    wandb_base_url: str | None = Field(default=None, description="a W&B server of yours")
+    wandb_directory: Path | None = Field(default=None, description="where offline runs are kept")
+    mlflow_tracking_uri: str | None = Field(default=None, description="an MLflow server, or a folder")
+    mlflow_username: str | None = None
+    mlflow_password: SecretStr | None = None
+    mlflow_token: SecretStr | None = None
     lease_seconds: int = Field(default=30, ge=1)
     max_file_bytes: int = 512 * 1024 * 1024
+
+    @field_validator("mlflow_tracking_uri", "wandb_base_url")
+    @classmethod
+    def no_password_inside(cls, value: str | None) -> str | None:
+        """It would be shown where settings are shown."""
+        if value is not None and urlsplit(value).username is not None:
+            raise ValueError("put user and password in settings of their own")
+        return value
+
+    def mlflow_environment(self) -> dict[str, str]:
+        """As MLflow's library reads it; empty without a tracking URI."""
+        if self.mlflow_tracking_uri is None:
+            return {}
+        secrets = {
+            "MLFLOW_TRACKING_PASSWORD": self.mlflow_password,
+            "MLFLOW_TRACKING_TOKEN": self.mlflow_token,
+        }
+        given = {
+            "MLFLOW_TRACKING_URI": self.mlflow_tracking_uri,
+            "MLFLOW_TRACKING_USERNAME": self.mlflow_username,
+            **{name: value.get_secret_value() for name, value in secrets.items() if value is not None},
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def environment_of_children() -> dict[str, str]:
+    """Of ours, without the service's own settings and secrets."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("TUNINGFORK_")}

@@ -91,9 +91,11 @@ class Blobs:
             raise unavailable() from error
         return int(stat.size)
 
-    async def read(self, key: str) -> AsyncIterator[bytes]:
-        """Chunks of at most 1 MiB."""
-        response: Any = await self._call(self._client.get_object, self._bucket, checked(key))
+    async def read(self, key: str, *, size_bytes: int = 0) -> AsyncIterator[bytes]:
+        """Chunks of at most 1 MiB; with `size_bytes` no more than that from the object's start."""
+        response: Any = await self._call(
+            self._client.get_object, self._bucket, checked(key), length=size_bytes
+        )
         try:
             while chunk := await asyncio.to_thread(response.read, CHUNK_BYTES):
                 yield chunk

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, assert_never
 
 from engine.contract.graders import Grader
 from engine.contract.spec import LoraOptions, PairLoss, TrainingOptions
@@ -94,6 +94,42 @@ Method = SupervisedMethod | DpoMethod | ReinforcementMethod
 
 
 @dataclass(frozen=True, kw_only=True)
+class WandbIntegration:
+    project: str
+    name: str | None = None
+    entity: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorboardIntegration:
+    """An event file among the job's result files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlflowIntegration:
+    experiment: str
+    run_name: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+Integration = WandbIntegration | TensorboardIntegration | MlflowIntegration
+IntegrationType = Literal["wandb", "tensorboard", "mlflow"]
+
+
+def type_of(integration: Integration) -> IntegrationType:
+    match integration:
+        case WandbIntegration():
+            return "wandb"
+        case TensorboardIntegration():
+            return "tensorboard"
+        case MlflowIntegration():
+            return "mlflow"
+        case _:
+            assert_never(integration)
+
+
+@dataclass(frozen=True, kw_only=True)
 class NewJob:
     """A create request after its form has been checked. `model` is a base model's name or a tuned model's. `lora` and
     `training` are ours, through `extra_body`; no `lora`: the default, or the tuned model's own."""
@@ -107,6 +143,7 @@ class NewJob:
     suffix: str | None = None
     seed: int | None = None
     metadata: Mapping[str, str] | None = None
+    integrations: tuple[Integration, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +179,7 @@ class Job:
     metadata: Mapping[str, str] | None
     status: JobStatus
     training: TrainingOptions = field(default_factory=TrainingOptions)
+    integrations: tuple[Integration, ...] = ()
     initial_version_id: str | None = None
     attempt: int = 0
     fine_tuned_model: str | None = None

@@ -1,9 +1,9 @@
 """The wire of fine-tuning jobs, as OpenAI has it, and our `lora`, `training` and `dpo` beside it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, Field
 from pydantic_core import PydanticCustomError
 
 from api.domain.checkpoints import Checkpoint
@@ -11,6 +11,12 @@ from api.domain.errors import invalid
 from api.domain.events import JobEvent
 from api.domain.jobs import DpoMethod, Job, NewJob
 from api.forms.checks import Strict, wrong
+from api.forms.integrations import (
+    IntegrationBodies,
+    IntegrationObject,
+    integration_object,
+    integrations_of,
+)
 from api.forms.methods import (
     HyperparametersBody,
     HyperparametersObject,
@@ -62,11 +68,6 @@ def check_metadata(value: object) -> dict[str, str] | None:
         raise invalid(f"Invalid 'metadata': {error.message()}", param="metadata") from error
 
 
-def no_integrations(value: Any) -> None:
-    if value:
-        raise wrong("this service has no integrations yet; leave the field out.")
-
-
 def usable_suffix(value: str | None) -> str | None:
     if value is not None and not any(character.isalnum() and character.isascii() for character in value):
         raise wrong("give at least one letter or digit.")
@@ -82,7 +83,7 @@ class CreateJobBody(Strict):
     suffix: Annotated[str | None, Field(min_length=1, max_length=64), AfterValidator(usable_suffix)] = None
     seed: Annotated[int | None, Field(strict=True, ge=0, le=2_147_483_647)] = None
     metadata: Annotated[dict[str, str] | None, AfterValidator(small_metadata)] = None
-    integrations: Annotated[None, BeforeValidator(no_integrations)] = None
+    integrations: IntegrationBodies = None
     lora: LoraBody | None = None
     training: TrainingBody | None = None
     dpo: DpoOptionsBody | None = None
@@ -100,6 +101,7 @@ def new_job(body: CreateJobBody) -> NewJob:
         suffix=body.suffix,
         seed=body.seed,
         metadata=body.metadata,
+        integrations=integrations_of(body.integrations),
     )
 
 
@@ -140,7 +142,7 @@ class JobObject(BaseModel):
     method: MethodObject
     seed: int
     user_provided_suffix: str | None
-    integrations: Sequence[str] = ()
+    integrations: Sequence[IntegrationObject]
     metadata: Mapping[str, str] | None
     lora: LoraObject
     training: TrainingObject
@@ -167,6 +169,7 @@ def job_object(job: Job) -> JobObject:
         method=method,
         seed=job.seed,
         user_provided_suffix=job.suffix,
+        integrations=[integration_object(integration) for integration in job.integrations],
         metadata=job.metadata,
         lora=LoraObject(**vars(job.lora)),
         training=training_object(job.training),

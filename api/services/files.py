@@ -120,8 +120,9 @@ class FileService:
         return file
 
     async def content(self, caller: Caller, file_id: str) -> tuple[File, AsyncIterator[bytes]]:
+        """No more than the row says: the bytes of a running job's event file may have grown since."""
         file = await self.retrieve(caller, file_id)
-        return file, self._blobs.read(file_key(file.id))
+        return file, self._blobs.read(file_key(file.id), size_bytes=file.size_bytes)
 
     async def delete(self, caller: Caller, file_id: str) -> None:
         """The row goes first: bytes without a row are nobody's, a row without bytes would be a lie."""

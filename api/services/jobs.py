@@ -13,10 +13,11 @@ from api.domain.jobs import TERMINAL, Job, JobStatus, NewJob, ReinforcementMetho
 from api.domain.keys import Caller
 from api.domain.pages import Page
 from api.services.audit import AuditLog
+from api.services.backends import Backends
 from api.services.graders import GraderService
 from api.services.quotas import QuotaService
 from api.services.wakeups import Wakeup
-from api.store import files, idempotency, job_events, jobs, models
+from api.store import files, idempotency, integrations, job_events, jobs, models
 from api.store.database import Connection, Database
 from engine.contract.spec import LoraOptions
 
@@ -36,6 +37,7 @@ class JobService:
         base_models: Sequence[str],
         graders: GraderService,
         quotas: QuotaService,
+        backends: Backends,
         to_validate: Wakeup,
         queued: Wakeup,
         trained: Wakeup,
@@ -43,10 +45,11 @@ class JobService:
         self._database, self._new_id, self._random_below = database, new_id, random_below
         self._base_models, self._to_validate, self._audit = base_models, to_validate, audit
         self._graders, self._wakes = graders, (queued, trained)
-        self._quotas = quotas
+        self._quotas, self._backends = quotas, backends
 
     async def create(self, caller: Caller, new: NewJob, *, once: str | None = None) -> Job:
         """`once` is the request's idempotency key: whatever happens, it makes one job."""
+        self._backends.check(new.integrations)
         start = await self._start(caller, new)
         if isinstance(new.method, ReinforcementMethod):
             await self._graders.check_for_training(caller, new.method.grader, base_model=start.base_model)
@@ -61,6 +64,7 @@ class JobService:
                 await self._check_file(connection, caller, new.validation_file, param="validation_file")
             await self._quotas.check_job(connection, caller.project_id)
             job = await jobs.insert(connection, job_id=job_id, caller=caller, new=new, seed=seed, start=start)
+            await integrations.insert(connection, job=job)
             await idempotency.remember(connection, project_id=caller.project_id, key=once, made_id=job.id)
             validating = f"Validating training file: {job.training_file}"
             if job.validation_file is not None:

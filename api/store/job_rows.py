@@ -10,13 +10,18 @@ from api.domain.jobs import (
     DpoMethod,
     DpoOptions,
     Hyperparameters,
+    Integration,
     Job,
     JobError,
     JobStatus,
     Method,
+    MlflowIntegration,
     ReinforcementHyperparameters,
     ReinforcementMethod,
     SupervisedMethod,
+    TensorboardIntegration,
+    WandbIntegration,
+    type_of,
 )
 from api.store.database import Row
 from engine.contract.grader_forms import grader_from, grader_to
@@ -41,6 +46,7 @@ def job_from(row: Row) -> Job:
         seed=row["seed"],
         metadata=row["metadata"],
         status=JobStatus(row["status"]),
+        integrations=tuple(integration_from(stored) for stored in row["integrations"]),
         attempt=row["attempt"],
         fine_tuned_model=row["fine_tuned_model"],
         result_files=tuple(row["result_files"]),
@@ -106,3 +112,20 @@ def training_from(stored: dict[str, Any] | None) -> TrainingOptions:
 
 def training_to(training: TrainingOptions) -> Jsonb:
     return Jsonb(asdict(training))
+
+
+def integration_from(stored: dict[str, Any]) -> Integration:
+    ((name, fields),) = stored.items()
+    match name:
+        case "wandb":
+            return WandbIntegration(**{**fields, "tags": tuple(fields["tags"])})
+        case "tensorboard":
+            return TensorboardIntegration()
+        case "mlflow":
+            return MlflowIntegration(**fields)
+        case _:
+            raise ValueError(f"a stored job has the unknown integration {name}")
+
+
+def integration_to(integration: Integration) -> dict[str, Any]:
+    return {type_of(integration): dict(vars(integration))}

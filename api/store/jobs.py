@@ -10,7 +10,7 @@ from api.domain.jobs import Job, JobError, Method, NewJob, Start
 from api.domain.keys import Caller
 from api.domain.pages import Page
 from api.store.database import Connection, execute, fetch, fetch_one, queries
-from api.store.job_rows import dpo_to, job_from, lora_to, method_to, training_to
+from api.store.job_rows import dpo_to, integration_to, job_from, lora_to, method_to, training_to
 
 Stage = Literal["validation", "publishing"]
 
@@ -44,6 +44,7 @@ async def insert(
         suffix=new.suffix,
         seed=seed,
         metadata=None if new.metadata is None else Jsonb(dict(new.metadata)),
+        integrations=Jsonb([integration_to(integration) for integration in new.integrations]),
     )
     assert row is not None
     return job_from(row)

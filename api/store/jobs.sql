@@ -1,8 +1,8 @@
 -- name: insert
 insert into job (id, project_id, organization_id, model, base_model, initial_version_id, training_file, validation_file, method, dpo, lora, training,
-                 suffix, seed, metadata)
+                 suffix, seed, metadata, integrations)
 values (%(id)s, %(project_id)s, %(organization_id)s, %(model)s, %(base_model)s, %(initial_version_id)s, %(training_file)s, %(validation_file)s, %(method)s,
-        %(dpo)s, %(lora)s, %(training)s, %(suffix)s, %(seed)s, %(metadata)s)
+        %(dpo)s, %(lora)s, %(training)s, %(suffix)s, %(seed)s, %(metadata)s, %(integrations)s)
 returning *
 
 -- name: get
@@ -63,7 +63,9 @@ update job set status = 'failed', error = %(error)s, finished_at = now(), estima
 where id = %(id)s and status in ('validating_files', 'queued', 'running', 'paused')
 
 -- name: succeed
-update job set status = 'succeeded', fine_tuned_model = %(fine_tuned_model)s, result_files = %(result_files)s,
+-- The table of steps comes first; a file of an integration may be there already.
+update job set status = 'succeeded', fine_tuned_model = %(fine_tuned_model)s,
+               result_files = %(result_files)s::text[] || result_files,
                trained_tokens = tokens_seen, finished_at = now(), estimated_finish = null
 where id = %(id)s and status = 'running'
 

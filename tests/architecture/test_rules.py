@@ -82,7 +82,7 @@ def test_sql_lives_in_the_store() -> None:
 
 def test_every_folder_of_the_layout_is_there() -> None:
     folders = (
-        "api/domain api/store api/blobs api/services api/scheduling api/forms api/rest api/rpc api/cli engine/contract "
+        "api/domain api/integrations api/store api/blobs api/services api/scheduling api/forms api/rest api/rpc api/cli engine/contract "
         "engine/core engine/lora engine/models engine/data engine/methods engine/graders engine/trainer "
         "engine/worker serving/gateway serving/vllm deploy/embedded proto/tuningfork_pb/v1 proto/gen"
     )

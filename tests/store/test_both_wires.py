@@ -116,6 +116,29 @@ CASES = {
     "a loss of pairs without pairs": create(dpo={"loss": "ipo"}),
     "a loss of pairs for rewards": create(
         method={"type": "reinforcement", "reinforcement": {"grader": CHECK}}, dpo={"loss": "ipo"}
+    "a job with integrations begins": create(
+        integrations=[
+            {"type": "wandb", "wandb": {"project": "p", "name": "n", "entity": "e", "tags": ["a", "b"]}},
+            {"type": "tensorboard", "tensorboard": {}},
+            {"type": "wandb", "wandb": {"project": "q"}},
+        ]
+    ),
+    "an integration that is not connected": create(
+        integrations=[{"type": "mlflow", "mlflow": {"experiment": "e", "tags": {"a": "b"}}}]
+    ),
+    "an unknown integration": create(integrations=[{"type": "comet"}]),
+    "an integration without its object": create(integrations=[{"type": "wandb"}]),
+    "an integration with another's object": create(
+        integrations=[{"type": "wandb", "mlflow": {"experiment": "e"}}]
+    ),
+    "an integration without a project": create(integrations=[{"type": "wandb", "wandb": {"name": "n"}}]),
+    "a project with a slash": create(integrations=[{"type": "wandb", "wandb": {"project": "../p"}}]),
+    "the same integration twice": create(integrations=[{"type": "tensorboard", "tensorboard": {}}] * 2),
+    "too many integrations": create(
+        integrations=[{"type": "wandb", "wandb": {"project": f"p{n}"}} for n in range(6)]
+    ),
+    "a tag of the service's own": create(
+        integrations=[{"type": "mlflow", "mlflow": {"experiment": "e", "tags": {"tuningfork.job_id": "x"}}}]
     ),
     "an unknown model": create(model="gpt-9"),
     "an unknown file": create(training_file="file-x"),

@@ -30,7 +30,7 @@ from tests.support.app import OUR_KEY, THEIR_KEY
 from tests.support.stores import BASE
 from tests.support.wires import METHODS, TOKEN, RpcError, Wires
 
-UNSHARED = {"object", "status_details", "integrations", "hyperparameters"}
+UNSHARED = {"object", "status_details", "hyperparameters"}
 
 
 def test_every_call_has_a_scope() -> None:

@@ -49,6 +49,8 @@ class Service:
             "TUNINGFORK_PORT": str(self.port),
             "TUNINGFORK_GRPC_PORT": str(self.grpc_port),
             "HF_HUB_OFFLINE": "1",
+            "TUNINGFORK_API_WANDB_MODE": "offline",
+            "TUNINGFORK_API_WANDB_DIRECTORY": str(self.home / "wandb"),
         }
 
     def start(self) -> None:

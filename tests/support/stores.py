@@ -18,6 +18,7 @@ from api.domain.keys import Caller
 from api.domain.quotas import Quotas
 from api.services.asking import Asking
 from api.services.audit import AuditLog
+from api.services.backends import Backends
 from api.services.files import FileService
 from api.services.graders import GraderService
 from api.services.jobs import JobService
@@ -27,6 +28,7 @@ from api.services.limits import LimitService
 from api.services.metering import Metering
 from api.services.models import ModelService
 from api.services.quotas import QuotaService
+from api.services.tracking import Backend
 from api.services.validation import Validation
 from api.services.wakeups import Wakeup
 from api.store.database import Database
@@ -116,6 +118,7 @@ class World:
     leases: LeaseService
     quotas: QuotaService
     validation: Validation
+    backends: Backends
     caller: Caller
     stranger: Caller
 
@@ -144,7 +147,16 @@ async def world(database: Database, blobs: Blobs) -> World:
     return await world_over(database, blobs)
 
 
-async def world_over(database: Database, blobs: Blobs) -> World:
+CONNECTED = Backends(
+    connected=[
+        Backend(type="wandb", kind="wandb-offline", environment={}, while_running=False),
+        Backend(type="tensorboard", kind="tensorboard", environment={}, whole=True),
+    ],
+    missing={"mlflow": "Its operator sets TUNINGFORK_API_MLFLOW_TRACKING_URI."},
+)
+
+
+async def world_over(database: Database, blobs: Blobs, *, backends: Backends = CONNECTED) -> World:
     new_id = partial(make_id, random_below=secrets.randbelow)
     to_validate, queued, trained = Wakeup(), Wakeup(), Wakeup()
     audit = AuditLog(database=database, new_id=new_id)
@@ -167,6 +179,7 @@ async def world_over(database: Database, blobs: Blobs) -> World:
             random_below=secrets.randbelow,
             base_models=[BASE],
             graders=graders_over(database, blobs, audit),
+            backends=backends,
             to_validate=to_validate,
             queued=queued,
             trained=trained,
@@ -185,6 +198,7 @@ async def world_over(database: Database, blobs: Blobs) -> World:
         validation=Validation(
             database=database, blobs=blobs, new_id=new_id, woken_by=to_validate, wakes=queued
         ),
+        backends=backends,
         caller=await keys.authenticate("sk-tf-ours"),
         stranger=await keys.authenticate("sk-tf-theirs"),
     )

@@ -109,6 +109,30 @@ def test_a_running_job_stops_when_cancelled(client, training_file) -> None:
     assert client.fine_tuning.jobs.retrieve(job.id).estimated_finish is None
 
 
+def test_integrations_are_told_back_and_fed(client, training_file) -> None:
+    """W&B is offline at this service; TensorBoard's event file stands beside the table of steps."""
+    wandb = {"project": "nimbus", "name": "first", "entity": None, "tags": ["a", "b"]}
+    job = client.fine_tuning.jobs.create(
+        model=BASE,
+        training_file=training_file.id,
+        hyperparameters={"n_epochs": 1, "batch_size": 4},
+        integrations=[{"type": "wandb", "wandb": wandb}, {"type": "tensorboard", "tensorboard": {}}],
+    )
+    assert job.integrations[0].type == "wandb" and job.integrations[1].type == "tensorboard"
+    assert job.integrations[0].wandb.model_dump() == wandb
+    assert wait_for(client, job.id).status == "succeeded"
+    deadline = time.monotonic() + 60
+    while not any(
+        "Weights & Biases" in event.message for event in client.fine_tuning.jobs.list_events(job.id)
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    job = client.fine_tuning.jobs.retrieve(job.id)
+    table, events = (client.files.retrieve(file_id) for file_id in job.result_files)
+    assert table.filename == "step_metrics.csv" and events.filename == f"events.out.tfevents.{job.id}"
+    assert b"train_loss" in client.files.content(events.id).read()
+
+
 @pytest.mark.parametrize(
     ("change", "param", "words"),
     [
@@ -119,7 +143,12 @@ def test_a_running_job_stops_when_cancelled(client, training_file) -> None:
         ({"suffix": "x" * 65}, "suffix", ["64"]),
         ({"suffix": "::"}, "suffix", ["letter"]),
         ({"metadata": {"k": "v" * 513}}, "metadata", ["512"]),
-        ({"integrations": [{"type": "wandb", "wandb": {"project": "p"}}]}, "integrations", ["leave"]),
+        (
+            {"integrations": [{"type": "mlflow", "mlflow": {"experiment": "e"}}]},
+            "integrations[0].type",
+            ["MLflow", "TUNINGFORK_API_MLFLOW_TRACKING_URI"],
+        ),
+        ({"integrations": [{"type": "wandb"}]}, "integrations[0]", ["'wandb'"]),
         ({"extra_body": {"lora": {"rank": 65}}}, "lora.rank", ["64"]),
         ({"extra_body": {"lora": {"alpha": 0}}}, "lora.alpha", ["0"]),
         ({"extra_body": {"lora": {"dropout": 1}}}, "lora.dropout", ["1"]),
