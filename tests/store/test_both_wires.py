@@ -116,6 +116,7 @@ CASES = {
     "a loss of pairs without pairs": create(dpo={"loss": "ipo"}),
     "a loss of pairs for rewards": create(
         method={"type": "reinforcement", "reinforcement": {"grader": CHECK}}, dpo={"loss": "ipo"}
+    ),
     "a job with integrations begins": create(
         integrations=[
             {"type": "wandb", "wandb": {"project": "p", "name": "n", "entity": "e", "tags": ["a", "b"]}},
