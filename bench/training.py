@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -19,9 +20,13 @@ from transformers import AutoModelForCausalLM
 from engine.contract.events import StepDone
 from engine.contract.spec import LoraOptions, RunSpec, Supervised
 from engine.core.batches import epoch_batches
-from engine.data.chat import ChatFormat, Example, read_examples
+from engine.core.packing import Tokens
+from engine.data.chat import read_examples
 from engine.models.resident import ResidentModel, load
-from engine.trainer.run import train
+from engine.passes.choose import model_of
+from engine.passes.model import Model
+from engine.trainer.objectives import chat_of
+from tests.support.training import live_run, rounds_of, said
 
 DATA = Path(__file__).parents[1] / "examples/nimbus_train.jsonl"
 BATCH, SEED = 5, 7
@@ -37,14 +42,12 @@ def main() -> None:
     if not options.model.is_dir():
         raise SystemExit(f"{options.model} is not there: run `tuningfork models prepare`.")
     base = load(options.model, name="bench")
-    chat = ChatFormat(
-        tokenizer=base.tokenizer, end_of_turn=base.end_of_turn, max_tokens=2048, model=base.name
-    )
-    examples = read_examples(DATA, chat=chat, param="training_file")
+    model = model_of(base, max_tokens=2048, most_runs=1)
+    examples = read_examples(DATA, chat=chat_of(base, max_tokens=2048), param="training_file")
     ratios = []
     for turn in range(options.turns):
         plain = rate(lambda: plain_steps(options.model, examples, base=base), steps=options.steps)
-        ours = rate(lambda: our_steps(base), steps=options.steps)
+        ours = rate(lambda: our_steps(model), steps=options.steps)
         ratios.append(ours / plain)
         print(f"turn {turn + 1}: ours {ours:6.0f} tokens/s   transformers + peft {plain:6.0f} tokens/s")
     median = statistics.median(ratios)
@@ -65,26 +68,31 @@ def rate(start: Callable[[], Steps], *, steps: int) -> float:
     return tokens / seconds
 
 
-def our_steps(base: ResidentModel) -> Steps:
+def our_steps(model: Model) -> Steps:
+    """Through the trainer's own rounds."""
     spec = RunSpec(
         job_id="bench",
         attempt=1,
-        base_model=base.name,
+        base_model=model.base.name,
         method=Supervised(n_epochs=50, batch_size=BATCH, learning_rate_multiplier=1.0),
         lora=LoraOptions(),
         seed=SEED,
     )
+    woken = Event()
+    rounds = rounds_of(model, woken)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / spec.training_file).write_bytes(DATA.read_bytes())
-        done = 0
-        events = train(spec, folder=Path(folder), base=base, max_tokens=2048)
-        for event in events:
-            if isinstance(event, StepDone):
-                yield event.trained_tokens - done
-                done = event.trained_tokens
+        run, done = live_run(spec, folder=Path(folder), model=model, max_tokens=2048), 0
+        while True:
+            if not rounds.round([run]):
+                woken.wait(timeout=0.01)
+            for event in said(run):
+                if isinstance(event, StepDone):
+                    yield event.trained_tokens - done
+                    done = event.trained_tokens
 
 
-def plain_steps(path: Path, examples: list[Example], *, base: ResidentModel) -> Steps:
+def plain_steps(path: Path, examples: list[Tokens], *, base: ResidentModel) -> Steps:
     dtype = next(base.causal_lm.parameters()).dtype
     model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to(base.device)
     shape = LoraOptions()
@@ -108,7 +116,7 @@ def plain_steps(path: Path, examples: list[Example], *, base: ResidentModel) -> 
             yield sum(len(example.token_ids) for example in chosen)
 
 
-def padded(examples: list[Example], *, device: torch.device) -> dict[str, torch.Tensor]:
+def padded(examples: list[Tokens], *, device: torch.device) -> dict[str, torch.Tensor]:
     longest = max(len(example.token_ids) for example in examples)
     ids = [[*e.token_ids, *[0] * (longest - len(e.token_ids))] for e in examples]
     labels = [

@@ -30,5 +30,10 @@ class EngineSettings(BaseSettings):
 
 
 def trainer_environment() -> Mapping[str, str]:
-    """The worker's own, without its token: the trainer needs no secret."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(SECRETS)}
+    """The worker's own, without its token: the trainer needs no secret.
+
+    Its threads wait asleep: spinning ones hold the core that a server beside them needs, and on a machine with as many
+    busy processes as cores they wait for each other.
+    """
+    own = {name: value for name, value in os.environ.items() if not name.startswith(SECRETS)}
+    return {"OMP_WAIT_POLICY": "passive", **own}

@@ -146,6 +146,7 @@ class Processes:
             "MODEL_PATH": self._model.folder,
             "WORKSPACE": self._home.path / "workspace",
             "MAX_EXAMPLE_TOKENS": self._max_tokens(),
+            "RUNS": self._settings.runs,
         }
 
     def _serving_settings(self) -> Mapping[str, object]:

@@ -39,6 +39,7 @@ class UpSettings(BaseSettings):
     grpc_port: int = Field(default=8001, ge=1, le=65535)
     base_model: str = Field(default="smollm2-135m-instruct", description="a name, a folder or a hub id")
     max_model_len: int = Field(default=2048, ge=16, description="tokens of prompt and answer together")
+    runs: int = Field(default=8, ge=1, le=1024, description="jobs that the engine trains at the same time")
     tool_call_parser: str | None = Field(
         default=None,
         description="vLLM's parser for the base's tool calls: hermes for Qwen, llama3_json, mistral, …",
