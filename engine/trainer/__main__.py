@@ -33,7 +33,7 @@ def main() -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     base = load(options.model_path, name=options.base_model)
     model = model_of(base, max_tokens=options.max_example_tokens, most_runs=options.runs)
-    ready = pb.TrainerReady(base_model=base.name, device=str(base.device))
+    ready = pb.TrainerReady(base_model=base.name, device=str(base.device), runs=model.most_runs)
     pipe.write(reports, pb.TrainerReport(ready=ready))
     start = partial(start_run, model=model, max_tokens=options.max_example_tokens)
     process.serve(model, start=start, commands_from=sys.stdin.buffer, reports_to=reports)

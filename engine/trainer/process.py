@@ -3,6 +3,7 @@
 Runs join and leave between rounds. A run that raises fails alone; the base model stays resident for the next.
 """
 
+import contextlib
 import queue
 import threading
 from collections import deque
@@ -122,4 +123,5 @@ def serve(model: Model, *, start: StartRun, commands_from: BinaryIO, reports_to:
     inbox: Inbox = queue.Queue()
     reader = threading.Thread(target=read_commands, args=(commands_from, inbox), daemon=True)
     reader.start()
-    Trainer(model, start=start, inbox=inbox, output=reports_to).serve()
+    with contextlib.suppress(BrokenPipeError):  # the worker has gone, and with it all who would care
+        Trainer(model, start=start, inbox=inbox, output=reports_to).serve()

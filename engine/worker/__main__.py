@@ -64,13 +64,7 @@ async def one_trainer(
         await asyncio.wait({starting})
         return
     trainer = starting.result()
-    session = Session(
-        trainer=trainer,
-        control=control,
-        transfers=transfers,
-        workspace=settings.workspace,
-        slots=settings.runs,
-    )
+    session = Session(trainer=trainer, control=control, transfers=transfers, workspace=settings.workspace)
     try:
         await session.serve(stopping)
     finally:

@@ -22,19 +22,12 @@ log = logging.getLogger("tuningfork.worker")
 
 class Session:
     def __init__(
-        self,
-        *,
-        trainer: TrainerProcess,
-        control: ControlPlane,
-        transfers: Transfers,
-        workspace: Path,
-        slots: int,
+        self, *, trainer: TrainerProcess, control: ControlPlane, transfers: Transfers, workspace: Path
     ) -> None:
-        """`slots`: runs that are held at a time; the trainer packs them into its passes."""
         self._trainer, self._control, self._transfers = trainer, control, transfers
         self._workspace = workspace
         self._runs: dict[RunRef, tuple[ActiveRun, asyncio.Task[None]]] = {}
-        self._slots = asyncio.Semaphore(slots)
+        self._slots = asyncio.Semaphore(trainer.runs)
 
     async def serve(self, stopping: asyncio.Event) -> None:
         """Raises TrainerDiedError; returns when `stopping` is set. Either way every run has been given back."""

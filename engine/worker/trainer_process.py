@@ -25,10 +25,12 @@ class TrainerDiedError(Exception):
 
 
 class TrainerProcess:
-    """Started by `start`. It ends by itself when its stdin closes, so it cannot outlive the worker."""
+    """Started by `start`. It ends by itself when its stdin closes, so it cannot outlive the worker. `runs`: how many it
+    trains at a time."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
+        self.runs = 1
 
     @classmethod
     async def start(cls, settings: EngineSettings, *, environment: Mapping[str, str]) -> "TrainerProcess":
@@ -46,6 +48,7 @@ class TrainerProcess:
         except BaseException:
             await trainer.end()
             raise
+        trainer.runs = max(1, first.ready.runs)
         log.info("trainer %d holds %s on %s", process.pid, first.ready.base_model, first.ready.device)
         return trainer
 

@@ -421,12 +421,14 @@ class TrainerReport(_message.Message):
     def __init__(self, ready: _Optional[_Union[TrainerReady, _Mapping]] = ..., event: _Optional[_Union[RunEvent, _Mapping]] = ..., stopped: _Optional[_Union[RunStopped, _Mapping]] = ...) -> None: ...
 
 class TrainerReady(_message.Message):
-    __slots__ = ("base_model", "device")
+    __slots__ = ("base_model", "device", "runs")
     BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
+    RUNS_FIELD_NUMBER: _ClassVar[int]
     base_model: str
     device: str
-    def __init__(self, base_model: _Optional[str] = ..., device: _Optional[str] = ...) -> None: ...
+    runs: int
+    def __init__(self, base_model: _Optional[str] = ..., device: _Optional[str] = ..., runs: _Optional[int] = ...) -> None: ...
 
 class RunEvent(_message.Message):
     __slots__ = ("run", "event")
