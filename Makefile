@@ -17,7 +17,7 @@ OVERRIDES     := $(if $(filter cpu,$(DEVICE)),--overrides requirements/cpu-overr
 
 .PHONY: help install demo serve test check proto bench bench-engine lock clean schemathesis compatibility
 help: ## what each command does
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
 install: $(VENV)/installed-$(DEVICE) ## make .venv with pinned dependencies (part of every other command)
 
