@@ -88,7 +88,7 @@ $(PEER)/installed: $(UV) requirements/bench.txt
 
 bench-engine: install $(PEER)/installed ## the engine next to tuned TRL + peft, on the same tokens in one run
 	@$(BIN)/tuningfork models prepare
-	$(BIN)/python -m bench.engine
+	OMP_WAIT_POLICY=passive $(BIN)/python -m bench.engine  # threads that wait in a loop stand still on a shared machine
 
 EXTRAS := --extra api --extra engine --extra embedded --extra cli --extra dev
 lock: $(UV) ## pin all dependencies again, without addresses
