@@ -17,7 +17,7 @@ OVERRIDES     := $(if $(filter cpu,$(DEVICE)),--overrides requirements/cpu-overr
 
 .PHONY: help install demo serve test check proto bench bench-engine lock clean schemathesis compatibility
 help: ## what each command does
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
 install: $(VENV)/installed-$(DEVICE) ## make .venv with pinned dependencies (part of every other command)
 
@@ -89,7 +89,7 @@ $(PEER)/installed: $(UV) requirements/bench.txt
 
 bench-engine: install $(PEER)/installed ## the engine next to tuned TRL + peft, on the same tokens in one run
 	@$(BIN)/tuningfork models prepare
-	$(BIN)/python -m bench.engine
+	OMP_WAIT_POLICY=passive $(BIN)/python -m bench.engine  # threads that wait in a loop stand still on a shared machine
 
 EXTRAS := --extra api --extra integrations --extra engine --extra embedded --extra cli --extra dev
 lock: $(UV) ## pin all dependencies again, without addresses

@@ -10,8 +10,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import torch
 from bench import engine_data as data
 from bench import engine_side as ours
 from bench.engine_data import Row
+from engine.lora.adapter import export
 from engine.models.decoder import Decoder
 
 BASELINE = Path(__file__).with_name("trl_baseline.py")
@@ -99,8 +99,7 @@ def compare(
 ) -> None:
     ratios, shares, losses = [], [], {}
     for turn in range(options.turns):
-        with clock():
-            theirs = trl(case, model, rows, options, threads=threads, folder=folder, batch=batch, micro=micro)
+        theirs = trl(case, model, rows, options, threads=threads, folder=folder, batch=batch, micro=micro)
         before = ours.peak(decoder)
         mine = ours.train(decoder, [rows], batch=batch, tile=options.tile or None)
         best = max(before, ours.peak(decoder))
@@ -132,13 +131,6 @@ def rounded(losses: Sequence[float]) -> list[float]:
     return [round(loss, 4) for loss in losses]
 
 
-@contextmanager
-def clock() -> Iterator[None]:
-    """Our allocator's memory is given back before the other side runs."""
-    torch.clear_autocast_cache()
-    yield
-
-
 def trl(
     case: str,
     model: Path,
@@ -163,12 +155,24 @@ def trl(
         str(path),
     ]
     command += ["--batch", str(batch), "--micro", str(micro), "--threads", str(threads)]
-    environment = {"OMP_NUM_THREADS": str(threads), "PATH": "/usr/bin:/bin"}
+    if case not in (
+        "dpo",
+        "short",
+    ):  # both sides begin with the same adapter, so that their losses can be compared
+        command += ["--adapter", str(initial_adapter(model, folder))]
+    environment = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive", "PATH": "/usr/bin:/bin"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=1800, env=environment)
     if done.returncode:
         raise SystemExit(done.stderr[-3000:])
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def initial_adapter(model: Path, folder: Path) -> Path:
+    path = folder / f"adapter of {model.name}"
+    if not path.exists():
+        export(ours.new_job(ours.load(model), seed=0).adapter, base_model=model.name, folder=path)
+    return path
 
 
 def short_jobs(

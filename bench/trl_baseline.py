@@ -21,7 +21,7 @@ os.environ.update(HF_HUB_OFFLINE="1", TQDM_DISABLE="1", TOKENIZERS_PARALLELISM="
 
 import torch  # noqa: E402
 from datasets import Dataset, disable_progress_bars  # noqa: E402
-from peft import LoraConfig  # noqa: E402
+from peft import LoraConfig, PeftModel  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, TrainerCallback, logging  # noqa: E402
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer  # noqa: E402
@@ -38,8 +38,9 @@ class LeanSft(SFTTrainer):
         return dataset
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+        """Over the tokens of the whole step, as TRL does."""
         outputs = model(**inputs, use_cache=False, fused_lm_head=True)
-        return -outputs.log_probs.sum() / (inputs["labels"][:, 1:] != -100).sum()
+        return -outputs.log_probs.sum() / kwargs["num_items_in_batch"]
 
 
 class LeanDpo(DPOTrainer):
@@ -152,8 +153,6 @@ def made(options: argparse.Namespace, rows: list[dict[str, Any]], folder: str) -
     }
     lora = None
     if options.adapter:
-        from peft import PeftModel
-
         model = PeftModel.from_pretrained(model, options.adapter, is_trainable=True)
     else:
         lora = LoraConfig(

@@ -17,17 +17,19 @@ class RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         wide = x.float()
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True).add_(eps))
+        norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+        scale = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight, scale)
-        return (wide * scale).to(x.dtype) * weight
+        out: torch.Tensor = (wide * scale).to(x.dtype).mul_(weight)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """dx = scale * g - scale^3 * mean(g * x) * x, with g = weight * dy."""
         x, weight, scale = ctx.saved_tensors
-        normed = x.float() * scale
-        grad = grads[0].float() * weight.float()
-        inner = (grad * normed).mean(-1, keepdim=True)
-        return grad.sub_(normed.mul_(inner)).mul_(scale).to(x.dtype), None, None
+        wide, grad = x.float(), grads[0].float() * weight.float()
+        inner = (grad * wide).mean(-1, keepdim=True).mul_(scale.pow(3))
+        return grad.mul_(scale).addcmul_(wide, inner, value=-1).to(x.dtype), None, None
 
 
 class Rotate(torch.autograd.Function):

@@ -50,8 +50,10 @@ def causal_lm(family: str = "llama", **changes: Any) -> Any:
         torch.manual_seed(0)
         made = model(config(**(fields | changes))).float().requires_grad_(False)
         for name, parameter in made.named_parameters():
-            if "norm" in name or "bias" in name:
-                parameter.data = torch.randn_like(parameter) * 0.1 + ("norm" in name)
+            if "norm" in name:
+                parameter.data = torch.randn_like(parameter) * 0.1 + 1
+            elif "bias" in name:
+                parameter.data = torch.randn_like(parameter) * 0.02
     return made
 
 
