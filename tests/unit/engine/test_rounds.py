@@ -23,7 +23,7 @@ from tests.unit.engine.test_methods import PAIRS, PROMPTS, reinforcement
 from tests.unit.engine.test_run import ROWS, spec, write
 
 MAX_TOKENS = 56
-SCHEDULES = int(os.environ.get("TUNINGFORK_SCHEDULES", "40"))  # of joins and leaves; hundreds by hand
+SCHEDULES = int(os.environ.get("TUNINGFORK_SCHEDULES", "20"))  # of joins and leaves; hundreds by hand
 LORAS = [
     LoraOptions(rank=4, alpha=8),
     LoraOptions(rank=16, alpha=16, dropout=0.2, target_modules=("q_proj", "down_proj")),
