@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument(
         "--batches", nargs="*", type=int, default=[4, 8], help="TRL's best of these is its figure"
     )
-    parser.add_argument("--tile", type=int, default=128, help="0: one product for all tokens")
+    parser.add_argument("--tile", type=int, default=256, help="0: one product for all tokens")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         for threads in options.threads:
@@ -155,10 +155,7 @@ def trl(
         str(path),
     ]
     command += ["--batch", str(batch), "--micro", str(micro), "--threads", str(threads)]
-    if case not in (
-        "dpo",
-        "short",
-    ):  # both sides begin with the same adapter, so that their losses can be compared
+    if case != "short":  # both sides begin with the same adapter, so that their losses can be compared
         command += ["--adapter", str(initial_adapter(model, folder))]
     environment = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive", "PATH": "/usr/bin:/bin"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=1800, env=environment)

@@ -73,13 +73,13 @@ def differing(decoder: Decoder, *, seed: int, schedules: int, tile: int, most: i
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 4], indirect=True)
-@pytest.mark.parametrize("tile", [32, 64, 128])
+@pytest.mark.parametrize("tile", [32, 64, 256])
 def test_neighbours_change_no_bit(tiny: Decoder, threads: int, tile: int) -> None:
     assert differing(tiny, seed=tile * 10 + threads, schedules=15, tile=tile, most=40) == []
 
 
 @pytest.mark.parametrize("threads", [1, 2], indirect=True)
-@pytest.mark.parametrize("tile", [32, 128])
+@pytest.mark.parametrize("tile", [32, 128, 256])
 def test_nor_at_a_real_size(threads: int, tile: int) -> None:
     decoder = decoder_of(causal_lm("llama", **REAL))
     assert differing(decoder, seed=tile * 10 + threads, schedules=4, tile=tile, most=30) == []
