@@ -37,7 +37,8 @@ def test_events_tell_the_whole_story_newest_first(client, job) -> None:
     )
     assert messages[2:4] == ["Files validated, moving job to queued state", "Fine-tuning job started"]
     assert [m.split(":")[0] for m in messages if m.startswith("Step")] == [f"Step {n}/6" for n in range(1, 7)]
-    assert re.search(r"training loss=\d+\.\d\d, validation loss=\d", messages[4])
+    assert re.match(r"Training needs \d+\.\d\d GB of the engine's", messages[4])
+    assert re.search(r"training loss=\d+\.\d\d, validation loss=\d", messages[5])
     assert messages[-2:] == [
         f"New fine-tuned model created: {job.fine_tuned_model}",
         "The job has successfully completed",
