@@ -135,7 +135,7 @@ def shared_prefix(group: Sequence[Tokens]) -> int:
     """How many tokens all sequences begin with, none of them with a loss; 0 where sharing is not worth it."""
     if len(group) < 2:
         return 0
-    most = min(one.prompt_length for one in group)
+    most = min(min(one.prompt_length, len(one.token_ids) - 1) for one in group)
     alike = takewhile(
         lambda ids: len(set(ids)) == 1, zip(*(one.token_ids[:most] for one in group), strict=True)
     )
