@@ -15,7 +15,7 @@ from engine.models.memory import room_for_runs
 from engine.models.resident import ResidentModel, shape_of
 from engine.passes import decode, head
 from engine.passes.forward import batch_of, hidden_rows
-from engine.passes.model import Lesson, Outcome, Trainable
+from engine.passes.model import Lesson, Outcome, Trainable, out_of_memory
 from engine.passes.work import Answers, Sampling
 
 
@@ -118,9 +118,9 @@ def teach(
     own = slice(rows.start, rows.end)
     try:
         found, grad[own], loss = head.learned(decoder, hidden[own], lesson.packed, lesson.loss)
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:
+        if out_of_memory(error):
+            raise
         grad[own] = 0
         return Outcome(rows=None, error=error)
     return Outcome(rows=found, loss=loss)

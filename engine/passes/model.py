@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
+
 from engine.contract.spec import LoraOptions
 from engine.core.memory import ModelShape, Need
 from engine.core.packing import Packed
@@ -30,6 +32,11 @@ class Outcome:
     rows: Rows | None
     loss: float = 0.0
     error: Exception | None = None
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """torch has a class for CUDA's; for a CPU's there are only its allocator's words."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 class Model(Protocol):
@@ -59,8 +66,7 @@ class Model(Protocol):
     def run_pass(self, lessons: Sequence[Lesson]) -> list[Outcome]:
         """All lessons have a loss, or none has one. Gradients are added to the adapters'.
 
-        Raises torch.OutOfMemoryError (on a CPU: RuntimeError of the allocator), then no gradient of this pass can be
-        trusted.
+        What it raises, `out_of_memory` or not, leaves no gradient of this pass to be trusted.
         """
         ...
 

@@ -21,7 +21,7 @@ from engine.models.decoder import steady_rope
 from engine.models.memory import room_for_runs
 from engine.models.resident import ResidentModel, logits_of_rows, shape_of
 from engine.passes.generate import sampled
-from engine.passes.model import Lesson, Outcome, Trainable
+from engine.passes.model import Lesson, Outcome, Trainable, out_of_memory
 from engine.passes.work import Answers, RowLoss, Rows, Sampling
 
 PLAIN_FACTOR = 2
@@ -115,9 +115,9 @@ class PlainModel:
             rows.take(batch, logprobs, hits)
             try:
                 value, grad = judged(logprobs.detach(), batch, loss)
-            except torch.OutOfMemoryError:
-                raise
             except Exception as error:
+                if out_of_memory(error):
+                    raise
                 if self._live and before is not None:
                     self._live[1].gradient.copy_(before)
                 return Outcome(rows=None, error=error)

@@ -12,7 +12,7 @@ from typing import Final
 import torch
 
 from engine.core.memory import tokens_that_fit
-from engine.passes.model import Lesson, Model, Outcome
+from engine.passes.model import Lesson, Model, Outcome, out_of_memory
 from engine.passes.work import Answers, Learn, Measure, Outside, Sample, Work
 from engine.trainer.live import Asked, LiveRun
 from engine.trainer.room import Room
@@ -76,30 +76,31 @@ class Rounds:
         return pieces
 
     def _passes(self, pieces: Sequence[Piece]) -> None:
-        """One pass, or halves of it where it does not fit the memory."""
+        """One pass, or halves of it where it fails: what does not fit may fit then, and of what is broken in a run's
+        piece the others stay clear."""
         if not pieces:
             return
         kept = [gradient_of(piece) for piece in pieces]
         try:
             outcomes = self.model.run_pass([lesson_of(piece) for piece in pieces])
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-            log.warning("a pass of %d tokens does not fit the memory", tokens_of(pieces))
+        except Exception as error:
+            log.warning("a pass of %d tokens failed: %s", tokens_of(pieces), type(error).__name__)
             for piece, gradient in zip(pieces, kept, strict=True):
                 put_back(piece, gradient)
-            self._smaller(pieces)
+            self._smaller(pieces, error)
             return
         for (one, number, _), outcome in zip(pieces, outcomes, strict=True):
             deliver(one, number, outcome)
 
-    def _smaller(self, pieces: Sequence[Piece]) -> None:
-        if torch.cuda.is_available():
+    def _smaller(self, pieces: Sequence[Piece], error: Exception) -> None:
+        too_large = out_of_memory(error)
+        if too_large and torch.cuda.is_available():
             torch.cuda.empty_cache()
         if len(pieces) == 1:
-            pieces[0][0].fail(OutOfMemoryError())
+            pieces[0][0].fail(OutOfMemoryError() if too_large else error)
             return
-        self.budget = max(1, tokens_of(pieces) // 2)
+        if too_large:
+            self.budget = max(1, tokens_of(pieces) // 2)
         half = len(pieces) // 2
         self._passes(pieces[:half])
         self._passes(pieces[half:])
@@ -189,8 +190,3 @@ def put_back(piece: Piece, gradient: torch.Tensor | None) -> None:
 
 def tokens_of(pieces: Sequence[Piece]) -> int:
     return sum(work.packed.tokens for _, _, work in pieces if isinstance(work, Learn | Measure))
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """torch has a class for CUDA's, and for a CPU's only words."""
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)

@@ -16,7 +16,7 @@ from engine.contract.spec import Dpo, EarlyStopping, LoraOptions, RunSpec, Super
 from engine.lora.adapter import Adapter
 from engine.models.resident import load
 from engine.passes.fused import FusedModel
-from engine.passes.model import Lesson, Outcome
+from engine.passes.model import Lesson, Outcome, out_of_memory
 from engine.trainer.live import LiveRun
 from tests.support.training import live_run, rounds_of, said, stories, story
 from tests.unit.engine.test_methods import PAIRS, PROMPTS, reinforcement
@@ -133,6 +133,7 @@ class ForgetfulModel(FusedModel):
 
     most = 10**9
     refused = 0
+    error: Exception = torch.OutOfMemoryError("as the test says")
 
     def run_pass(self, lessons: Sequence[Lesson]) -> list[Outcome]:
         if sum(lesson.packed.tokens for lesson in lessons) > self.most:
@@ -140,12 +141,23 @@ class ForgetfulModel(FusedModel):
             for lesson in lessons:
                 if isinstance(lesson.adapter, Adapter) and lesson.loss:
                     lesson.adapter.gradient.add_(1.0)
-            raise torch.OutOfMemoryError("as the test says")
+            raise self.error
         return super().run_pass(lessons)
 
 
-def test_a_pass_that_does_not_fit_is_halved_and_loses_nothing(tiny_model: Path, tmp_path: Path) -> None:
+def what_this_cpu_says() -> Exception:
+    with pytest.raises(RuntimeError) as found:
+        torch.empty(10**15)
+    return found.value
+
+
+@pytest.mark.parametrize("kind", ["cuda's class", "this CPU's words", "any other"])
+def test_a_pass_that_fails_is_halved_and_loses_nothing(kind: str, tiny_model: Path, tmp_path: Path) -> None:
     model = ForgetfulModel(load(tiny_model, name="tiny"), most_runs=8)
+    model.error = {"this CPU's words": what_this_cpu_says(), "any other": ValueError("as the test says")}.get(
+        kind, model.error
+    )
+    assert out_of_memory(model.error) == (kind != "any other")
     numbers = (0, 2, 6)
     alone = [bits(story(started(n, folder=tmp_path / f"a{n}", model=model), model=model)) for n in numbers]
     model.most = 300
@@ -153,6 +165,18 @@ def test_a_pass_that_does_not_fit_is_halved_and_loses_nothing(tiny_model: Path, 
     told = stories(runs, model=model)
     assert model.refused > 0
     assert [bits(events) for _, events in told] == alone
+
+
+def test_a_pass_that_breaks_on_a_runs_own_piece_ends_that_run_alone(tiny_model: Path, tmp_path: Path) -> None:
+    model = ForgetfulModel(load(tiny_model, name="tiny"), most_runs=8)
+    alone = bits(story(started(0, folder=tmp_path / "a", model=model), model=model))
+    model.most, model.error = 150, ValueError("as the test says")
+    small, large = (started(n, folder=tmp_path / f"b{n}", model=model) for n in (0, 2))
+    told = dict(stories([small, large], model=model))
+    failed = told[large][-1]
+    assert isinstance(failed, RunFailed) and "The run failed at step 1 (examples " in failed.message
+    assert "as the test says" not in failed.message, "it might be training text"
+    assert bits(told[small]) == alone
 
 
 def test_a_run_too_large_for_one_pass_goes_on_in_smaller_pieces(tiny_model: Path, tmp_path: Path) -> None:
