@@ -17,7 +17,6 @@ from bench.engine_data import Row
 from engine.contract.spec import LoraOptions
 from engine.core.packing import Packed, Tokens, pack
 from engine.lora.adapter import Adapter
-from engine.lora.layout import ModuleShapes
 from engine.models.decoder import Decoder, decoder_of
 from engine.passes.fused import run_pass
 from engine.passes.model import Lesson
@@ -51,12 +50,7 @@ def load(folder: Path) -> Decoder:
 
 
 def new_job(decoder: Decoder, *, seed: int) -> Job:
-    shapes = ModuleShapes(
-        layers=len(decoder.layers),
-        inputs={name: linear.inputs for name, linear in decoder.layers[0].linear.items()},
-        outputs=decoder.outputs,
-    )
-    adapter = Adapter(OPTIONS, shapes=shapes, device=decoder.device)
+    adapter = Adapter(OPTIONS, shapes=decoder.shapes, device=decoder.device)
     adapter.initialise(seed)
     adapter.weights.grad = adapter.gradient
     optimizer = torch.optim.AdamW([adapter.weights], lr=1e-3, weight_decay=0.0, fused=True)

@@ -18,7 +18,6 @@ from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 
 from engine.contract.spec import LoraOptions
 from engine.lora.adapter import Adapter
-from engine.lora.layout import GROUPS, ModuleShapes
 from engine.models.decoder import Decoder, decoder_of
 from engine.models.resident import load
 from engine.passes.decode import sample
@@ -83,9 +82,7 @@ def prompts_of(tokenizer: Any, count: int) -> list[list[int]]:
 
 
 def adapter_of(decoder: Decoder) -> Adapter:
-    inputs = {group: decoder.layers[0].linear[group].inputs for group in GROUPS}
-    shapes = ModuleShapes(layers=len(decoder.layers), inputs=inputs, outputs=decoder.outputs)
-    adapter = Adapter(LoraOptions(), shapes=shapes, device=decoder.device)
+    adapter = Adapter(LoraOptions(), shapes=decoder.shapes, device=decoder.device)
     drawn = torch.randn(adapter.weights.shape, generator=torch.Generator().manual_seed(1))
     adapter.weights.copy_(drawn * 0.01)
     return adapter

@@ -20,7 +20,8 @@ from engine.contract.spec import ADAPTER_CONFIG as CONFIG
 from engine.contract.spec import ADAPTER_WEIGHTS as WEIGHTS
 from engine.contract.spec import LoraOptions
 from engine.core.batches import derived_seed
-from engine.lora.layout import GroupLayout, Layout, ModuleShapes, layout_of
+from engine.core.modules import ModuleShapes
+from engine.lora.layout import GroupLayout, Layout, layout_of
 
 
 class Trainable(Protocol):
@@ -70,36 +71,24 @@ class Adapter:
         self.gradient = torch.zeros(self.layout.size, device=device)
         self._groups = {(group.layer, group.group): self._views(group) for group in self.layout.groups}
 
-    @property
-    def scale(self) -> float:
-        return self.options.scale
-
     def group(self, layer: int, group: str) -> GroupAdapter | None:
         """None where the adapter changes nothing."""
         return self._groups.get((layer, group))
 
     def initialise(self, seed: int) -> None:
-        """A: uniform in +-1/sqrt(in), as peft's Kaiming with a = sqrt(5); B: 0, so that training starts at the base."""
+        """B: 0, so that training starts at the base."""
         self.weights.zero_()
         for group in self.layout.groups:
             views = self._groups[group.layer, group.group]
             for part, layout in zip(views.parts, group.parts, strict=True):
-                generator = torch.Generator().manual_seed(derived_seed(seed, group.peft_name(layout.module)))
-                bound = 1 / math.sqrt(group.inputs)
-                drawn = torch.rand((self.options.rank, group.inputs), generator=generator)
-                views.a[part.ranks].copy_(drawn * (2 * bound) - bound)
+                draw(views.a[part.ranks], seed=derived_seed(seed, group.peft_name(layout.module)))
 
     def state(self) -> dict[str, torch.Tensor]:
         """Views by peft's names."""
         return dict(self._named())
 
     def load_state(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Raises ValueError when the weights are another adapter's."""
-        mine = self.state()
-        if mine.keys() != weights.keys() or any(weights[name].shape != mine[name].shape for name in mine):
-            raise ValueError("the checkpoint's weights do not fit this run's adapter")
-        for name, tensor in mine.items():
-            tensor.copy_(weights[name])
+        copy_named(weights, into=self.state())
 
     def _named(self) -> Iterator[tuple[str, torch.Tensor]]:
         for group in self.layout.groups:
@@ -125,6 +114,21 @@ class Adapter:
         return self.weights, self.gradient
 
 
+def draw(a: torch.Tensor, *, seed: int) -> None:
+    """An A (rank, in), in place: uniform in +-1/sqrt(in), as peft's Kaiming with a = sqrt(5)."""
+    bound = 1 / math.sqrt(a.shape[1])
+    drawn = torch.rand(a.shape, generator=torch.Generator().manual_seed(seed))
+    a.copy_(drawn * (2 * bound) - bound)
+
+
+def copy_named(weights: Mapping[str, torch.Tensor], *, into: Mapping[str, torch.Tensor]) -> None:
+    """Raises ValueError when the weights are another adapter's."""
+    if into.keys() != weights.keys() or any(weights[name].shape != into[name].shape for name in into):
+        raise ValueError("the checkpoint's weights do not fit this run's adapter")
+    for name, tensor in into.items():
+        tensor.copy_(weights[name])
+
+
 def export(adapter: Trainable, *, base_model: str, folder: Path) -> tuple[CheckpointFile, ...]:
     """Writes peft's two files; equal weights give equal bytes. `folder` is made."""
     folder.mkdir(parents=True)
@@ -141,17 +145,20 @@ def load_weights(adapter: Trainable, folder: Path) -> None:
 
 def config_json(options: LoraOptions, *, base_model: str) -> str:
     """peft's own form. Names the base model, never a path of this machine."""
-    config = LoraConfig(
+    config = lora_config(options).to_dict()
+    config |= {"base_model_name_or_path": base_model, "inference_mode": True}
+    return json.dumps(config, indent=2, sort_keys=True, default=lambda value: sorted(value))
+
+
+def lora_config(options: LoraOptions) -> LoraConfig:
+    return LoraConfig(
         r=options.rank,
         lora_alpha=options.alpha,
         lora_dropout=options.dropout,
         use_rslora=options.rslora,
         target_modules=sorted(options.target_modules),
         task_type="CAUSAL_LM",
-        base_model_name_or_path=base_model,
-        inference_mode=True,
-    ).to_dict()
-    return json.dumps(config, indent=2, sort_keys=True, default=lambda value: sorted(value))
+    )
 
 
 def described(path: Path) -> CheckpointFile:

@@ -1,14 +1,14 @@
 """peft's LoRA on a transformers model, with all its weights in one flat row as in `engine.lora.adapter`."""
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
 
 from engine.contract.spec import LoraOptions
 from engine.core.batches import derived_seed
+from engine.lora.adapter import copy_named, draw, lora_config
 
 A, B = ".lora_A.weight", ".lora_B.weight"
 
@@ -34,9 +34,7 @@ class FlatAdapter:
             if name.endswith(B):
                 tensor.zero_()
                 continue
-            generator = torch.Generator().manual_seed(derived_seed(seed, name.removesuffix(A)))
-            bound = 1 / math.sqrt(tensor.shape[1])
-            tensor.copy_(torch.rand(tensor.shape, generator=generator) * (2 * bound) - bound)
+            draw(tensor, seed=derived_seed(seed, name.removesuffix(A)))
 
     def state(self) -> dict[str, torch.Tensor]:
         """Views by peft's names."""
@@ -44,11 +42,7 @@ class FlatAdapter:
 
     def load_state(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Raises ValueError when the weights are another adapter's."""
-        mine = self.state()
-        if mine.keys() != weights.keys() or any(weights[name].shape != mine[name].shape for name in mine):
-            raise ValueError("the checkpoint's weights do not fit this run's adapter")
-        for name, tensor in mine.items():
-            tensor.copy_(weights[name])
+        copy_named(weights, into=self.state())
 
     def frozen_copy(self) -> "FlatAdapter":
         empty = self.gradient.new_empty(0)
@@ -67,16 +61,8 @@ def attach(causal_lm: Any, options: LoraOptions) -> tuple[PeftModel, FlatAdapter
 
     Raises ValueError when the model has none of the modules; then it is as it was.
     """
-    config = LoraConfig(
-        r=options.rank,
-        lora_alpha=options.alpha,
-        lora_dropout=options.dropout,
-        use_rslora=options.rslora,
-        target_modules=list(options.target_modules),
-        task_type="CAUSAL_LM",
-    )
     with torch.random.fork_rng():  # peft draws an A that nobody keeps
-        model = get_peft_model(causal_lm, config)
+        model = get_peft_model(causal_lm, lora_config(options))
     parameters = {
         name.replace(".default.", "."): parameter
         for name, parameter in model.named_parameters()

@@ -3,27 +3,10 @@
 Per layer and fused group: the A of all adapted modules, stacked, then each module's B. A: (rank, in), B: (out, rank).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
 
-# Modules that read the same input are one product: their A are stacked, their base weights lie side by side.
-GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
-    "qkv": ("q_proj", "k_proj", "v_proj"),
-    "o": ("o_proj",),
-    "gate_up": ("gate_proj", "up_proj"),
-    "down": ("down_proj",),
-}
-BLOCK: Final[Mapping[str, str]] = {"qkv": "self_attn", "o": "self_attn", "gate_up": "mlp", "down": "mlp"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModuleShapes:
-    """Of one decoder layer, the same in all: `inputs[group]`, `outputs[module]` features."""
-
-    layers: int
-    inputs: Mapping[str, int]
-    outputs: Mapping[str, int]
+from engine.core.modules import BLOCKS, GROUPS, ModuleShapes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +30,7 @@ class GroupLayout:
     parts: tuple[PartLayout, ...]
 
     def peft_name(self, module: str) -> str:
-        return f"base_model.model.model.layers.{self.layer}.{BLOCK[self.group]}.{module}"
+        return f"base_model.model.model.layers.{self.layer}.{BLOCKS[self.group]}.{module}"
 
 
 @dataclass(frozen=True, kw_only=True)

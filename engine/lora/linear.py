@@ -81,7 +81,7 @@ def add_low_rank(
 ) -> torch.Tensor:
     """Adds to y in place; returns xA (n, k r)."""
     assert segment.adapter is not None
-    own, scale = slice(segment.start, segment.end), segment.adapter.scale
+    own, scale = slice(segment.start, segment.end), segment.adapter.options.scale
     low = dropped(x[own], segment, place) @ group.a.to(x.dtype).T
     for part in group.parts:
         y[own, part.columns].addmm_(low[:, part.ranks], part.b.to(x.dtype).T, alpha=scale)
@@ -99,7 +99,7 @@ def learn(
 ) -> None:
     """Adds to the adapter's gradients and, if wanted, to that of x."""
     assert segment.adapter is not None
-    own, scale = slice(segment.start, segment.end), segment.adapter.scale
+    own, scale = slice(segment.start, segment.end), segment.adapter.options.scale
     grad_low = torch.empty_like(low)
     for part in group.parts:
         grad_out = grad_y[own, part.columns]

@@ -9,6 +9,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from engine.core.modules import BLOCKS, GROUPS, ModuleShapes
 from engine.models.frozen import FloatLinear, Frozen
 
 FAMILIES: Final[Mapping[str, str]] = {
@@ -33,12 +34,6 @@ PLAIN: Final[Mapping[str, float]] = {
 }
 # Rotary embeddings that do not depend on how long the sequence is.
 STEADY_ROPES: Final = frozenset({"default", "linear", "llama3", "yarn"})
-MODULES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
-    "qkv": ("self_attn", ("q_proj", "k_proj", "v_proj")),
-    "o": ("self_attn", ("o_proj",)),
-    "gate_up": ("mlp", ("gate_proj", "up_proj")),
-    "down": ("mlp", ("down_proj",)),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,15 +60,11 @@ class Decoder:
     head_size: int
     eps: float
     rotary_module: Any
-    outputs: Mapping[str, int]
+    shapes: ModuleShapes
 
     @property
     def device(self) -> torch.device:
         return self.embedding.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.embedding.dtype
 
     def rotary(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         cos, sin = self.rotary_module(self.embedding, position_ids=positions[None])
@@ -120,7 +111,8 @@ def why_other_parts(causal_lm: Any) -> str | None:
     if getattr(causal_lm.lm_head, "bias", None) is not None:
         return "its head has a bias"
     for layer in causal_lm.model.layers:
-        for block, names in MODULES.values():
+        for group, names in GROUPS.items():
+            block = BLOCKS[group]
             for name in names:
                 module = getattr(getattr(layer, block), name, None)
                 if type(module) is not nn.Linear:
@@ -154,7 +146,6 @@ def sliding_window(config: Any) -> int | None:
 def decoder_of(causal_lm: Any) -> Decoder:
     """Shares the model's memory: the model itself still works, and its weights are now views of these."""
     config, model = causal_lm.config, causal_lm.model
-    first = model.layers[0]
     heads = int(config.num_attention_heads)
     head_size = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
     return Decoder(
@@ -167,12 +158,25 @@ def decoder_of(causal_lm: Any) -> Decoder:
         head_size=head_size,
         eps=float(config.rms_norm_eps),
         rotary_module=model.rotary_emb,
+        shapes=shapes_of(model.layers),
+    )
+
+
+def shapes_of(layers: Any) -> ModuleShapes:
+    modules = {group: modules_of(layers[0], group) for group in GROUPS}
+    return ModuleShapes(
+        layers=len(layers),
+        inputs={group: found[0].in_features for group, found in modules.items()},
         outputs={
-            name: getattr(getattr(first, block), name).out_features
-            for block, names in MODULES.values()
-            for name in names
+            name: module.out_features
+            for group, found in modules.items()
+            for name, module in zip(GROUPS[group], found, strict=True)
         },
     )
+
+
+def modules_of(layer: Any, group: str) -> list[nn.Linear]:
+    return [getattr(getattr(layer, BLOCKS[group]), name) for name in GROUPS[group]]
 
 
 def layer_of(layer: Any) -> Layer:
@@ -183,8 +187,5 @@ def layer_of(layer: Any) -> Layer:
         mlp_norm=layer.post_attention_layernorm.weight.detach(),
         query_norm=norms[0],
         key_norm=norms[1],
-        linear={
-            group: FloatLinear([getattr(getattr(layer, block), name) for name in names])
-            for group, (block, names) in MODULES.items()
-        },
+        linear={group: FloatLinear(modules_of(layer, group)) for group in GROUPS},
     )

@@ -138,7 +138,7 @@ def complete(
         if not live:
             return
         batch = newest(live, cache.next_token(), adapter)
-        hidden = hidden_rows(decoder, batch, anchor=no_anchor(decoder), attend=cache.attend)
+        hidden = hidden_rows(decoder, batch, attend=cache.attend)
         logits = logits_of(hidden, decoder)
 
 
@@ -152,7 +152,7 @@ def prefilled(
     segment = Segment(start=0, end=0, adapter=adapter)
     batch = batch_of([(packed, segment)], device=decoder.device, tile=None)
     attend = partial(attend_and_keep, cache, batch)
-    return cache, hidden_rows(decoder, batch, anchor=no_anchor(decoder), attend=attend)
+    return cache, hidden_rows(decoder, batch, attend=attend)
 
 
 def attend_and_keep(
@@ -193,10 +193,6 @@ def newest(live: Sequence[Row], positions: torch.Tensor, adapter: Adapter | None
         row_segments=segments,
         tile=None,
     )
-
-
-def no_anchor(decoder: Decoder) -> torch.Tensor:
-    return torch.zeros(0, device=decoder.device)
 
 
 def logits_of(hidden: torch.Tensor, decoder: Decoder) -> torch.Tensor:

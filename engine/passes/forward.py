@@ -4,7 +4,7 @@ Shapes: T tokens of the pass, R rows wanted, D features, H heads, K key heads, E
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
@@ -48,8 +48,8 @@ def batch_of(parts: Sequence[tuple[Packed, Segment]], *, device: torch.device, t
         positions += packed.positions
         rows += [start + row for row in packed.rows]
         spans += [moved(span, start) for span in packed.spans]
-        segments.append(placed(wanted, start, len(ids)))
-        row_segments.append(placed(wanted, first_row, len(rows)))
+        segments.append(replace(wanted, start=start, end=len(ids)))
+        row_segments.append(replace(wanted, start=first_row, end=len(rows)))
     if tile is not None:
         ids += [0] * (-len(ids) % tile)
         positions += [0] * (len(ids) - len(positions))
@@ -74,18 +74,13 @@ def moved(span: Span, by: int) -> Span:
     )
 
 
-def placed(segment: Segment, start: int, end: int) -> Segment:
-    return Segment(start=start, end=end, adapter=segment.adapter, dropout_seed=segment.dropout_seed)
-
-
-def hidden_rows(
-    decoder: Decoder, batch: Batch, *, anchor: torch.Tensor, attend: Attend | None = None
-) -> torch.Tensor:
+def hidden_rows(decoder: Decoder, batch: Batch, *, attend: Attend | None = None) -> torch.Tensor:
     """Final hidden states (R, D), after the last norm, of the rows alone: the last layer's MLP runs on no other.
 
     attend: what the tokens see, where that is not each other within the batch's spans.
     """
     x = F.embedding(batch.token_ids, decoder.embedding)
+    anchor = torch.zeros(0, device=decoder.device, requires_grad=True)
     cos_sin = decoder.rotary(batch.positions)
     last = len(decoder.layers) - 1
     for number, layer in enumerate(decoder.layers):

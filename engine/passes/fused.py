@@ -8,7 +8,7 @@ import torch
 from engine.contract.spec import LoraOptions
 from engine.core.memory import Need, need_of
 from engine.lora.adapter import Adapter
-from engine.lora.layout import ModuleShapes, layout_of
+from engine.lora.layout import layout_of
 from engine.lora.linear import Segment
 from engine.models.decoder import Decoder, decoder_of
 from engine.models.memory import room_for_runs
@@ -30,20 +30,17 @@ class FusedModel:
         """`room`: bytes that runs may use together; None: as much as this machine can give."""
         self.base, self.most_runs = base, most_runs
         self.decoder = decoder_of(base.causal_lm)
-        self.shapes = ModuleShapes(
-            layers=len(self.decoder.layers),
-            inputs={group: linear.inputs for group, linear in self.decoder.layers[0].linear.items()},
-            outputs=self.decoder.outputs,
-        )
         self.shape = shape_of(base)
         self.room = room_for_runs(self.decoder.device) if room is None else room
 
     def need(self, options: LoraOptions, *, copies: int, tokens: int) -> Need:
-        weights = layout_of(self.shapes, rank=options.rank, target_modules=options.target_modules).size
+        weights = layout_of(
+            self.decoder.shapes, rank=options.rank, target_modules=options.target_modules
+        ).size
         return need_of(self.shape, weights=weights, copies=copies, tokens=tokens)
 
     def new_adapter(self, options: LoraOptions) -> Adapter:
-        return Adapter(options, shapes=self.shapes, device=self.decoder.device)
+        return Adapter(options, shapes=self.decoder.shapes, device=self.decoder.device)
 
     def frozen_copy(self, adapter: Trainable) -> Adapter:
         copy = self.new_adapter(adapter.options)
@@ -82,10 +79,9 @@ def run_pass(decoder: Decoder, lessons: Sequence[Lesson], *, tile: int | None) -
     """All lessons have a loss, or none has one. Gradients are added to the adapters'."""
     parts = [(lesson.packed, segment_of(lesson)) for lesson in lessons]
     batch = batch_of(parts, device=decoder.device, tile=tile)
-    anchor = torch.zeros(0, device=decoder.device, requires_grad=True)
     learning = any(lesson.loss for lesson in lessons)
     with torch.set_grad_enabled(learning):
-        hidden = hidden_rows(decoder, batch, anchor=anchor)
+        hidden = hidden_rows(decoder, batch)
     if not learning:
         return [
             measure(decoder, hidden, lesson, rows)

@@ -7,6 +7,7 @@ from xgrammar.contrib.hf import LogitsProcessor
 
 from engine.models.grammar import grammar
 from engine.models.resident import ResidentModel
+from engine.passes.decode import answer_of
 from engine.passes.work import Answer, Sampling
 
 
@@ -46,13 +47,14 @@ def sampled(
             pad_token_id=pad,
             logits_processor=processors,
         )
-    answers = [answer_of(row, base=base, end_of_turn=end_of_turn) for row in out_BT[:, longest:].tolist()]
+    answers = [
+        answer_of(cut(row, end_of_turn), base.tokenizer, end_of_turn=end_of_turn)
+        for row in out_BT[:, longest:].tolist()
+    ]
     return [answers[start : start + count] for start in range(0, len(answers), count)]
 
 
-def answer_of(row: list[int], *, base: ResidentModel, end_of_turn: frozenset[int]) -> Answer:
-    ends = (i for i, token in enumerate(row) if token in end_of_turn)
-    end = next(ends, None)
-    ids = row if end is None else row[: end + 1]
-    text = base.tokenizer.decode(ids if end is None else ids[:-1], skip_special_tokens=True)
-    return Answer(token_ids=tuple(ids), text=str(text), whole=end is not None)
+def cut(row: list[int], end_of_turn: frozenset[int]) -> list[int]:
+    """Without the padding behind the end of turn."""
+    end = next((i for i, token in enumerate(row) if token in end_of_turn), len(row))
+    return row[: end + 1]

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 
 import torch
 
+from engine.core.memory import HEAD_ROWS
 from engine.core.packing import Packed
 from engine.models.decoder import Decoder
 from engine.passes.work import RowLoss, Rows
 
-CHUNK_ROWS = 256
 
-
-def chunks(packed: Packed, *, most: int = CHUNK_ROWS) -> Iterator[slice]:
+def chunks(packed: Packed, *, most: int = HEAD_ROWS) -> Iterator[slice]:
     """Whole groups of rows, as many as fit; a group that is longer is alone. Rows that nothing binds are cut anywhere."""
     bounds = packed.bounds or tuple(range(len(packed.rows) + 1))
     start = end = 0

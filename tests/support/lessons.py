@@ -15,10 +15,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from engine.contract.spec import LoraOptions
+from engine.contract.spec import ALL_LINEAR, LoraOptions
 from engine.core.packing import Packed, Tokens, pack
 from engine.lora.adapter import Adapter
-from engine.lora.layout import ModuleShapes
 from engine.models.decoder import Decoder
 from engine.passes.model import Lesson
 from engine.passes.work import RowLoss
@@ -29,7 +28,6 @@ FAMILIES: dict[str, tuple[Any, Any]] = {
     "qwen2": (Qwen2Config, Qwen2ForCausalLM),
     "qwen3": (Qwen3Config, Qwen3ForCausalLM),
 }
-MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 VOCABULARY = 300
 
 
@@ -59,12 +57,7 @@ def causal_lm(family: str = "llama", **changes: Any) -> Any:
 
 def adapter_for(decoder: Decoder, options: LoraOptions, *, seed: int) -> Adapter:
     """As in the middle of training: B is not 0."""
-    shapes = ModuleShapes(
-        layers=len(decoder.layers),
-        inputs={name: linear.inputs for name, linear in decoder.layers[0].linear.items()},
-        outputs=decoder.outputs,
-    )
-    adapter = Adapter(options, shapes=shapes, device=torch.device("cpu"))
+    adapter = Adapter(options, shapes=decoder.shapes, device=torch.device("cpu"))
     adapter.initialise(seed)
     drawn = torch.randn(adapter.weights.shape, generator=torch.Generator().manual_seed(seed))
     adapter.weights.add_(drawn, alpha=0.05)
@@ -95,7 +88,7 @@ def random_lesson(decoder: Decoder, seed: int, *, most: int = 40) -> Lesson:
         rank=rng.choice((1, 2, 4, 8, 16)),
         alpha=rng.choice((4.0, 16.0, 32.0)),
         dropout=rng.choice((0.0, 0.0, 0.1)),
-        target_modules=tuple(rng.sample(MODULES, rng.randint(1, 7))),
+        target_modules=tuple(rng.sample(ALL_LINEAR, rng.randint(1, 7))),
     )
     groups = [
         random_group(rng, count=rng.choice((1, 2, 8)), prompt=rng.choice((1, 3, 20, 30)), most=most)

@@ -26,7 +26,6 @@ from transformers import (
 from engine.contract.spec import LoraOptions
 from engine.core.drawing import drawn
 from engine.lora.adapter import Adapter
-from engine.lora.layout import GROUPS, ModuleShapes
 from engine.lora.linear import Segment
 from engine.models.decoder import Decoder, decoder_of
 from engine.models.grammar import grammar, schema_of
@@ -105,9 +104,7 @@ def twin_of(family: str) -> Twin:
 
 def adapter_of(decoder: Decoder) -> Adapter:
     options = LoraOptions(rank=4, alpha=8)
-    inputs = {group: decoder.layers[0].linear[group].inputs for group in GROUPS}
-    shapes = ModuleShapes(layers=len(decoder.layers), inputs=inputs, outputs=decoder.outputs)
-    adapter = Adapter(options, shapes=shapes, device=decoder.device)
+    adapter = Adapter(options, shapes=decoder.shapes, device=decoder.device)
     drawn = torch.randn(adapter.weights.shape, generator=torch.Generator().manual_seed(3))
     adapter.weights.copy_(drawn * 0.1)
     return adapter
@@ -182,7 +179,7 @@ def test_each_steps_logits_are_those_of_a_packed_pass(twin: Twin, monkeypatch: p
     )
     everywhere = replace(batch, rows=torch.arange(packed.tokens), row_segments=batch.segments)
     with torch.no_grad():
-        hidden = hidden_rows(twin.decoder, everywhere, anchor=torch.zeros(0))
+        hidden = hidden_rows(twin.decoder, everywhere)
     logits = hidden @ twin.decoder.head.T
     for number, (span, prompt) in enumerate(zip(packed.spans, PROMPTS, strict=True)):
         own = logits[span.start + len(prompt) - 1 :][:4]

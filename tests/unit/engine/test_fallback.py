@@ -12,7 +12,6 @@ from engine.contract.spec import LoraOptions
 from engine.core.packing import Tokens, pack
 from engine.core.unpacking import units
 from engine.lora.adapter import Adapter, export
-from engine.lora.layout import GROUPS, ModuleShapes
 from engine.models.decoder import decoder_of
 from engine.models.resident import ResidentModel, load
 from engine.passes.fused import run_pass
@@ -45,13 +44,7 @@ def plain(base: ResidentModel, *, token_budget: int = 120) -> PlainModel:
 
 def fused_adapter(base: ResidentModel, options: LoraOptions) -> tuple[Any, Adapter]:
     decoder = decoder_of(base.causal_lm)
-    first = decoder.layers[0].linear
-    shapes = ModuleShapes(
-        layers=len(decoder.layers),
-        inputs={group: first[group].inputs for group in GROUPS},
-        outputs=decoder.outputs,
-    )
-    return decoder, Adapter(options, shapes=shapes, device=decoder.device)
+    return decoder, Adapter(options, shapes=decoder.shapes, device=decoder.device)
 
 
 @pytest.mark.parametrize("budget", [1, 70, 10_000])

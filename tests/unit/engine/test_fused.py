@@ -9,15 +9,15 @@ import torch
 from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from torch import nn
 
-from engine.contract.spec import LoraOptions
+from engine.contract.spec import ALL_LINEAR, LoraOptions
+from engine.core.modules import GROUPS
 from engine.core.packing import Tokens, pack
 from engine.lora.adapter import Adapter
-from engine.lora.layout import GROUPS
 from engine.lora.linear import Place, Segment, keep_mask
 from engine.models.decoder import Decoder, decoder_of, why_unknown
 from engine.passes.fused import run_pass
 from engine.passes.model import Lesson
-from tests.support.lessons import MODULES, adapter_for, causal_lm, gradients, random_group, weighted
+from tests.support.lessons import adapter_for, causal_lm, gradients, random_group, weighted
 
 CLOSE = 1e-5
 LLAMA3 = {
@@ -40,7 +40,7 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 SHAPES = (
     LoraOptions(rank=8, alpha=16.0, target_modules=("q_proj", "v_proj", "down_proj")),
-    LoraOptions(rank=3, alpha=16.0, target_modules=MODULES),
+    LoraOptions(rank=3, alpha=16.0, target_modules=ALL_LINEAR),
     LoraOptions(rank=16, alpha=8.0, target_modules=("up_proj",)),
     LoraOptions(rank=1, alpha=1.0, target_modules=("k_proj", "o_proj", "gate_proj")),
 )
@@ -175,7 +175,7 @@ def masks_of(
 def test_dropout_is_pefts_with_the_same_mask(name: str) -> None:
     model = causal_lm(**MODELS[name])
     decoder = decoder_of(model)
-    options = LoraOptions(rank=4, alpha=16.0, dropout=0.2, target_modules=MODULES)
+    options = LoraOptions(rank=4, alpha=16.0, dropout=0.2, target_modules=ALL_LINEAR)
     adapter = adapter_for(decoder, options, seed=3)
     sequences = [group[0] for group in groups_of(0)]
     packed = pack([[one] for one in sequences], bound=False)

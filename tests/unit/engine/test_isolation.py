@@ -6,12 +6,12 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from engine.contract.spec import LoraOptions
+from engine.contract.spec import ALL_LINEAR, LoraOptions
 from engine.core.packing import pack
 from engine.models.decoder import Decoder, decoder_of
 from engine.passes.fused import run_pass
 from engine.passes.model import Lesson, Outcome
-from tests.support.lessons import MODULES, adapter_for, causal_lm, random_group, random_lesson, weighted
+from tests.support.lessons import adapter_for, causal_lm, random_group, random_lesson, weighted
 
 Bits = tuple[torch.Tensor, torch.Tensor, float, torch.Tensor]
 TINY = {
@@ -94,7 +94,7 @@ def test_nor_in_other_families(family: str) -> None:
 @pytest.mark.parametrize("threads", [2], indirect=True)
 def test_a_pass_is_repeatable(tiny: Decoder, threads: int) -> None:
     """Eight answers to one long prompt: the prompt's gradient is added up from all eight, in one order."""
-    adapter = adapter_for(tiny, LoraOptions(rank=8, target_modules=MODULES), seed=1)
+    adapter = adapter_for(tiny, LoraOptions(rank=8, target_modules=ALL_LINEAR), seed=1)
     packed = pack([random_group(random.Random(n), count=8, prompt=60, most=60) for n in range(4)], bound=True)
     lesson = Lesson(packed=packed, adapter=adapter, loss=weighted(packed))
     first, *others = (bits(tiny, [lesson], tile=32)[0] for _ in range(8))
