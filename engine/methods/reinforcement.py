@@ -29,7 +29,7 @@ GROUP = 8  # samples per prompt at a compute_multiplier of 1
 MIN_GROUP, MAX_GROUP = 2, 64
 MAX_ANSWER_TOKENS = 256
 MIN_ANSWER_TOKENS = 16
-MAX_ROWS = 64  # samples asked for at a time: bounds the memory of their caches
+MAX_ROWS = 64  # samples asked for at a time: other runs have their turn in between
 
 
 class GraderFailedError(Exception):

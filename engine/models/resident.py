@@ -61,15 +61,16 @@ def load(folder: Path, *, name: str) -> ResidentModel:
 
 
 def shape_of(base: ResidentModel) -> ModelShape:
-    """What a pass over this model keeps in memory, by its config."""
-    config = base.causal_lm.config
+    """What a pass over this model keeps in memory, by its config. Families that name no inner size have four times the
+    model's."""
+    config = base.causal_lm.config.get_text_config()
     head = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
     return ModelShape(
         layers=int(config.num_hidden_layers),
         features=int(config.hidden_size),
         queries=head * int(config.num_attention_heads),
         keys=head * int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads),
-        inner=int(config.intermediate_size),
+        inner=int(getattr(config, "intermediate_size", None) or 4 * config.hidden_size),
         vocabulary=int(config.vocab_size),
         value_bytes=base.causal_lm.dtype.itemsize,
     )

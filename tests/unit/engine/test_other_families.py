@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 
 from engine.core.packing import pack
 from engine.core.unpacking import units
-from engine.models.resident import ResidentModel, load, logits_of_rows
+from engine.models.resident import ResidentModel, load, logits_of_rows, shape_of
 from engine.passes.model import Lesson
 from engine.passes.peft import PlainModel, alike
 from tests.support.packs import OPTIONS, free, gradients, lesson, only, prompt, sequence, stir
@@ -47,6 +48,17 @@ def family(name: str, tokenizer: Any, **changes: Any) -> ResidentModel:
         model = getattr(transformers, f"{name}ForCausalLM")(config).eval()
     model.requires_grad_(False)
     return ResidentModel(name=name, causal_lm=model, tokenizer=tokenizer, device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", ["Falcon", "Bloom", "GPT2", "Gemma3"])
+def test_a_family_whose_config_names_its_sizes_otherwise_has_a_shape(name: str) -> None:
+    config = getattr(transformers, f"{name}Config")()
+    text = config.get_text_config()
+    causal_lm: Any = SimpleNamespace(config=config, dtype=torch.float32)  # all that is asked of the model
+    base = ResidentModel(name=name, causal_lm=causal_lm, tokenizer=causal_lm, device=torch.device("cpu"))
+    shape = shape_of(base)
+    assert (shape.layers, shape.features) == (text.num_hidden_layers, text.hidden_size)
+    assert shape.inner == (getattr(text, "intermediate_size", None) or 4 * text.hidden_size)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
