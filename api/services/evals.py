@@ -343,7 +343,7 @@ def check_rows(config: DataConfig, source: DataSource) -> None:
         check = RowCheck(config, sampled=source.model is not None, seconds=INLINE_SECONDS)
         check.page([*inline_rows(source.rows or ())])
     except SourceError as error:
-        raise invalid(f"Invalid '{error.message}", param="data_source.source.content") from error
+        raise invalid(error.message, param="data_source.source.content") from error
 
 
 async def check_file(connection: Connection, caller: Caller, file_id: str) -> None:
