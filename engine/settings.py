@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -26,6 +27,9 @@ class EngineSettings(BaseSettings):
     workspace: Path = Field(description="folder for runs in progress; emptied at start")
     max_example_tokens: int = Field(default=2048, ge=16)
     runs: int = Field(default=8, ge=1, le=1024, description="runs that are trained at the same time")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="of the base; auto: bfloat16 where this machine has units for it"
+    )
     threads: int = Field(default=0, ge=0, description="0: as many as torch chooses")
 
 

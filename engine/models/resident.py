@@ -2,13 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from engine.core.memory import ModelShape
+
+CPU_INFO: Final = Path("/proc/cpuinfo")
+BFLOAT16_UNITS: Final = frozenset(
+    {"amx_bf16", "avx512_bf16"}
+)  # serving/vllm/command.py asks the same of this machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +48,18 @@ class ResidentModel:
         )
 
 
-def load(folder: Path, *, name: str) -> ResidentModel:
-    """float32 on a CPU (bfloat16 is emulated and slower on most), bfloat16 on CUDA.
+def dtype_of(asked: str) -> torch.dtype:
+    """`float32`, `bfloat16`, or `auto`: bfloat16 where this machine has units for it. A CPU that has none emulates it,
+    many times slower than float32."""
+    if asked != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[asked]
+    fast = torch.cuda.is_available() or BFLOAT16_UNITS & set(CPU_INFO.read_text().split())
+    return torch.bfloat16 if fast else torch.float32
 
-    Raises OSError or ValueError when the folder holds no usable model.
-    """
+
+def load(folder: Path, *, name: str, dtype: torch.dtype = torch.float32) -> ResidentModel:
+    """Raises OSError or ValueError when the folder holds no usable model."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if not tokenizer.chat_template:
         raise ValueError(f"{name} has no chat template, so chat data cannot be trained on")
@@ -73,6 +83,7 @@ def shape_of(base: ResidentModel) -> ModelShape:
         inner=int(getattr(config, "intermediate_size", None) or 4 * config.hidden_size),
         vocabulary=int(config.vocab_size),
         value_bytes=base.causal_lm.dtype.itemsize,
+        attention_bytes=4 if base.device.type == "cpu" else base.causal_lm.dtype.itemsize,
     )
 
 
