@@ -4,7 +4,6 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 UV     := $(BIN)/uv
 SDK1   := .venv-sdk1
-PEER   := .venv-bench
 NPM    := tests/contract/npm/node_modules
 DEVICE := $(if $(shell command -v nvidia-smi 2>/dev/null),cuda,cpu)
 
@@ -81,13 +80,7 @@ bench: install ## the README's figures, each as a ratio or a median measured in 
 	$(BIN)/python -m bench.control_plane
 	$(BIN)/python -m bench.gateway
 
-# A third interpreter, with TRL: what bench.engine compares with.
-$(PEER)/installed: $(UV) requirements/bench.txt
-	$(UV) venv --quiet --clear --python $(BIN)/python $(PEER)
-	$(UV) pip install --quiet --python $(PEER)/bin/python $(TORCH_BACKEND) $(OVERRIDES) -r requirements/bench.txt
-	@touch $@
-
-bench-engine: install $(PEER)/installed ## the engine next to tuned TRL + peft, on the same tokens in one run
+bench-engine: install ## the engine next to tuned TRL + peft, on the same tokens in one run
 	@$(BIN)/tuningfork models prepare
 	OMP_WAIT_POLICY=passive $(BIN)/python -m bench.engine  # threads that wait in a loop stand still on a shared machine
 
@@ -99,4 +92,4 @@ lock: $(UV) ## pin all dependencies again, without addresses
 	  --extra serving-cuda -o requirements/cuda.txt
 
 clean: ## remove the virtual environments and the tests' caches (never .tuningfork: that is your data)
-	rm -rf $(VENV) $(SDK1) $(PEER) $(NPM) .tuningfork-test .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(SDK1) $(NPM) .tuningfork-test .pytest_cache .mypy_cache .ruff_cache
