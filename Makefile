@@ -14,7 +14,9 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 TORCH_BACKEND := $(if $(filter cpu,$(DEVICE)),$(if $(strip $(UV_FIND_LINKS)),,--torch-backend=cpu))
 OVERRIDES     := $(if $(filter cpu,$(DEVICE)),--overrides requirements/cpu-overrides.txt)
 
-.PHONY: help install demo serve test check proto bench bench-engine lock clean schemathesis compatibility
+SCHEDULES ?= 200
+
+.PHONY: help install demo serve test isolation check proto bench bench-engine lock clean schemathesis compatibility
 help: ## what each command does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
@@ -49,6 +51,9 @@ serve: install ## run the service in the foreground (state in ./.tuningfork, RES
 
 test: install $(SDK1)/installed $(NPM)/installed ## the whole suite: unit, store, contract, end to end
 	$(BIN)/python -m pytest
+
+isolation: install ## runs that join and leave at random keep their bits: SCHEDULES=200 of them, with what was compared
+	$(BIN)/python -m tests.support.schedules --count $(SCHEDULES)
 
 schemathesis: install ## made-up requests: SCHEMATHESIS_EXAMPLES=200 SCHEMATHESIS_SECONDS=300 for tens of thousands
 	$(BIN)/python -m pytest tests/contract/test_schemathesis.py -q -s
