@@ -4,7 +4,6 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 UV     := $(BIN)/uv
 SDK1   := .venv-sdk1
-PEER   := .venv-bench
 NPM    := tests/contract/npm/node_modules
 DEVICE := $(if $(shell command -v nvidia-smi 2>/dev/null),cuda,cpu)
 
@@ -15,7 +14,9 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 TORCH_BACKEND := $(if $(filter cpu,$(DEVICE)),$(if $(strip $(UV_FIND_LINKS)),,--torch-backend=cpu))
 OVERRIDES     := $(if $(filter cpu,$(DEVICE)),--overrides requirements/cpu-overrides.txt)
 
-.PHONY: help install demo serve test check proto bench bench-engine lock clean schemathesis compatibility
+SCHEDULES ?= 200
+
+.PHONY: help install demo serve test isolation check proto bench bench-engine lock clean schemathesis compatibility
 help: ## what each command does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
@@ -51,6 +52,9 @@ serve: install ## run the service in the foreground (state in ./.tuningfork, RES
 test: install $(SDK1)/installed $(NPM)/installed ## the whole suite: unit, store, contract, end to end
 	$(BIN)/python -m pytest
 
+isolation: install ## runs that join and leave at random keep their bits: SCHEDULES=200 of them, with what was compared
+	$(BIN)/python -m tests.support.schedules --count $(SCHEDULES)
+
 schemathesis: install ## made-up requests: SCHEMATHESIS_EXAMPLES=200 SCHEMATHESIS_SECONDS=300 for tens of thousands
 	$(BIN)/python -m pytest tests/contract/test_schemathesis.py -q -s
 
@@ -81,13 +85,7 @@ bench: install ## the README's figures, each as a ratio or a median measured in 
 	$(BIN)/python -m bench.control_plane
 	$(BIN)/python -m bench.gateway
 
-# A third interpreter, with TRL: what bench.engine compares with.
-$(PEER)/installed: $(UV) requirements/bench.txt
-	$(UV) venv --quiet --clear --python $(BIN)/python $(PEER)
-	$(UV) pip install --quiet --python $(PEER)/bin/python $(TORCH_BACKEND) $(OVERRIDES) -r requirements/bench.txt
-	@touch $@
-
-bench-engine: install $(PEER)/installed ## the engine next to tuned TRL + peft, on the same tokens in one run
+bench-engine: install ## the engine next to tuned TRL + peft, on the same tokens in one run
 	@$(BIN)/tuningfork models prepare
 	OMP_WAIT_POLICY=passive $(BIN)/python -m bench.engine  # threads that wait in a loop stand still on a shared machine
 
@@ -99,4 +97,4 @@ lock: $(UV) ## pin all dependencies again, without addresses
 	  --extra serving-cuda -o requirements/cuda.txt
 
 clean: ## remove the virtual environments and the tests' caches (never .tuningfork: that is your data)
-	rm -rf $(VENV) $(SDK1) $(PEER) $(NPM) .tuningfork-test .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(SDK1) $(NPM) .tuningfork-test .pytest_cache .mypy_cache .ruff_cache

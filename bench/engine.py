@@ -1,13 +1,14 @@
 """The engine's figures, each as a ratio in one run: our fused passes next to tuned TRL + peft, on the same tokens.
 
 Both sides in turns, so that a noisy machine is noisy for both; medians of the turns' ratios. Ours is measured in this
-process, TRL in one of its own under `.venv-bench` (`make bench-engine`), in wall seconds and in CPU seconds.
+process, TRL in one of its own, in wall seconds and in CPU seconds.
 """
 
 import argparse
 import json
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -30,7 +31,6 @@ CASES = ("34M", "100M", "SmolLM2", "dpo", "short")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--python", type=Path, default=Path(".venv-bench/bin/python"))
     parser.add_argument("--smollm", type=Path, default=SMOLLM)
     parser.add_argument("--only", nargs="*", choices=CASES, default=CASES)
     parser.add_argument("--threads", nargs="*", type=int, default=[1, 2])
@@ -150,7 +150,7 @@ def trl(
     path = data.write(rows, folder / "rows.jsonl")
     method = "dpo" if case == "dpo" else "sft"
     command = [
-        str(options.python),
+        sys.executable,
         str(BASELINE),
         "--method",
         method,

@@ -1,4 +1,4 @@
-"""TRL + peft, tuned: one job in a process of its own, under the interpreter of `.venv-bench`. Prints one line of JSON.
+"""TRL + peft, tuned: one job in a process of its own. Prints one line of JSON.
 
 Tuned means: float32 (bfloat16 is emulated on this kind of CPU), no activation checkpointing, batches of like lengths
 (the file's order is made so), log-probabilities of completion tokens alone and in tiles, the fused AdamW, and none of
@@ -12,12 +12,15 @@ STARTED = time.perf_counter()
 import argparse  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
+import sys  # noqa: E402
 import tempfile  # noqa: E402
 from importlib.metadata import version  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 os.environ.update(HF_HUB_OFFLINE="1", TQDM_DISABLE="1", TOKENIZERS_PARALLELISM="false")
+for package in ("wandb", "mlflow", "tensorboardX", "bitsandbytes", "vllm"):
+    sys.modules[package] = None  # type: ignore[assignment]  # TRL's own environment has none: their import takes seconds
 
 import torch  # noqa: E402
 from datasets import Dataset, disable_progress_bars  # noqa: E402

@@ -71,8 +71,9 @@ class SwiGlu(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> torch.Tensor:
-        gate, up = ctx.saved_tensors[0].chunk(2, dim=-1)
-        out = torch.empty_like(ctx.saved_tensors[0])
+        (gate_up,) = ctx.saved_tensors  # asked once: a layer that is computed again gives each tensor once
+        gate, up = gate_up.chunk(2, dim=-1)
+        out = torch.empty_like(gate_up)
         grad_gate, grad_up = out.chunk(2, dim=-1)
         grad_silu = grads[0] * up
         for rows in evenly(gate):

@@ -27,15 +27,29 @@ class ModelShape:
 
 
 def pass_bytes(shape: ModelShape, tokens: int) -> int:
-    """Of one forward and backward over so many tokens.
+    """Of one forward and backward over so many tokens."""
+    return bytes_of(shape, tokens, kept=shape.layers * layer_bytes(shape))
 
-    A layer keeps: its input and the normed one (2D), q, k and v before and after their rotation (2Q + 3K), the
-    attention's output (Q), the stream and the normed stream in its middle (2D), gate and up (2F) and their product (F).
+
+def recomputing_bytes(shape: ModelShape, tokens: int) -> int:
+    """The same where each layer keeps its input alone (D), and is computed again when its backward runs."""
+    inputs = shape.layers * shape.features * shape.value_bytes
+    return bytes_of(shape, tokens, kept=inputs + layer_bytes(shape))
+
+
+def layer_bytes(shape: ModelShape) -> int:
+    """Of one token, kept by a layer: its input and the normed one (2D), q, k and v before and after their rotation
+    (2Q + 3K), the attention's output (Q), the stream and the normed stream in its middle (2D), gate and up (2F) and their
+    product (F).
     """
-    kept = (4 * shape.features + 3 * shape.inner) * shape.value_bytes
-    kept += 3 * (shape.queries + shape.keys) * shape.attention_bytes
+    values = (4 * shape.features + 3 * shape.inner) * shape.value_bytes
+    return values + 3 * (shape.queries + shape.keys) * shape.attention_bytes
+
+
+def bytes_of(shape: ModelShape, tokens: int, *, kept: int) -> int:
+    """`kept`: of one token."""
     moment = 4 * (shape.inner + shape.features) * shape.value_bytes  # of the one layer whose backward runs
-    activations = tokens * (shape.layers * kept + moment)
+    activations = tokens * (kept + moment)
     head = 2 * min(tokens, HEAD_ROWS) * shape.vocabulary * 4
     return int((activations + head) * MARGIN)
 
@@ -52,9 +66,9 @@ class Need:
         return self.resident + self.passing
 
 
-def need_of(shape: ModelShape, *, weights: int, copies: int, tokens: int) -> Need:
+def need_of(weights: int, *, copies: int, passing: int) -> Need:
     """`copies`: of the weights, beside what training needs."""
-    return Need(resident=weights * (ADAPTER_BYTES + copies * BEST_BYTES), passing=pass_bytes(shape, tokens))
+    return Need(resident=weights * (ADAPTER_BYTES + copies * BEST_BYTES), passing=passing)
 
 
 def tokens_that_fit(shape: ModelShape, room: int, *, most: int) -> int:

@@ -5,10 +5,12 @@ Shapes: T tokens of the pass, R rows wanted, D features, H heads, K key heads, E
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeAlias
 
 import torch
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from engine.core.elementwise import rms_norm, rotate, swiglu
 from engine.core.packing import Packed, Span
@@ -17,6 +19,8 @@ from engine.models.decoder import Decoder, Layer
 
 # Number of the layer, q (T, H, E), k and v (T, K, E) -> what the tokens gather, (T, H * E).
 Attend: TypeAlias = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+OneLayer: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
+Through: TypeAlias = Callable[[OneLayer, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +78,21 @@ def moved(span: Span, by: int) -> Span:
     )
 
 
-def hidden_rows(decoder: Decoder, batch: Batch, *, attend: Attend | None = None) -> torch.Tensor:
+def keeping(layer: OneLayer, x: torch.Tensor) -> torch.Tensor:
+    """The backward finds all that it needs."""
+    return layer(x)
+
+
+def recomputing(layer: OneLayer, x: torch.Tensor) -> torch.Tensor:
+    """Only the layer's input is kept: the backward computes the layer again, with the same bits, as dropout is drawn from
+    seeds. Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost" (2016)."""
+    out: torch.Tensor = checkpoint(layer, x, use_reentrant=False, preserve_rng_state=False)
+    return out
+
+
+def hidden_rows(
+    decoder: Decoder, batch: Batch, *, attend: Attend | None = None, through: Through = keeping
+) -> torch.Tensor:
     """Final hidden states (R, D), after the last norm, of the rows alone: the last layer's MLP runs on no other.
 
     attend: what the tokens see, where that is not each other within the batch's spans.
@@ -82,23 +100,42 @@ def hidden_rows(decoder: Decoder, batch: Batch, *, attend: Attend | None = None)
     x = F.embedding(batch.token_ids, decoder.embedding)
     anchor = torch.zeros(0, device=decoder.device, requires_grad=True)
     cos_sin = decoder.rotary(batch.positions)
-    last = len(decoder.layers) - 1
-    for number, layer in enumerate(decoder.layers):
-        normed = rms_norm(x, layer.input_norm, decoder.eps)
-        place = Place(layer=number, group="qkv", tile=batch.tile, needs_input_gradient=number > 0)
-        qkv = lora_linear(normed, anchor, layer.linear["qkv"], place, batch.segments)
-        query, key, value = heads_of(qkv, decoder, layer, cos_sin)
-        if attend is None:
-            mixed = attention(query, key, value, batch.spans)
-        else:
-            mixed = attend(number, query, key, value)
-        segments = batch.segments
-        if number == last:
-            # Not x[rows]: rows that repeat (a shared prefix's last) would be added up in any order in the backward.
-            x, mixed = x.index_select(0, batch.rows), mixed.index_select(0, batch.rows)
-            segments = batch.row_segments
-        x = block(x, mixed, decoder, layer, number, segments, tile=batch.tile, anchor=anchor)
+    for number in range(len(decoder.layers)):
+        layer = partial(
+            after_layer,
+            number=number,
+            decoder=decoder,
+            batch=batch,
+            cos_sin=cos_sin,
+            attend=attend,
+            anchor=anchor,
+        )
+        x = through(layer, x)
     return rms_norm(x, decoder.norm, decoder.eps)
+
+
+def after_layer(
+    x: torch.Tensor,
+    *,
+    number: int,
+    decoder: Decoder,
+    batch: Batch,
+    cos_sin: tuple[torch.Tensor, torch.Tensor],
+    attend: Attend | None,
+    anchor: torch.Tensor,
+) -> torch.Tensor:
+    layer = decoder.layers[number]
+    normed = rms_norm(x, layer.input_norm, decoder.eps)
+    place = Place(layer=number, group="qkv", tile=batch.tile, needs_input_gradient=number > 0)
+    qkv = lora_linear(normed, anchor, layer.linear["qkv"], place, batch.segments)
+    query, key, value = heads_of(qkv, decoder, layer, cos_sin)
+    mixed = attention(query, key, value, batch.spans) if attend is None else attend(number, query, key, value)
+    segments = batch.segments
+    if number == len(decoder.layers) - 1:
+        # Not x[rows]: rows that repeat (a shared prefix's last) would be added up in any order in the backward.
+        x, mixed = x.index_select(0, batch.rows), mixed.index_select(0, batch.rows)
+        segments = batch.row_segments
+    return block(x, mixed, decoder, layer, number, segments, tile=batch.tile, anchor=anchor)
 
 
 def block(

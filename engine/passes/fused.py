@@ -6,7 +6,7 @@ from typing import cast
 import torch
 
 from engine.contract.spec import LoraOptions
-from engine.core.memory import Need, need_of
+from engine.core.memory import Need, need_of, pass_bytes, recomputing_bytes
 from engine.lora.adapter import Adapter
 from engine.lora.layout import layout_of
 from engine.lora.linear import Segment
@@ -14,7 +14,7 @@ from engine.models.decoder import Decoder, decoder_of
 from engine.models.memory import room_for_runs
 from engine.models.resident import ResidentModel, shape_of
 from engine.passes import decode, head
-from engine.passes.forward import batch_of, hidden_rows
+from engine.passes.forward import batch_of, hidden_rows, keeping, recomputing
 from engine.passes.model import Lesson, Outcome, Trainable, out_of_memory
 from engine.passes.work import Answers, Sampling
 
@@ -34,10 +34,13 @@ class FusedModel:
         self.room = room_for_runs(self.decoder.device) if room is None else room
 
     def need(self, options: LoraOptions, *, copies: int, tokens: int) -> Need:
-        weights = layout_of(
-            self.decoder.shapes, rank=options.rank, target_modules=options.target_modules
-        ).size
-        return need_of(self.shape, weights=weights, copies=copies, tokens=tokens)
+        return need_of(self._weights(options), copies=copies, passing=pass_bytes(self.shape, tokens))
+
+    def least_need(self, options: LoraOptions, *, copies: int, tokens: int) -> Need:
+        return need_of(self._weights(options), copies=copies, passing=recomputing_bytes(self.shape, tokens))
+
+    def _weights(self, options: LoraOptions) -> int:
+        return layout_of(self.decoder.shapes, rank=options.rank, target_modules=options.target_modules).size
 
     def new_adapter(self, options: LoraOptions) -> Adapter:
         return Adapter(options, shapes=self.decoder.shapes, device=self.decoder.device)
@@ -80,8 +83,9 @@ def run_pass(decoder: Decoder, lessons: Sequence[Lesson], *, tile: int | None) -
     parts = [(lesson.packed, segment_of(lesson)) for lesson in lessons]
     batch = batch_of(parts, device=decoder.device, tile=tile)
     learning = any(lesson.loss for lesson in lessons)
+    through = recomputing if learning and any(lesson.recompute for lesson in lessons) else keeping
     with torch.set_grad_enabled(learning):
-        hidden = hidden_rows(decoder, batch)
+        hidden = hidden_rows(decoder, batch, through=through)
     if not learning:
         return [
             measure(decoder, hidden, lesson, rows)

@@ -17,12 +17,13 @@ from engine.passes.work import Answers, RowLoss, Rows, Sampling
 @dataclass(frozen=True, kw_only=True)
 class Lesson:
     """One run's part of a pass. With a loss its adapter learns; `adapter` None is the base. No dropout without a
-    `dropout_seed`."""
+    `dropout_seed`. `recompute`: as in `Model.least_need`."""
 
     packed: Packed
     adapter: Trainable | None
     loss: RowLoss | None = None
     dropout_seed: int | None = None
+    recompute: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,11 @@ class Model(Protocol):
 
     def need(self, options: LoraOptions, *, copies: int, tokens: int) -> Need:
         """Of a run whose passes have so many tokens; `copies`: of its weights beside what training needs."""
+        ...
+
+    def least_need(self, options: LoraOptions, *, copies: int, tokens: int) -> Need:
+        """With no more than each layer's input kept, and the layers computed again in the backward: the same bits in
+        about a third more time. What `need` says, where the model cannot."""
         ...
 
     def new_adapter(self, options: LoraOptions) -> Trainable: ...

@@ -13,7 +13,7 @@ from peft import PeftModel
 from torch import nn
 
 from engine.contract.spec import LoraOptions
-from engine.core.memory import Need, need_of
+from engine.core.memory import Need, need_of, pass_bytes
 from engine.core.packing import Packed
 from engine.core.unpacking import Unit, Unpacked, padded_batches, units
 from engine.lora.attached import FlatAdapter, attach, detach
@@ -51,8 +51,11 @@ class PlainModel:
             for name, module in self.base.causal_lm.named_modules()
             if isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in options.target_modules
         )
-        own = need_of(self.shape, weights=weights, copies=copies, tokens=tokens)
-        return Need(resident=own.resident, passing=PLAIN_FACTOR * own.passing)
+        return need_of(weights, copies=copies, passing=PLAIN_FACTOR * pass_bytes(self.shape, tokens))
+
+    def least_need(self, options: LoraOptions, *, copies: int, tokens: int) -> Need:
+        """Nothing is computed again here: it is for our own passes to make long examples fit."""
+        return self.need(options, copies=copies, tokens=tokens)
 
     def new_adapter(self, options: LoraOptions) -> FlatAdapter:
         """Raises RuntimeError while another run's adapter is on the base."""

@@ -157,7 +157,11 @@ def lesson_of(piece: Piece) -> Lesson:
     match work:
         case Learn():
             return Lesson(
-                packed=work.packed, adapter=one.run.adapter, loss=work.loss, dropout_seed=work.dropout_seed
+                packed=work.packed,
+                adapter=one.run.adapter,
+                loss=work.loss,
+                dropout_seed=work.dropout_seed,
+                recompute=one.run.recomputes,
             )
         case Measure():
             return Lesson(packed=work.packed, adapter=one.run.weights(work.weights))

@@ -43,6 +43,10 @@ SMALLEST_MICRO: Final = 64
 VALIDATION_BATCH: Final = 8
 VALIDATIONS_PER_RUN: Final = 10
 PROBE_TOKENS: Final = 32
+RECOMPUTED: Final = (
+    "The examples are long for this engine's memory: what the layers compute is not kept for the backward but computed "
+    "again, which changes no result and takes about a third more time."
+)
 
 Stream: TypeAlias = Generator[TrainEvent | Works, Results, None]
 
@@ -81,6 +85,7 @@ class Run:
         self._adapter: Trainable | None = None
         self._initial: Trainable | None = None
         self._budget = MICRO_TOKENS
+        self.recomputes = False  # its passes keep each layer's input alone
         self._kept = Kept(trained_tokens=0, progress=Progress())
         self._saved_step = spec.start_step
 
@@ -131,9 +136,10 @@ class Run:
     def _enter(self) -> Stream:
         """Waits for memory. Passes are as large as this run alone may make them, whatever its neighbours take."""
         room = self.model.room
-        while self._budget > SMALLEST_MICRO and self._need().total > room:
-            self._budget //= 2
-        need = self._need()
+        need = self._smallest_need(room)
+        if need.total > room:
+            self.recomputes = True
+            need = self._smallest_need(room)
         if need.total > room:
             raise TooLargeError(
                 f"Training needs {gigabytes(need.total)} of memory for examples of {self.objective.largest_group} "
@@ -141,16 +147,25 @@ class Run:
             )
         (missing,) = yield [Enter(need=need)]
         waited = " It waited for other runs to end." if missing else ""
+        again = f" {RECOMPUTED}" if self.recomputes else ""
         yield RunNotice(
             message=f"Training needs {gigabytes(need.total)} of the engine's {gigabytes(room)} for runs: "
             f"{gigabytes(need.resident)} for the adapter and its optimizer, {gigabytes(need.passing)} while up to "
-            f"{self._budget} tokens are computed.{waited}",
+            f"{max(self._budget, self.objective.largest_group)} tokens are computed.{again}{waited}",
         )
+
+    def _smallest_need(self, room: int) -> Need:
+        """Of passes as large as they may be, or of the smallest."""
+        self._budget = MICRO_TOKENS
+        while self._budget > SMALLEST_MICRO and self._need().total > room:
+            self._budget //= 2
+        return self._need()
 
     def _need(self) -> Need:
         copies = int(self.spec.starts_tuned) + int(self.spec.training.best_checkpoint)
         tokens = max(self._budget, self.objective.largest_group)
-        return self.model.need(self.spec.lora, copies=copies, tokens=tokens)
+        need = self.model.least_need if self.recomputes else self.model.need
+        return need(self.spec.lora, copies=copies, tokens=tokens)
 
     def _begin(self) -> None:
         """The adapter as new, as the tuned model has it, or as the checkpoint has it that the run goes on from."""
@@ -235,20 +250,28 @@ class Run:
                 return (yield from self.objective.gradients(batch, self._context(step)))
             except OutOfMemoryError as error:
                 self.optimizer.forget_gradient()
-                if self._budget <= SMALLEST_MICRO:
+                spared = self._spared()
+                if spared is None:
                     raise BatchFailedError(
                         f"step {step + 1} ({named(batch)}) does not fit the memory"
                     ) from error
-                self._budget //= 2
-                yield RunNotice(
-                    message=f"Step {step + 1} did not fit the memory: from now on {self._budget} tokens are computed "
-                    "at a time.",
-                    warning=True,
-                )
+                yield RunNotice(message=f"Step {step + 1} did not fit the memory: {spared}", warning=True)
             except (DataError, GraderFailedError):
                 raise
             except Exception as error:
                 raise BatchFailedError(f"step {step + 1} ({named(batch)}): {type(error).__name__}") from error
+
+    def _spared(self) -> str | None:
+        """What is done so that passes take less from now on, told to the run's owner; None where nothing is left."""
+        if self._budget > SMALLEST_MICRO:
+            self._budget //= 2
+            return f"from now on {self._budget} tokens are computed at a time."
+        kept = self._need()
+        if not self.recomputes:
+            self.recomputes = True
+            if self._need().total < kept.total:
+                return f"from now on memory is spared. {RECOMPUTED}"
+        return None
 
     def _context(self, step: int) -> StepContext:
         seed = derived_seed(self.spec.seed, "dropout", step)

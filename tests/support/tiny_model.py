@@ -16,7 +16,10 @@ SPECIAL = ["<|pad|>", "<|im_start|>", "<|im_end|>"]
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny-model")
+    return made_in(tmp_path_factory.mktemp("tiny-model"))
+
+
+def made_in(folder: Path) -> Path:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate([*SPECIAL, *alphabet])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))

@@ -5,31 +5,24 @@ import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import pytest
 import torch
 
 from engine.contract.events import CheckpointReady, RunFailed, RunFinished, RunNotice, StepDone, TrainEvent
-from engine.contract.spec import Dpo, EarlyStopping, LoraOptions, RunSpec, Supervised, TrainingOptions
+from engine.contract.spec import Dpo, EarlyStopping, TrainingOptions
 from engine.lora.adapter import Adapter
 from engine.models.resident import load
 from engine.passes.fused import FusedModel
 from engine.passes.model import Lesson, Outcome, out_of_memory
 from engine.trainer.live import LiveRun
-from tests.support.training import live_run, rounds_of, said, stories, story
-from tests.unit.engine.test_methods import PAIRS, PROMPTS, reinforcement
+from tests.support.schedules import LORAS, all_alone, bits, joining_and_leaving, started, supervised
+from tests.support.training import live_run, stories, story
+from tests.unit.engine.test_methods import PAIRS
 from tests.unit.engine.test_run import ROWS, spec, write
 
-MAX_TOKENS = 56
-SCHEDULES = int(os.environ.get("TUNINGFORK_SCHEDULES", "20"))  # of joins and leaves; hundreds by hand
-LORAS = [
-    LoraOptions(rank=4, alpha=8),
-    LoraOptions(rank=16, alpha=16, dropout=0.2, target_modules=("q_proj", "down_proj")),
-    LoraOptions(rank=1, alpha=4, target_modules=("v_proj",)),
-    LoraOptions(rank=8, alpha=8, rslora=True),
-]
+SCHEDULES = int(os.environ.get("TUNINGFORK_SCHEDULES", "100"))  # of joins and leaves; more: `make isolation`
 
 
 @pytest.fixture(scope="module")
@@ -37,80 +30,11 @@ def model(tiny_model: Path) -> FusedModel:
     return FusedModel(load(tiny_model, name="tiny"), most_runs=16)
 
 
-def supervised(**changes: Any) -> Supervised:
-    return Supervised(**({"n_epochs": 1, "batch_size": 3, "learning_rate_multiplier": 1.0} | changes))
-
-
-def some_run(number: int) -> tuple[RunSpec, list[dict[str, Any]]]:
-    method, rows = (
-        (supervised(batch_size=1 + number % 5), ROWS),
-        (Dpo(n_epochs=1, batch_size=4, learning_rate_multiplier=1.0, beta=0.1), PAIRS),
-        (supervised(n_epochs=2, batch_size=7), ROWS),
-        (reinforcement(n_epochs=1), PROMPTS),
-    )[number % 4]
-    run = spec(
-        job_id=f"ftjob-{number}",
-        method=method,
-        lora=LORAS[number % len(LORAS)],
-        seed=number,
-        validation_file="valid.jsonl" if number % 3 else None,
-    )
-    return run, rows
-
-
-def started(number: int, *, folder: Path, model: FusedModel) -> LiveRun:
-    run, rows = some_run(number)
-    folder.mkdir()
-    write(folder / "train.jsonl", rows)
-    write(folder / "valid.jsonl", rows[:3])
-    return live_run(run, folder=folder, model=model, max_tokens=MAX_TOKENS)
-
-
-def bits(told: Sequence[TrainEvent]) -> tuple[str, list[float]]:
-    """The final adapter's digest, and every loss."""
-    final = [event for event in told if isinstance(event, CheckpointReady)][-1]
-    assert final.final, told[-1]
-    return final.files[0].sha256, [e.metrics.train_loss for e in told if isinstance(e, StepDone)]
-
-
 def test_neighbours_change_no_bit_of_a_run(model: FusedModel, tmp_path: Path) -> None:
-    alone = {}
-    for number in range(8):
-        run = started(number, folder=tmp_path / f"alone-{number}", model=model)
-        alone[number] = bits(story(run, model=model))
+    expected = all_alone(tmp_path, model=model)
     for seed in range(SCHEDULES):
-        told = joining_and_leaving(random.Random(seed), model=model, folder=tmp_path / str(seed))
-        assert {number: bits(events) for number, events in told.items()} == alone
-
-
-def joining_and_leaving(
-    chance: random.Random, *, model: FusedModel, folder: Path
-) -> dict[int, list[TrainEvent]]:
-    """All eight, each joining at a random round; some others join and are stopped on the way."""
-    folder.mkdir()
-    joins = {number: chance.randrange(25) for number in range(8)}
-    guests = {number: (start := chance.randrange(20), start + chance.randrange(9)) for number in range(8, 12)}
-    rounds, told = rounds_of(model, Event()), {number: list[TrainEvent]() for number in joins}
-    live: dict[int, LiveRun] = {}
-    for turn in range(10_000):
-        arriving = [n for n, at in joins.items() if at == turn] + [
-            n for n, (at, _) in guests.items() if at == turn
-        ]
-        for number in arriving:
-            live[number] = started(number, folder=folder / str(number), model=model)
-        for number in [n for n, (_, at) in guests.items() if at == turn and n in live]:
-            rounds.leave(run := live.pop(number))
-            run.close()
-        rounds.round(list(live.values()))
-        for number, run in list(live.items()):
-            events = told.get(number, [])
-            events += said(run)
-            if events and isinstance(events[-1], RunFinished | RunFailed):
-                rounds.leave(live.pop(number))
-                run.close()
-        if turn > 40 and not live:
-            return told
-    raise AssertionError("the runs do not end")
+        found = joining_and_leaving(random.Random(seed), model=model, folder=tmp_path / str(seed))
+        assert found.differing(expected) == [] and found.leaves == found.joins == 12
 
 
 def test_a_run_that_diverges_fails_alone_and_names_its_examples(model: FusedModel, tmp_path: Path) -> None:
