@@ -14,7 +14,7 @@ MARGIN: Final = 1.25  # what an allocator loses between the tensors, and what th
 
 @dataclass(frozen=True, kw_only=True)
 class ModelShape:
-    """`value_bytes`: of one activation."""
+    """`value_bytes`: of one activation. `scratch`: values of base weights that are floats only while a product runs."""
 
     layers: int
     features: int
@@ -23,6 +23,7 @@ class ModelShape:
     inner: int
     vocabulary: int
     value_bytes: int
+    scratch: int = 0
 
 
 def pass_bytes(shape: ModelShape, tokens: int) -> int:
@@ -33,7 +34,7 @@ def pass_bytes(shape: ModelShape, tokens: int) -> int:
     """
     kept = 4 * shape.features + 3 * shape.queries + 3 * shape.keys + 3 * shape.inner
     moment = 4 * shape.inner + 4 * shape.features  # of the one layer whose backward runs
-    activations = tokens * (shape.layers * kept + moment) * shape.value_bytes
+    activations = (tokens * (shape.layers * kept + moment) + shape.scratch) * shape.value_bytes
     head = 2 * min(tokens, HEAD_ROWS) * shape.vocabulary * 4
     return int((activations + head) * MARGIN)
 

@@ -17,6 +17,7 @@ class ResidentModel:
     causal_lm: Any  # a transformers ...ForCausalLM
     tokenizer: PreTrainedTokenizerBase
     device: torch.device
+    notice: str | None = None  # how its weights are held, for owners of runs, where that is worth a word
 
     @property
     def hidden_size(self) -> int:
@@ -48,16 +49,27 @@ def load(folder: Path, *, name: str) -> ResidentModel:
 
     Raises OSError or ValueError when the folder holds no usable model.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    if not tokenizer.chat_template:
-        raise ValueError(f"{name} has no chat template, so chat data cannot be trained on")
+    device, dtype = device_and_dtype()
+    tokenizer = tokenizer_of(folder, name=name)
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, use_safetensors=True, local_files_only=True
     )
     model.requires_grad_(False)
     return ResidentModel(name=name, causal_lm=model.to(device), tokenizer=tokenizer, device=device)
+
+
+def device_and_dtype() -> tuple[torch.device, torch.dtype]:
+    if torch.cuda.is_available():
+        return torch.device("cuda"), torch.bfloat16
+    return torch.device("cpu"), torch.float32
+
+
+def tokenizer_of(folder: Path, *, name: str) -> PreTrainedTokenizerBase:
+    """Raises OSError or ValueError."""
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if not tokenizer.chat_template:
+        raise ValueError(f"{name} has no chat template, so chat data cannot be trained on")
+    return tokenizer
 
 
 def shape_of(base: ResidentModel) -> ModelShape:
