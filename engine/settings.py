@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -26,6 +27,9 @@ class EngineSettings(BaseSettings):
     workspace: Path = Field(description="folder for runs in progress; emptied at start")
     max_example_tokens: int = Field(default=2048, ge=16)
     runs: int = Field(default=8, ge=1, le=1024, description="runs that are trained at the same time")
+    quantization: Literal["nf4"] | None = Field(
+        default=None, description="nf4: the base's weights in 4 bits, from a folder that was prepared so"
+    )
     threads: int = Field(default=0, ge=0, description="0: as many as torch chooses")
 
 

@@ -109,14 +109,15 @@ def check_state(state: QuantState | None) -> None:
 
 def scales_of(state: QuantState) -> torch.Tensor:
     """Of each block, float32: they are quantised themselves."""
-    offset: torch.Tensor = state.offset
-    return offset + dequantize_blockwise(state.absmax, state.state2)
+    scales: torch.Tensor = dequantize_blockwise(state.absmax, state.state2) + state.offset
+    return scales
 
 
 def packed_together(modules: Sequence[Linear4bit]) -> torch.Tensor:
     """Held once: each module's weight is made a view of it."""
+    whole: torch.Tensor = modules[0].weight.data
     if len(modules) == 1:
-        return modules[0].weight.data
+        return whole
     whole = torch.cat([module.weight.data for module in modules])
     start = 0
     for module in modules:
@@ -142,7 +143,9 @@ def load_nf4(folder: Path, *, name: str) -> ResidentModel:
     Raises OSError or ValueError when the folder holds no usable model.
     """
     if not (folder / PACKED / "config.json").is_file():
-        raise ValueError(f"{folder} holds no NF4 weights: make such a folder by `tuningfork models prepare`")
+        raise ValueError(
+            f"{folder} holds no NF4 weights: make such a folder by `tuningfork models prepare --quantization nf4`"
+        )
     device, dtype = device_and_dtype()
     tokenizer = tokenizer_of(folder, name=name)
     model = AutoModelForCausalLM.from_pretrained(
