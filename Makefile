@@ -15,7 +15,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 TORCH_BACKEND := $(if $(filter cpu,$(DEVICE)),$(if $(strip $(UV_FIND_LINKS)),,--torch-backend=cpu))
 OVERRIDES     := $(if $(filter cpu,$(DEVICE)),--overrides requirements/cpu-overrides.txt)
 
-.PHONY: help install demo serve test check proto bench bench-engine lock clean schemathesis compatibility
+.PHONY: help install demo serve test check proto bench bench-engine bench-quantization lock clean schemathesis compatibility
 help: ## what each command does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
@@ -90,6 +90,10 @@ $(PEER)/installed: $(UV) requirements/bench.txt
 bench-engine: install $(PEER)/installed ## the engine next to tuned TRL + peft, on the same tokens in one run
 	@$(BIN)/tuningfork models prepare
 	OMP_WAIT_POLICY=passive $(BIN)/python -m bench.engine  # threads that wait in a loop stand still on a shared machine
+
+bench-quantization: install ## a base in NF4 next to the same base as floats: memory, speed, losses
+	@$(BIN)/tuningfork models prepare --quantization nf4
+	OMP_WAIT_POLICY=passive $(BIN)/python -m bench.quantization
 
 EXTRAS := --extra api --extra integrations --extra engine --extra embedded --extra cli --extra dev
 lock: $(UV) ## pin all dependencies again, without addresses
