@@ -213,12 +213,14 @@ def test_the_memory_plan_knows_the_piece_that_is_float(nf4_base: ResidentModel, 
 
 def test_the_base_takes_an_eighth_of_its_projections(nf4_base: ResidentModel) -> None:
     """4 bits a weight, 8 for the scale of 64, and what the scales' own scales take."""
+    weights = {name: p.dtype for name, p in nf4_base.causal_lm.named_parameters()}
+    assert {dtype for name, dtype in weights.items() if name.endswith("_proj.weight")} == {torch.uint8}
     linears = FusedModel(nf4_base, most_runs=1).decoder.layers[0].linear.values()
     for linear in linears:
         assert isinstance(linear, Nf4Linear)
-        weights = linear.inputs * linear.outputs
+        count = linear.inputs * linear.outputs
         scales = sum(state.absmax.nbytes for state in linear.states)
-        assert linear.packed.nbytes + scales == weights // 2 + weights // 64
+        assert linear.packed.nbytes + scales == count // 2 + count // 64
 
 
 def test_what_cannot_be_held_in_nf4_is_refused_in_words(
