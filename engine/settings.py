@@ -30,6 +30,9 @@ class EngineSettings(BaseSettings):
     quantization: Literal["nf4"] | None = Field(
         default=None, description="nf4: the base's weights in 4 bits, from a folder that was prepared so"
     )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="of the base; auto: bfloat16 where this machine has units for it"
+    )
     threads: int = Field(default=0, ge=0, description="0: as many as torch chooses")
 
 

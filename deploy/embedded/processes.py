@@ -148,6 +148,7 @@ class Processes:
             "WORKSPACE": self._home.path / "workspace",
             "MAX_EXAMPLE_TOKENS": self._max_tokens(),
             "RUNS": self._settings.runs,
+            "DTYPE": self._settings.dtype,
             **({} if quantization is None else {"QUANTIZATION": quantization}),
         }
 
@@ -157,6 +158,7 @@ class Processes:
             **({} if parser is None else {"TOOL_CALL_PARSER": parser}),
             "BASE_MODEL": self._model.name,
             "MODEL_PATH": self._model.folder,
+            "DTYPE": self._settings.dtype,
             "HOST": LOOPBACK,
             "PORT": self._addresses.vllm,
             "API_KEY": self._credentials.vllm_api_key,

@@ -45,6 +45,10 @@ class UpSettings(BaseSettings):
     )
     max_model_len: int = Field(default=2048, ge=16, description="tokens of prompt and answer together")
     runs: int = Field(default=8, ge=1, le=1024, description="jobs that the engine trains at the same time")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="of the base, in training and in answers; auto: bfloat16 where there are units for it",
+    )
     tool_call_parser: str | None = Field(
         default=None,
         description="vLLM's parser for the base's tool calls: hermes for Qwen, llama3_json, mistral, …",

@@ -14,7 +14,8 @@ MARGIN: Final = 1.25  # what an allocator loses between the tensors, and what th
 
 @dataclass(frozen=True, kw_only=True)
 class ModelShape:
-    """`value_bytes`: of one activation. `scratch`: values of base weights that are floats only while a product runs."""
+    """`value_bytes`: of one activation; `attention_bytes`: of one that the attention reads or makes. `scratch`: values of
+    base weights that are floats only while a product runs."""
 
     layers: int
     features: int
@@ -23,6 +24,7 @@ class ModelShape:
     inner: int
     vocabulary: int
     value_bytes: int
+    attention_bytes: int
     scratch: int = 0
 
 
@@ -32,9 +34,10 @@ def pass_bytes(shape: ModelShape, tokens: int) -> int:
     A layer keeps: its input and the normed one (2D), q, k and v before and after their rotation (2Q + 3K), the
     attention's output (Q), the stream and the normed stream in its middle (2D), gate and up (2F) and their product (F).
     """
-    kept = 4 * shape.features + 3 * shape.queries + 3 * shape.keys + 3 * shape.inner
-    moment = 4 * shape.inner + 4 * shape.features  # of the one layer whose backward runs
-    activations = (tokens * (shape.layers * kept + moment) + shape.scratch) * shape.value_bytes
+    kept = (4 * shape.features + 3 * shape.inner) * shape.value_bytes
+    kept += 3 * (shape.queries + shape.keys) * shape.attention_bytes
+    moment = 4 * (shape.inner + shape.features) * shape.value_bytes  # of the one layer whose backward runs
+    activations = tokens * (shape.layers * kept + moment) + shape.scratch * shape.value_bytes
     head = 2 * min(tokens, HEAD_ROWS) * shape.vocabulary * 4
     return int((activations + head) * MARGIN)
 

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from engine.models.frozen import FloatLinear, Frozen, product
-from engine.models.resident import ResidentModel, device_and_dtype, tokenizer_of
+from engine.models.resident import ResidentModel, this_device, tokenizer_of
 
 PACKED: Final = "nf4"  # the folder in the folder
 KIND: Final = "nf4"
@@ -137,7 +137,7 @@ def dequantised(module: Linear4bit) -> torch.Tensor:
     return torch.cat([weight() for _, weight in linear.pieces(torch.float32)])
 
 
-def load_nf4(folder: Path, *, name: str) -> ResidentModel:
+def load_nf4(folder: Path, *, name: str, dtype: torch.dtype = torch.float32) -> ResidentModel:
     """The packed weights of a folder that `engine.models.quantize` wrote, on the device this machine has.
 
     Raises OSError or ValueError when the folder holds no usable model.
@@ -146,7 +146,7 @@ def load_nf4(folder: Path, *, name: str) -> ResidentModel:
         raise ValueError(
             f"{folder} holds no NF4 weights: make such a folder by `tuningfork models prepare --quantization nf4`"
         )
-    device, dtype = device_and_dtype()
+    device = this_device()
     tokenizer = tokenizer_of(folder, name=name)
     model = AutoModelForCausalLM.from_pretrained(
         folder / PACKED,

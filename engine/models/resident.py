@@ -2,13 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from engine.core.memory import ModelShape
+
+CPU_INFO: Final = Path("/proc/cpuinfo")
+BFLOAT16_UNITS: Final = frozenset(
+    {"amx_bf16", "avx512_bf16"}
+)  # serving/vllm/command.py asks the same of this machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +49,18 @@ class ResidentModel:
         )
 
 
-def load(folder: Path, *, name: str) -> ResidentModel:
-    """float32 on a CPU (bfloat16 is emulated and slower on most), bfloat16 on CUDA.
+def dtype_of(asked: str) -> torch.dtype:
+    """`float32`, `bfloat16`, or `auto`: bfloat16 where this machine has units for it. A CPU that has none emulates it,
+    many times slower than float32."""
+    if asked != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[asked]
+    fast = torch.cuda.is_available() or BFLOAT16_UNITS & set(CPU_INFO.read_text().split())
+    return torch.bfloat16 if fast else torch.float32
 
-    Raises OSError or ValueError when the folder holds no usable model.
-    """
-    device, dtype = device_and_dtype()
+
+def load(folder: Path, *, name: str, dtype: torch.dtype = torch.float32) -> ResidentModel:
+    """Raises OSError or ValueError when the folder holds no usable model."""
+    device = this_device()
     tokenizer = tokenizer_of(folder, name=name)
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, use_safetensors=True, local_files_only=True
@@ -58,10 +69,8 @@ def load(folder: Path, *, name: str) -> ResidentModel:
     return ResidentModel(name=name, causal_lm=model.to(device), tokenizer=tokenizer, device=device)
 
 
-def device_and_dtype() -> tuple[torch.device, torch.dtype]:
-    if torch.cuda.is_available():
-        return torch.device("cuda"), torch.bfloat16
-    return torch.device("cpu"), torch.float32
+def this_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def tokenizer_of(folder: Path, *, name: str) -> PreTrainedTokenizerBase:
@@ -85,6 +94,7 @@ def shape_of(base: ResidentModel) -> ModelShape:
         inner=int(getattr(config, "intermediate_size", None) or 4 * config.hidden_size),
         vocabulary=int(config.vocab_size),
         value_bytes=base.causal_lm.dtype.itemsize,
+        attention_bytes=4 if base.device.type == "cpu" else base.causal_lm.dtype.itemsize,
     )
 
 

@@ -38,7 +38,8 @@ def learned(
 ) -> tuple[Rows, torch.Tensor, float]:
     """Beside the rows: the gradient of the loss by `hidden` (R, D), and the loss.
 
-    d loss / d logits of a row = (d loss / d ln p) * (one-hot of the target - softmax).
+    d loss / d logits of a row = (d loss / d ln p) * (one-hot of the target - softmax): what a row is multiplied by is
+    applied after the product with the head, where it has D features and not V.
     """
     targets = torch.tensor(packed.targets, device=hidden.device)
     grad, parts, total = torch.empty_like(hidden), [], 0.0
@@ -49,9 +50,8 @@ def learned(
         value = loss(leaf, rows)
         value.backward()  # type: ignore[no-untyped-call]
         assert leaf.grad is not None
-        by_logits = powers.mul_((-leaf.grad / sums)[:, None])
-        by_logits[torch.arange(len(leaf), device=leaf.device), targets[rows]] += leaf.grad
-        grad[rows] = by_logits.to(hidden.dtype) @ decoder.head
+        expected = (powers.to(hidden.dtype) @ decoder.head).float().mul_((leaf.grad / sums)[:, None])
+        grad[rows] = torch.addcmul(-expected, decoder.head[targets[rows]], leaf.grad[:, None])
         total += float(value.detach())
     return gathered(parts), grad, total
 

@@ -104,6 +104,7 @@ def command(settings: EngineSettings) -> list[str]:
         *("--base-model", settings.base_model),
         *("--model-path", str(settings.model_path)),
         *("--max-example-tokens", str(settings.max_example_tokens)),
+        *("--dtype", settings.dtype),
         *("--threads", str(settings.threads)),
         *("--runs", str(settings.runs)),
         *(("--quantization", settings.quantization) if settings.quantization else ()),

@@ -1,7 +1,8 @@
-"""Settings to vLLM's command line and environment. Pure: starts nothing."""
+"""Settings to vLLM's command line and environment. Starts nothing."""
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final, Literal
 
 from serving.vllm.settings import ServingSettings
@@ -10,6 +11,11 @@ Device = Literal["cpu", "cuda"]
 # What an adapter may touch: the engine's ALL_LINEAR; a test holds them together.
 ADAPTED: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 PLUGIN: Final = "tuningfork_adapters"  # its entry point is in pyproject.toml
+
+CPU_INFO: Final = Path("/proc/cpuinfo")
+BFLOAT16_UNITS: Final = frozenset(
+    {"amx_bf16", "avx512_bf16"}
+)  # the engine asks the same: engine/models/resident.py
 
 
 def arguments(settings: ServingSettings, *, device: Device) -> list[str]:
@@ -28,6 +34,7 @@ def arguments(settings: ServingSettings, *, device: Device) -> list[str]:
         *("--max-log-len", "0"),
         *("--scheduling-policy", "priority"),  # batches give way to whoever waits
         *tool_arguments(settings),
+        *("--dtype", dtype_of(settings.dtype, device=device)),
         *ARGUMENTS_FOR_DEVICE[device],
     ]
 
@@ -38,10 +45,17 @@ def tool_arguments(settings: ServingSettings) -> tuple[str, ...]:
     return ("--enable-auto-tool-choice", "--tool-call-parser", settings.tool_call_parser)
 
 
-# bfloat16 is emulated on most CPUs, and the trainer computes in float32 there too.
+def dtype_of(asked: str, *, device: Device) -> str:
+    """Served as it is trained. A CPU without units for bfloat16 emulates it, many times slower than float32."""
+    if asked != "auto":
+        return asked
+    fast = device == "cuda" or BFLOAT16_UNITS & set(CPU_INFO.read_text().split())
+    return "bfloat16" if fast else "float32"
+
+
 ARGUMENTS_FOR_DEVICE: Final[Mapping[Device, tuple[str, ...]]] = {
-    "cpu": ("--dtype", "float32", "--enforce-eager", "--max-num-seqs", "32"),
-    "cuda": ("--dtype", "bfloat16"),
+    "cpu": ("--enforce-eager", "--max-num-seqs", "32"),
+    "cuda": (),
 }
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -19,6 +20,10 @@ class ServingSettings(BaseSettings):
     control_plane_url: str = Field(description="where adapters are asked for, such as http://127.0.0.1:8000")
     serving_token: SecretStr
     adapter_dir: Path = Field(description="local cache of adapters")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="of the base, as its engine holds it; auto: bfloat16 where there are units for it",
+    )
     max_model_len: int = 2048
     max_loras: int = Field(default=4, description="adapters in one batch")
     max_cpu_loras: int = Field(default=64, description="adapters held in memory")

@@ -18,8 +18,10 @@ pytestmark = [
 
 def test_a_gpu_computes_with_the_served_weights(tiny_model: Path, tmp_path: Path) -> None:
     quantize(tiny_model, tmp_path / "tiny-nf4", max_tokens=512)
-    packed = FusedModel(load_nf4(tmp_path / "tiny-nf4", name="tiny"), most_runs=4)
-    served = FusedModel(load(tmp_path / "tiny-nf4", name="tiny"), most_runs=4)
+    packed, served = (
+        FusedModel(read(tmp_path / "tiny-nf4", name="tiny", dtype=torch.bfloat16), most_runs=4)
+        for read in (load_nf4, load)
+    )
     for ours, theirs in zip(packed.decoder.layers, served.decoder.layers, strict=True):
         for group, linear in ours.linear.items():
             assert isinstance(linear, Nf4Linear)

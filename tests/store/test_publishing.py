@@ -101,7 +101,7 @@ async def test_a_model_that_answers_otherwise_never_is(world: World) -> None:
     async with publishing(world, scores([-0.9])):
         job = await ended(world, run)
     assert (job.status, job.fine_tuned_model, job.result_files) == (JobStatus.FAILED, None, ())
-    assert job.error is not None and "differ by 0.400 nats" in job.error.message
+    assert job.error is not None and "differ by 0.267, where 0.05" in job.error.message
     assert (await messages(world, run))[-1] == job.error.message
 
 

@@ -31,13 +31,13 @@ from tests.unit.engine.test_isolation import bits as bits_of_pass
 from tests.unit.engine.test_isolation import differing, equal
 from tests.unit.engine.test_rounds import bits, joining_and_leaving, started
 
-Read = Callable[[str], tuple[Any, Any]]
+Read = Callable[..., tuple[Any, Any]]
 CLOSE = 1e-5
 
 
-def read(folder: Path) -> Any:
+def read(folder: Path, dtype: torch.dtype) -> Any:
     return AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager"
+        folder, dtype=dtype, attn_implementation="eager"
     ).requires_grad_(False)
 
 
@@ -46,13 +46,13 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Read:
     """A family's model in NF4, and the float copy that a server would load: new objects each time."""
     folders: dict[str, Path] = {}
 
-    def read_both(name: str) -> tuple[Any, Any]:
+    def read_both(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
         if name not in folders:
             folder = tmp_path_factory.mktemp("held")
             causal_lm(**MODELS[name]).save_pretrained(folder / "model")
             quantize(folder / "model", folder / "copy", max_tokens=512)
             folders[name] = folder / "copy"
-        return read(folders[name] / PACKED), read(folders[name])
+        return read(folders[name] / PACKED, dtype), read(folders[name], dtype)
 
     return read_both
 
@@ -186,6 +186,13 @@ def test_a_run_on_nf4_is_one_on_the_copy_and_says_how_the_base_is_held(
         notices = {name: [e for e in events if isinstance(e, RunNotice)] for name, events in told.items()}
         assert notices["nf4"][0] == RunNotice(message=NOTICE) and "NF4 (QLoRA)" in NOTICE
         assert not [notice for notice in notices["copy"] if "NF4" in notice.message]
+
+
+def test_in_bfloat16_too_the_pass_is_that_of_the_served_copy(held: Read) -> None:
+    decoders = [decoder_of(model) for model in held("llama", torch.bfloat16)]
+    lesson = random_lesson(decoders[0], 4)
+    ours, served = (bits_of_pass(decoder, [lesson], tile=None) for decoder in decoders)  # type: ignore[arg-type]
+    assert equal(ours[0], served[0])
 
 
 def test_answers_are_those_of_the_copy(nf4_base: ResidentModel, nf4_folder: Path) -> None:

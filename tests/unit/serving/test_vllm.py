@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from engine.contract.spec import ALL_LINEAR
-from serving.vllm import adapters, cpu_lora
+from engine.models import resident
+from serving.vllm import adapters, command, cpu_lora
 from serving.vllm.command import ADAPTED, arguments, environment
 from serving.vllm.settings import ServingSettings
 from tests.support.fake_replica import fake_replica
@@ -34,7 +35,24 @@ def test_no_secret_is_on_the_command_line(device: str) -> None:
     line = " ".join(arguments(SETTINGS, device=device))  # type: ignore[arg-type]
     assert "secret" not in line
     assert "--host 127.0.0.1" in line and "--served-model-name tiny-base" in line
-    assert ("float32" in line) == (device == "cpu")
+
+
+@pytest.mark.parametrize(
+    ("flags", "chosen"),
+    [("fpu avx2 fma", "float32"), ("avx512f avx512_bf16", "bfloat16"), ("amx_tile amx_bf16", "bfloat16")],
+)
+def test_a_cpu_serves_and_trains_in_bfloat16_where_it_has_units_for_it(
+    flags: str, chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+    monkeypatch.setattr(command, "CPU_INFO", info)
+    monkeypatch.setattr(resident, "CPU_INFO", info)
+    assert arguments(SETTINGS, device="cpu")[-5:-3] == ["--dtype", chosen]
+    assert resident.dtype_of("auto") == getattr(torch, chosen)
+    named = SETTINGS.model_copy(update={"dtype": "float32"})
+    assert "float32" in arguments(named, device="cpu") and resident.dtype_of("float32") == torch.float32
+    assert "bfloat16" in arguments(SETTINGS, device="cuda")
 
 
 def test_the_environment_is_closed() -> None:
