@@ -16,7 +16,7 @@ OVERRIDES     := $(if $(filter cpu,$(DEVICE)),--overrides requirements/cpu-overr
 
 SCHEDULES ?= 200
 
-.PHONY: help install demo serve test isolation check proto bench bench-engine lock clean schemathesis compatibility
+.PHONY: help install demo serve test isolation check proto bench bench-engine bench-quantization lock clean schemathesis compatibility
 help: ## what each command does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
@@ -88,6 +88,10 @@ bench: install ## the README's figures, each as a ratio or a median measured in 
 bench-engine: install ## the engine next to tuned TRL + peft, on the same tokens in one run
 	@$(BIN)/tuningfork models prepare
 	OMP_WAIT_POLICY=passive $(BIN)/python -m bench.engine  # threads that wait in a loop stand still on a shared machine
+
+bench-quantization: install ## a base in NF4 next to the same base as floats: memory, speed, losses
+	@$(BIN)/tuningfork models prepare --quantization nf4
+	OMP_WAIT_POLICY=passive $(BIN)/python -m bench.quantization
 
 EXTRAS := --extra api --extra integrations --extra engine --extra embedded --extra cli --extra dev
 lock: $(UV) ## pin all dependencies again, without addresses

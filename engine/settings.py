@@ -27,6 +27,9 @@ class EngineSettings(BaseSettings):
     workspace: Path = Field(description="folder for runs in progress; emptied at start")
     max_example_tokens: int = Field(default=2048, ge=16)
     runs: int = Field(default=8, ge=1, le=1024, description="runs that are trained at the same time")
+    quantization: Literal["nf4"] | None = Field(
+        default=None, description="nf4: the base's weights in 4 bits, from a folder that was prepared so"
+    )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="of the base; auto: bfloat16 where this machine has units for it"
     )

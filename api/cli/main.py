@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     up.add_argument("--home", type=Path, help="folder for all state (TUNINGFORK_HOME)")
     up.add_argument("--host", help="where REST and gRPC listen (TUNINGFORK_HOST)")
     up.add_argument("--base-model", help="a name, a folder or a hub id (TUNINGFORK_BASE_MODEL)")
+    up.add_argument("--quantization", help="nf4: hold the base in 4 bits a weight (TUNINGFORK_QUANTIZATION)")
     up.set_defaults(run=service.run_up)
 
     models = commands.add_parser("models", help="base models").add_subparsers(
@@ -37,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     )
     prepare = models.add_parser("prepare", help="make a base model ready without starting anything")
     prepare.add_argument("base_model", nargs="?", help="a name, a folder or a hub id")
+    prepare.add_argument("--quantization", help="nf4: also make the copy that is held in 4 bits a weight")
     prepare.add_argument("--home", type=Path)
     prepare.set_defaults(run=service.run_prepare)
 

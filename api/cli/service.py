@@ -4,10 +4,9 @@ import argparse
 
 from pydantic import ValidationError
 
-from deploy.embedded import models
 from deploy.embedded.home import Home
-from deploy.embedded.settings import UpSettings, inherited_environment
-from deploy.embedded.up import say, up
+from deploy.embedded.settings import UpSettings
+from deploy.embedded.up import base_of, say, up
 
 
 def run_up(options: argparse.Namespace) -> int:
@@ -16,8 +15,7 @@ def run_up(options: argparse.Namespace) -> int:
 
 def run_prepare(options: argparse.Namespace) -> int:
     settings = settings_from(options)
-    home = Home(settings.home)
-    model = models.prepare(settings.base_model, models=home.models, env=inherited_environment(), say=say)
+    model = base_of(settings, Home(settings.home))
     say(f"{model.name} is ready in {model.folder}")
     return 0
 

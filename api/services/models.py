@@ -80,10 +80,11 @@ class ModelService:
             if not await models.delete(connection, project_id=caller.project_id, version_id=version.id):
                 raise no_such_model(name)
             await self._audit.note(connection, caller, "model.deleted", name)
-        try:
-            await self._replicas.of(version.base_model).unload(version.id)
-        except ReplicaError as error:
-            log.warning("%s stays loaded until its replica restarts: %s", version.id, error)
+        if version.base_model in self._replicas.base_models:  # else the operator has changed the base
+            try:
+                await self._replicas.of(version.base_model).unload(version.id)
+            except ReplicaError as error:
+                log.warning("%s stays loaded until its replica restarts: %s", version.id, error)
         for file in version.files.values():
             await self._blobs.delete(file.blob_key)
 

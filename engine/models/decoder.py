@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
+from bitsandbytes.nn import Linear4bit
 from torch import nn
 
 from engine.core.modules import BLOCKS, GROUPS, ModuleShapes
-from engine.models.frozen import FloatLinear, Frozen
+from engine.models.frozen import Frozen
+from engine.models.quantized import frozen_of
 
 FAMILIES: Final[Mapping[str, str]] = {
     "llama": "LlamaForCausalLM",
@@ -115,7 +117,7 @@ def why_other_parts(causal_lm: Any) -> str | None:
             block = BLOCKS[group]
             for name in names:
                 module = getattr(getattr(layer, block), name, None)
-                if type(module) is not nn.Linear:
+                if type(module) not in (nn.Linear, Linear4bit):
                     kind = type(module)
                     found = "missing" if module is None else f"a {kind.__module__}.{kind.__name__}"
                     return f"its {block}.{name} is {found}, not an ordinary linear layer"
@@ -175,6 +177,11 @@ def shapes_of(layers: Any) -> ModuleShapes:
     )
 
 
+def scratch_of(decoder: Decoder) -> int:
+    """Values that the largest product holds while it runs."""
+    return max(linear.scratch_values for layer in decoder.layers for linear in layer.linear.values())
+
+
 def modules_of(layer: Any, group: str) -> list[nn.Linear]:
     return [getattr(getattr(layer, BLOCKS[group]), name) for name in GROUPS[group]]
 
@@ -187,5 +194,5 @@ def layer_of(layer: Any) -> Layer:
         mlp_norm=layer.post_attention_layernorm.weight.detach(),
         query_norm=norms[0],
         key_norm=norms[1],
-        linear={group: FloatLinear(modules_of(layer, group)) for group in GROUPS},
+        linear={group: frozen_of(modules_of(layer, group)) for group in GROUPS},
     )

@@ -8,10 +8,13 @@ from torch import nn
 
 
 class Frozen(Protocol):
-    """y = x @ W.T + bias, with W: (outputs, inputs)."""
+    """y = x @ W.T + bias, with W: (outputs, inputs). `scratch_values`: that are held only while a product runs."""
 
     inputs: int
     outputs: int
+
+    @property
+    def scratch_values(self) -> int: ...
 
     def forward(self, x: torch.Tensor, *, tile: int | None) -> torch.Tensor: ...
 
@@ -22,6 +25,8 @@ class Frozen(Protocol):
 
 class FloatLinear:
     """Several modules that read the same input, side by side; the modules' own weights become views of these."""
+
+    scratch_values = 0
 
     def __init__(self, modules: Sequence[nn.Linear]) -> None:
         self.weight = joined([module.weight for module in modules])

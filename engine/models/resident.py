@@ -22,6 +22,7 @@ class ResidentModel:
     causal_lm: Any  # a transformers ...ForCausalLM
     tokenizer: PreTrainedTokenizerBase
     device: torch.device
+    notice: str | None = None  # how its weights are held, for owners of runs, where that is worth a word
 
     @property
     def hidden_size(self) -> int:
@@ -59,15 +60,25 @@ def dtype_of(asked: str) -> torch.dtype:
 
 def load(folder: Path, *, name: str, dtype: torch.dtype = torch.float32) -> ResidentModel:
     """Raises OSError or ValueError when the folder holds no usable model."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    if not tokenizer.chat_template:
-        raise ValueError(f"{name} has no chat template, so chat data cannot be trained on")
+    device = this_device()
+    tokenizer = tokenizer_of(folder, name=name)
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, use_safetensors=True, local_files_only=True
     )
     model.requires_grad_(False)
     return ResidentModel(name=name, causal_lm=model.to(device), tokenizer=tokenizer, device=device)
+
+
+def this_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def tokenizer_of(folder: Path, *, name: str) -> PreTrainedTokenizerBase:
+    """Raises OSError or ValueError."""
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if not tokenizer.chat_template:
+        raise ValueError(f"{name} has no chat template, so chat data cannot be trained on")
+    return tokenizer
 
 
 def shape_of(base: ResidentModel) -> ModelShape:

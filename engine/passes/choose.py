@@ -12,9 +12,14 @@ log = logging.getLogger("tuningfork.trainer")
 
 
 def model_of(base: ResidentModel, *, max_tokens: int, most_runs: int, room: int | None = None) -> Model:
-    """`room`: bytes that runs may use together; None: what this machine can give."""
+    """`room`: bytes that runs may use together; None: what this machine can give.
+
+    Raises ValueError for a quantised base that our own passes do not know.
+    """
     reason = why_unknown(base.causal_lm, max_tokens=max_tokens)
     if reason is None:
         return FusedModel(base, most_runs=most_runs, room=room)
+    if base.notice:
+        raise ValueError(f"{base.name} cannot be held in NF4: {reason}.")
     log.warning("%s is trained through transformers and peft, one run at a time: %s", base.name, reason)
     return PlainModel(base, token_budget=max_tokens, reason=reason, room=room)

@@ -1,6 +1,7 @@
 """Passes over the packed work of many runs: one forward, and for what is learned one backward."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -10,7 +11,7 @@ from engine.core.memory import Need, need_of, pass_bytes, recomputing_bytes
 from engine.lora.adapter import Adapter
 from engine.lora.layout import layout_of
 from engine.lora.linear import Segment
-from engine.models.decoder import Decoder, decoder_of
+from engine.models.decoder import Decoder, decoder_of, scratch_of
 from engine.models.memory import room_for_runs
 from engine.models.resident import ResidentModel, shape_of
 from engine.passes import decode, head
@@ -30,7 +31,7 @@ class FusedModel:
         """`room`: bytes that runs may use together; None: as much as this machine can give."""
         self.base, self.most_runs = base, most_runs
         self.decoder = decoder_of(base.causal_lm)
-        self.shape = shape_of(base)
+        self.shape = replace(shape_of(base), scratch=scratch_of(self.decoder))
         self.room = room_for_runs(self.decoder.device) if room is None else room
 
     def need(self, options: LoraOptions, *, copies: int, tokens: int) -> Need:

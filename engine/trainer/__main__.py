@@ -15,6 +15,7 @@ import torch
 
 from engine.contract import pipe
 from engine.contract.spec import RunSpec
+from engine.models.quantized import KIND, load_nf4
 from engine.models.resident import dtype_of, load
 from engine.passes.choose import model_of
 from engine.passes.model import Model
@@ -31,7 +32,8 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    base = load(options.model_path, name=options.base_model, dtype=dtype_of(options.dtype))
+    read = load_nf4 if options.quantization else load
+    base = read(options.model_path, name=options.base_model, dtype=dtype_of(options.dtype))
     model = model_of(base, max_tokens=options.max_example_tokens, most_runs=options.runs)
     ready = pb.TrainerReady(base_model=base.name, device=str(base.device), runs=model.most_runs)
     pipe.write(reports, pb.TrainerReport(ready=ready))
@@ -53,6 +55,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--threads", type=int, default=0, help="0: as many as torch chooses")
     parser.add_argument("--runs", type=int, default=1, help="adapters that may be trained at the same time")
+    parser.add_argument(
+        "--quantization", choices=[KIND], help="how the base's weights are held; else as floats"
+    )
     return parser.parse_args()
 
 

@@ -125,6 +125,8 @@ class Run:
             tokens_per_epoch=self.objective.tokens_per_epoch,
             total_steps=self.total_steps,
         )
+        if self.model.base.notice:
+            yield RunNotice(message=self.model.base.notice)
         if self.model.notice:
             yield RunNotice(message=self.model.notice, warning=True)
         yield from self._enter()

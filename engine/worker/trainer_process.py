@@ -107,4 +107,5 @@ def command(settings: EngineSettings) -> list[str]:
         *("--dtype", settings.dtype),
         *("--threads", str(settings.threads)),
         *("--runs", str(settings.runs)),
+        *(("--quantization", settings.quantization) if settings.quantization else ()),
     ]

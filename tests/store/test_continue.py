@@ -11,6 +11,7 @@ from api.services.audit import AuditLog
 from api.services.models import ModelService
 from api.store import jobs, usage
 from engine.contract.spec import LoraOptions
+from serving.gateway.replicas import Replicas
 from tests.store.test_leases import checkpoint, lease, leased, queued, report, upload
 from tests.support.stores import BASE, World, graders_over
 
@@ -62,6 +63,23 @@ async def test_a_model_that_a_job_starts_from_stays(world: World) -> None:
     await models.delete(world.caller, name)
     with pytest.raises(ServiceError, match="does not exist"):
         await world.jobs.create(world.caller, NewJob(model=name, training_file=source.training_file))
+
+
+async def test_a_model_whose_base_is_no_longer_served_can_be_deleted(world: World) -> None:
+    """As after `TUNINGFORK_QUANTIZATION=nf4`, which serves another base."""
+    name, _ = await tuned(world)
+    models = ModelService(
+        database=world.database,
+        blobs=world.blobs,
+        audit=AuditLog(database=world.database, new_id=world.new_id),
+        replicas=Replicas([]),
+        salt_key="salt",
+    )
+    with pytest.raises(ServiceError, match="does not exist"):
+        await models.served(world.caller, name)
+    await models.delete(world.caller, name)
+    with pytest.raises(ServiceError, match="does not exist"):
+        await models.retrieve(world.caller, name)
 
 
 async def test_another_projects_model_is_nobodys_start_even_when_shared(world: World) -> None:

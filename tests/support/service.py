@@ -21,8 +21,9 @@ READY_SECONDS = 300
 class Service:
     """A service in a home of its own; base models are prepared once for all homes."""
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
+    def __init__(self, home: Path, **settings: str) -> None:
+        """`settings`: more of `TUNINGFORK_*`, by their lower-case names."""
+        self.home, self.settings = home, settings
         self.log = home.parent / "up.log"
         self.port, self.grpc_port = free_port(), free_port()
         (CACHE / "models").mkdir(parents=True, exist_ok=True)
@@ -49,6 +50,7 @@ class Service:
             "TUNINGFORK_PORT": str(self.port),
             "TUNINGFORK_GRPC_PORT": str(self.grpc_port),
             "HF_HUB_OFFLINE": "1",
+            **{f"TUNINGFORK_{name.upper()}": value for name, value in self.settings.items()},
             "TUNINGFORK_API_WANDB_MODE": "offline",
             "TUNINGFORK_API_WANDB_DIRECTORY": str(self.home / "wandb"),
         }

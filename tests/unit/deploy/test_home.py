@@ -1,6 +1,8 @@
 """A home: one service at a time, and what a killed one left is ended."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from api.cli.main import main
 from api.settings import ApiSettings
 from deploy.embedded import children, credentials, models
 from deploy.embedded.home import Home, started_at
@@ -85,6 +88,47 @@ def test_what_cannot_be_prepared_is_said(wanted: str, words: str, tmp_path: Path
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"config.json, tokenizer.json, \*.safetensors missing"):
         prepare(str(tmp_path), tmp_path)
+
+
+def test_a_base_in_nf4_is_another_base_made_once(tiny_model: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def quantized(model: models.PreparedModel) -> models.PreparedModel:
+        env = inherited_environment()
+        return models.quantized(model, models=tmp_path / "models", tokens=512, env=env, say=said.append)
+
+    shutil.copytree(tiny_model, tmp_path / "Tiny")
+    base = prepare(str(tmp_path / "Tiny"), tmp_path)
+    made = quantized(base)
+    assert (made.name, made.folder) == ("tiny-nf4", tmp_path / "models/tiny-nf4")
+    assert (made.folder / "nf4/model.safetensors").is_file() and made.max_positions == base.max_positions
+    assert quantized(base) == quantized(made) == made and said == ["holding tiny in NF4 (once)"]
+    weights = tmp_path / "Tiny/model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-4:] = b"\0\0\0\0"
+    weights.write_bytes(data)
+    with pytest.raises(SystemExit, match="was made of other weights than"):
+        quantized(base)
+
+
+def test_a_base_that_cannot_be_held_in_nf4_says_why(tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_model, tmp_path / "tiny")
+    config = json.loads((tmp_path / "tiny/config.json").read_text())
+    (tmp_path / "tiny/config.json").write_text(json.dumps(config | {"hidden_act": "gelu"}))
+    env = inherited_environment()
+    with pytest.raises(SystemExit) as error:
+        models.quantized(
+            prepare(str(tmp_path / "tiny"), tmp_path), models=tmp_path, tokens=512, env=env, say=print
+        )
+    assert str(error.value).splitlines() == [
+        "Holding tiny in NF4 failed:",
+        "tiny cannot be held in NF4: its activation is gelu.",
+    ]
+
+
+def test_another_quantization_is_refused_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "prepare", "--quantization", "int3"]) == 1
+    assert capsys.readouterr().err == "tuningfork: TUNINGFORK_QUANTIZATION: Input should be 'nf4'\n"
 
 
 def test_what_an_operator_says_of_tenants_is_handed_on_and_nothing_else(

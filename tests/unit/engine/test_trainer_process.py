@@ -11,14 +11,15 @@ import pytest
 
 from engine.contract import pipe, wire
 from engine.contract.spec import LoraOptions, RunSpec, Supervised
+from engine.models.quantize import quantize
 from tests.unit.engine.test_run import ROWS, spec
 from tuningfork_pb.v1 import engine_pb2 as pb
 
 
 class TrainerProcess:
-    def __init__(self, model: Path) -> None:
+    def __init__(self, model: Path, *options: str) -> None:
         command = [sys.executable, "-m", "engine.trainer", "--base-model", "tiny", "--model-path", str(model)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.process = subprocess.Popen([*command, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.base_model = self.receive().ready.base_model
 
     def start(self, run: RunSpec, folder: Path, *, text: str | None = None) -> None:
@@ -49,7 +50,10 @@ class TrainerProcess:
 
 @pytest.fixture
 def trainer(tiny_model: Path) -> Iterator[TrainerProcess]:
-    trainer = TrainerProcess(tiny_model)
+    yield from living(TrainerProcess(tiny_model))
+
+
+def living(trainer: TrainerProcess) -> Iterator[TrainerProcess]:
     yield trainer
     assert trainer.process.stdin is not None
     trainer.process.stdin.close()
@@ -81,3 +85,33 @@ def test_a_stopped_run_says_no_more(trainer: TrainerProcess, tmp_path: Path) -> 
         pass
     trainer.start(spec(), tmp_path / "b")
     assert trainer.until_end()[-1] == "finished"
+
+
+@pytest.fixture
+def nf4_trainer(tiny_model: Path, tmp_path: Path) -> Iterator[TrainerProcess]:
+    quantize(tiny_model, tmp_path / "tiny-nf4", max_tokens=2048)
+    yield from living(TrainerProcess(tmp_path / "tiny-nf4", "--quantization", "nf4"))
+
+
+def test_a_run_on_a_base_in_nf4_says_so(nf4_trainer: TrainerProcess, tmp_path: Path) -> None:
+    nf4_trainer.start(spec(), tmp_path / "a")
+    nf4_trainer.receive()
+    notice = nf4_trainer.receive().event.event.notice
+    assert notice.message.startswith("The base model is held in NF4 (QLoRA)") and not notice.warning
+
+
+def test_a_folder_that_was_not_prepared_is_named(tiny_model: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "engine.trainer",
+        "--base-model",
+        "tiny",
+        "--model-path",
+        str(tiny_model),
+    ]
+    ended = subprocess.run(
+        [*command, "--quantization", "nf4"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.returncode == 1
+    assert "holds no NF4 weights: make such a folder by `tuningfork models prepare" in ended.stderr
