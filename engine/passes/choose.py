@@ -1,9 +1,10 @@
-"""Which way a base model is computed: our own fused passes where they know its family."""
+"""Which way a base model is computed: our own fused passes where they know its family and agree with it."""
 
 import logging
 
 from engine.models.decoder import why_unknown
 from engine.models.resident import ResidentModel
+from engine.passes.agreement import why_apart
 from engine.passes.fused import FusedModel
 from engine.passes.model import Model
 from engine.passes.peft import PlainModel
@@ -15,6 +16,9 @@ def model_of(base: ResidentModel, *, max_tokens: int, most_runs: int, room: int 
     """`room`: bytes that runs may use together; None: what this machine can give."""
     reason = why_unknown(base.causal_lm, max_tokens=max_tokens)
     if reason is None:
-        return FusedModel(base, most_runs=most_runs, room=room)
+        fused = FusedModel(base, most_runs=most_runs, room=room)
+        reason = why_apart(fused.decoder, base.causal_lm)
+        if reason is None:
+            return fused
     log.warning("%s is trained through transformers and peft, one run at a time: %s", base.name, reason)
     return PlainModel(base, token_budget=max_tokens, reason=reason, room=room)
