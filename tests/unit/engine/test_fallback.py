@@ -18,7 +18,7 @@ from engine.passes.fused import run_pass
 from engine.passes.model import Lesson, Model
 from engine.passes.peft import PlainModel
 from engine.passes.work import Sampling, finished
-from tests.support.packs import (
+from tests.support.lessons import (
     OPTIONS,
     PACKS,
     close,
