@@ -21,7 +21,7 @@ from engine.lora.adapter import Adapter
 from engine.models.decoder import Decoder, decoder_of
 from engine.models.resident import load
 from engine.passes.decode import sample
-from engine.passes.work import Sampling
+from engine.passes.work import Sampling, finished
 
 DATA = Path(__file__).parents[1] / "examples/nimbus_train.jsonl"
 
@@ -45,7 +45,7 @@ def main() -> None:
     def ours() -> None:
         sampling = Sampling(max_tokens=options.tokens, seed=1)
         nobody = frozenset({-1})
-        sample(
+        steps = sample(
             decoder,
             base.tokenizer,
             prompts,
@@ -54,6 +54,7 @@ def main() -> None:
             adapter=adapter,
             end_of_turn=nobody,
         )
+        finished(steps)
 
     def theirs() -> None:
         generate(plain, prompts, count=options.count, tokens=options.tokens)

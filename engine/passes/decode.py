@@ -17,7 +17,7 @@ from engine.models.decoder import Decoder
 from engine.models.grammar import compiled
 from engine.passes.cache import Cache
 from engine.passes.forward import Batch, attention, batch_of, hidden_rows
-from engine.passes.work import Answer, Answers, Sampling
+from engine.passes.work import Answer, Sampling, Stepwise
 
 MAX_ROWS: Final = 64  # answers at a time, and
 MAX_PROMPT_TOKENS: Final = 16_384  # padded tokens of their prompts: both bound the memory of the caches
@@ -54,17 +54,18 @@ def sample(
     sampling: Sampling,
     adapter: Adapter | None,
     end_of_turn: frozenset[int],
-) -> Answers:
+) -> Stepwise:
     """`count` answers to each prompt, which has a token at least. Repeatable by the seed; the global generator is
-    untouched. No dropout.
+    untouched. No dropout. Yields after each token of all unfinished answers, so that others may compute in between.
 
     Raises RuntimeError for a schema that cannot be compiled.
     """
     found: list[list[Answer]] = [[] for _ in prompts]
     for portions in chunks(prompts, count=count):
         rows = rows_of(portions, decoder, tokenizer, sampling=sampling, end_of_turn=end_of_turn)
-        with torch.no_grad():
-            complete(portions, rows, decoder, sampling=sampling, adapter=adapter, end_of_turn=end_of_turn)
+        yield from complete(
+            portions, rows, decoder, sampling=sampling, adapter=adapter, end_of_turn=end_of_turn
+        )
         for row in rows:
             found[row.number].append(answer_of(row.token_ids, tokenizer, end_of_turn=end_of_turn))
     return found
@@ -123,10 +124,11 @@ def complete(
     sampling: Sampling,
     adapter: Adapter | None,
     end_of_turn: frozenset[int],
-) -> None:
+) -> Iterator[None]:
     """One token of all unfinished rows at a time. A row that has ended is no longer computed."""
-    cache, hidden = prefilled(portions, decoder, adapter)
-    logits = logits_of(hidden, decoder)[cache.prompt_of]
+    with torch.no_grad():  # not around a yield: who computes in between may want gradients
+        cache, hidden = prefilled(portions, decoder, adapter)
+        logits = logits_of(hidden, decoder)[cache.prompt_of]
     live = list(rows)
     while True:
         extend(live, logits, sampling)
@@ -137,9 +139,11 @@ def complete(
                 live.pop()
         if not live:
             return
-        batch = newest(live, cache.next_token(), adapter)
-        hidden = hidden_rows(decoder, batch, attend=cache.attend)
-        logits = logits_of(hidden, decoder)
+        yield
+        with torch.no_grad():
+            batch = newest(live, cache.next_token(), adapter)
+            hidden = hidden_rows(decoder, batch, attend=cache.attend)
+            logits = logits_of(hidden, decoder)
 
 
 def prefilled(

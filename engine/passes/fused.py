@@ -17,7 +17,7 @@ from engine.models.resident import ResidentModel, shape_of
 from engine.passes import decode, head
 from engine.passes.forward import batch_of, hidden_rows, keeping, recomputing
 from engine.passes.model import Lesson, Outcome, Trainable, out_of_memory
-from engine.passes.work import Answers, Sampling
+from engine.passes.work import Sampling, Stepwise
 
 
 class FusedModel:
@@ -67,7 +67,7 @@ class FusedModel:
         sampling: Sampling,
         adapter: Trainable | None,
         end_of_turn: frozenset[int],
-    ) -> Answers:
+    ) -> Stepwise:
         return decode.sample(
             self.decoder,
             self.base.tokenizer,

@@ -11,7 +11,7 @@ from engine.core.memory import ModelShape, Need
 from engine.core.packing import Packed
 from engine.lora.adapter import Trainable as Trainable
 from engine.models.resident import ResidentModel
-from engine.passes.work import Answers, RowLoss, Rows, Sampling
+from engine.passes.work import RowLoss, Rows, Sampling, Stepwise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +84,6 @@ class Model(Protocol):
         sampling: Sampling,
         adapter: Trainable | None,
         end_of_turn: frozenset[int],
-    ) -> Answers:
-        """`count` answers to each prompt, repeatable by the seed whatever runs beside it."""
+    ) -> Stepwise:
+        """`count` answers to each prompt, repeatable by the seed whatever runs beside it and between its steps."""
         ...

@@ -22,7 +22,7 @@ from engine.models.memory import room_for_runs
 from engine.models.resident import ResidentModel, logits_of_rows, shape_of
 from engine.passes.generate import sampled
 from engine.passes.model import Lesson, Outcome, Trainable, out_of_memory
-from engine.passes.work import Answers, RowLoss, Rows, Sampling
+from engine.passes.work import RowLoss, Rows, Sampling, Stepwise
 
 PLAIN_FACTOR = 2
 
@@ -87,7 +87,9 @@ class PlainModel:
         sampling: Sampling,
         adapter: Trainable | None,
         end_of_turn: frozenset[int],
-    ) -> Answers:
+    ) -> Stepwise:
+        """In one step: there is one run, and nobody to wait for it."""
+        yield from ()
         with self._under(adapter), mode(self.base.causal_lm, dropout_seed=None):
             return sampled(self.base, prompts, count=count, sampling=sampling, end_of_turn=end_of_turn)
 

@@ -4,7 +4,7 @@ the work of all runs into passes.
 Shapes: R rows of one piece of work, in the order of its `Packed`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeAlias
@@ -84,6 +84,8 @@ class Answer:
 
 
 Answers: TypeAlias = Sequence[Sequence[Answer]]
+# Sampling that can be left and gone on with wherever it yields; nobody may change its adapter meanwhile.
+Stepwise: TypeAlias = Generator[None, None, Answers]
 Ask: TypeAlias = Callable[[Sample], Answers]
 
 
@@ -98,7 +100,7 @@ class Outside:
 @dataclass(frozen=True, kw_only=True)
 class Enter:
     """Waits until the memory has room for the run. The result is how many bytes were missing at first: 0 for a run that
-    need not have waited."""
+    need not have waited, None for one that is to pause instead."""
 
     need: Need
 
@@ -107,3 +109,13 @@ Work: TypeAlias = Learn | Measure | Sample | Outside | Enter
 # What a run yields: pieces of work that do not wait for each other. It is sent their results, in their order.
 Works: TypeAlias = Sequence[Work]
 Results: TypeAlias = Sequence[Any]
+
+
+def finished(steps: Stepwise) -> Answers:
+    """Gone through to the end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            answers: Answers = done.value
+            return answers

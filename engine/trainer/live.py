@@ -59,6 +59,9 @@ class LiveRun:
         """What is left of what it asked for is dropped: the run decides what to do about the error."""
         self._fault = self._fault or error
         self.waiting.clear()
+        for task in self.tasks.values():
+            task.cancel()
+        self.tasks.clear()
 
     def advance(self) -> TrainEvent | None:
         """The run's next event; None when it waits for work. What it raises becomes the event that ends it."""

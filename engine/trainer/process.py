@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from engine.contract import pipe, wire
-from engine.contract.events import NumberedEvent, RunFailed, RunFinished, RunPaused
+from engine.contract.events import NumberedEvent, RunFailed, RunFinished, RunPaused, TrainEvent
 from engine.contract.spec import RunSpec
 from engine.passes.model import Model
 from engine.trainer.live import LiveRun
@@ -75,6 +75,8 @@ class Trainer:
             case "pause":
                 for live in self.named(command.pause.job_id):
                     live.run.control.pausing = True
+                    if live in self.line:  # it has not begun: nothing is to be kept
+                        self.tell(live, RunPaused(step=live.run.spec.start_step))
             case "stop":
                 for live in self.named(command.stop.job_id):
                     self.drop(live)
@@ -107,8 +109,11 @@ class Trainer:
 
     def advance(self, run: LiveRun) -> None:
         event = run.advance()
-        if event is None:
-            return
+        if event is not None:
+            self.tell(run, event)
+
+    def tell(self, run: LiveRun, event: TrainEvent) -> None:
+        """What ends a run takes it away."""
         run.sequence += 1
         message = wire.event_to_pb(NumberedEvent(sequence=run.sequence, event=event))
         self.send(pb.TrainerReport(event=pb.RunEvent(run=wire.ref_to_pb(run.ref), event=message)))

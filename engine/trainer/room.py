@@ -19,17 +19,22 @@ class Room:
         self._missing: dict[LiveRun, int] = {}
 
     def admit(self, live: Sequence[LiveRun]) -> bool:
-        """Whether anybody came in."""
+        """Whether anybody came in, or went away: who is to pause waits no longer."""
         entered = False
         for run in live:
-            if not run.waiting or not isinstance(work := run.waiting[0][1], Enter):
+            if run.run.control.pausing and wanted(run) is not None:
+                number, _ = run.waiting.popleft()
+                run.give(number, None)
+                entered = True
+        for run in live:
+            if (need := wanted(run)) is None:
                 continue
-            missing = self.missing(work.need)
+            missing = self.missing(need)
             self._missing.setdefault(run, missing)
             if missing and self._inside:
                 break
             number, _ = run.waiting.popleft()
-            self._inside[run] = work.need
+            self._inside[run] = need
             run.give(number, self._missing.pop(run))
             entered = True
         return entered
@@ -46,3 +51,9 @@ class Room:
         """Bytes that are short for one more run."""
         passing = max([need.passing, *(other.passing for other in self._inside.values())])
         return max(0, self.resident + need.resident + passing - self.size)
+
+
+def wanted(run: LiveRun) -> Need | None:
+    """What a run needs that waits to come in."""
+    work = run.waiting[0][1] if run.waiting else None
+    return work.need if isinstance(work, Enter) else None

@@ -4,8 +4,10 @@ What a run's piece holds is its own doing; who shares its pass is decided here, 
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -13,16 +15,26 @@ import torch
 
 from engine.core.memory import tokens_that_fit
 from engine.passes.model import Lesson, Model, Outcome, out_of_memory
-from engine.passes.work import Answers, Learn, Measure, Outside, Sample, Work
-from engine.trainer.live import Asked, LiveRun
+from engine.passes.work import Answers, Learn, Measure, Outside, Sample, Stepwise, Work
+from engine.trainer.live import GoneError, LiveRun
 from engine.trainer.room import Room
 from engine.trainer.run import OutOfMemoryError
 
 ROUND_TOKENS: Final = 16_384
 THREADS: Final = 16
+SLICE: Final = 16  # tokens of each answer that are sampled in one round
 Piece = tuple[LiveRun, int, Work]
 
 log = logging.getLogger("tuningfork.trainer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """A sampling on its way: whose it is, and what waits for its answers."""
+
+    one: LiveRun
+    steps: Stepwise
+    answers: "Future[Answers]"
 
 
 class Rounds:
@@ -32,6 +44,7 @@ class Rounds:
         self.model, self._end_of_turn, self._wake = model, end_of_turn, wake
         self.budget = ROUND_TOKENS
         self.room = Room(model.room)
+        self._samplers: deque[Sampler] = deque()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="outside")
 
     def round(self, live: Sequence[LiveRun]) -> bool:
@@ -43,15 +56,20 @@ class Rounds:
         if entered:
             self._fit_budget()
         learn, measure = self._next(live, Learn), self._next(live, Measure)
-        samples = list(self._samples(live))
+        for one in live:
+            self._queue_samples(one)
         self._passes(learn)
         self._passes(measure)
-        for sample in samples:
-            sample()
-        return bool(entered or learn or measure or samples)
+        sampled = self._sample_on()
+        return bool(entered or learn or measure or sampled)
 
     def leave(self, one: LiveRun) -> None:
         self.room.leave(one)
+        for sampler in [sampler for sampler in self._samplers if sampler.one is one]:
+            self._samplers.remove(sampler)
+            sampler.steps.close()
+            if not sampler.answers.cancelled():
+                sampler.answers.set_exception(GoneError())
         self._fit_budget()
 
     def _fit_budget(self) -> None:
@@ -105,34 +123,44 @@ class Rounds:
         self._passes(pieces[:half])
         self._passes(pieces[half:])
 
-    def _samples(self, live: Sequence[LiveRun]) -> Iterator[Callable[[], None]]:
-        for one in live:
-            if one.waiting and isinstance(work := one.waiting[0][1], Sample):
-                number, _ = one.waiting.popleft()
-                yield partial(self._answer, one, number, work)
-            while not one.asked.empty():
-                yield partial(self._answer_task, one, one.asked.get())
+    def _queue_samples(self, one: LiveRun) -> None:
+        if one.waiting and isinstance(work := one.waiting[0][1], Sample):
+            number, _ = one.waiting.popleft()
+            one.tasks[number] = Future()
+            self._queue(one, work, one.tasks[number])
+        while not one.asked.empty():
+            asked = one.asked.get()
+            self._queue(one, asked.sample, asked.answers)
 
-    def _answer(self, one: LiveRun, number: int, work: Sample) -> None:
-        try:
-            one.give(number, self._sampled(one, work))
-        except Exception as error:
-            one.fail(error)
-
-    def _answer_task(self, one: LiveRun, asked: Asked) -> None:
-        try:
-            asked.answers.set_result(self._sampled(one, asked.sample))
-        except Exception as error:
-            asked.answers.set_exception(error)
-
-    def _sampled(self, one: LiveRun, work: Sample) -> Answers:
-        return self.model.sample(
+    def _queue(self, one: LiveRun, work: Sample, answers: "Future[Answers]") -> None:
+        steps = self.model.sample(
             work.prompts,
             count=work.count,
             sampling=work.sampling,
             adapter=one.run.weights(work.weights),
             end_of_turn=self._end_of_turn,
         )
+        self._samplers.append(Sampler(one=one, steps=steps, answers=answers))
+
+    def _sample_on(self) -> bool:
+        """A few tokens of the first in line, so that a long group holds up nobody's passes. One at a time: each holds a
+        cache of keys and values."""
+        if not self._samplers:
+            return False
+        sampler = self._samplers[0]
+        try:
+            for _ in range(SLICE):
+                if sampler.answers.cancelled():
+                    break
+                next(sampler.steps)
+            else:
+                return True
+        except StopIteration as done:
+            sampler.answers.set_result(done.value)
+        except Exception as error:
+            sampler.answers.set_exception(error)
+        self._samplers.popleft().steps.close()
+        return True
 
     def _start_tasks(self, one: LiveRun) -> None:
         while one.waiting and isinstance(work := one.waiting[0][1], Outside):

@@ -130,6 +130,9 @@ class Run:
         if self.model.notice:
             yield RunNotice(message=self.model.notice, warning=True)
         yield from self._enter()
+        if self.control.pausing:
+            yield RunPaused(step=self.spec.start_step)
+            return
         self._begin()
         yield from self._steps()
 
@@ -148,6 +151,8 @@ class Run:
                 f"tokens, and this engine has {gigabytes(room)} for runs: shorten the examples or lower lora.rank."
             )
         (missing,) = yield [Enter(need=need)]
+        if missing is None:
+            return
         waited = " It waited for other runs to end." if missing else ""
         again = f" {RECOMPUTED}" if self.recomputes else ""
         yield RunNotice(

@@ -1,6 +1,9 @@
-"""Tiny random decoders of each family, and random lessons for them: seeded, so that every failure can be run again."""
+"""Tiny random decoders of each family, lessons for them (chosen and random ones), and how gradients are compared: seeded,
+so that every failure can be run again."""
 
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,10 +19,11 @@ from transformers import (
 )
 
 from engine.contract.spec import ALL_LINEAR, LoraOptions
+from engine.core.batches import derived_seed
 from engine.core.packing import Packed, Tokens, pack
-from engine.lora.adapter import Adapter
+from engine.lora.adapter import Adapter, Trainable
 from engine.models.decoder import Decoder
-from engine.passes.model import Lesson
+from engine.passes.model import Lesson, Outcome
 from engine.passes.work import RowLoss
 
 FAMILIES: dict[str, tuple[Any, Any]] = {
@@ -29,6 +33,8 @@ FAMILIES: dict[str, tuple[Any, Any]] = {
     "qwen3": (Qwen3Config, Qwen3ForCausalLM),
 }
 VOCABULARY = 300
+SPOKEN = 200  # ids that the tiny tokenizer knows too
+OPTIONS = LoraOptions(rank=4, alpha=8)
 
 
 def causal_lm(family: str = "llama", **changes: Any) -> Any:
@@ -56,18 +62,33 @@ def causal_lm(family: str = "llama", **changes: Any) -> Any:
 
 
 def adapter_for(decoder: Decoder, options: LoraOptions, *, seed: int) -> Adapter:
-    """As in the middle of training: B is not 0."""
     adapter = Adapter(options, shapes=decoder.shapes, device=torch.device("cpu"))
-    adapter.initialise(seed)
-    drawn = torch.randn(adapter.weights.shape, generator=torch.Generator().manual_seed(seed))
-    adapter.weights.add_(drawn, alpha=0.05)
+    stir(adapter, seed=seed)
     return adapter
+
+
+def stir(adapter: Trainable, *, seed: int = 1) -> None:
+    """As in the middle of training: B is not 0. The same numbers in an adapter of either engine."""
+    adapter.initialise(seed)
+    for name, tensor in adapter.state().items():
+        generator = torch.Generator().manual_seed(derived_seed(seed, name))
+        tensor.add_(torch.randn(tensor.shape, generator=generator), alpha=0.05)
 
 
 def weighted(packed: Packed) -> RowLoss:
     """Cross-entropy, each row by its weight, over the sum of the weights."""
     weights = torch.tensor(packed.weights)
     return lambda logprobs, rows: -(logprobs * weights[rows]).sum() / weights.sum()
+
+
+def loss_of(packed: Packed) -> RowLoss:
+    """Neither linear nor the same for every row."""
+    weights = torch.tensor(packed.weights)
+
+    def loss(logprobs: torch.Tensor, rows: slice) -> torch.Tensor:
+        return (weights[rows] * (logprobs.exp() - logprobs)).sum()
+
+    return loss
 
 
 def random_group(rng: random.Random, *, count: int, prompt: int, most: int) -> list[Tokens]:
@@ -99,14 +120,59 @@ def random_lesson(decoder: Decoder, seed: int, *, most: int = 40) -> Lesson:
     return Lesson(packed=packed, adapter=adapter, loss=weighted(packed), dropout_seed=seed)
 
 
-def gradients(adapter: Adapter) -> dict[str, torch.Tensor]:
-    """By peft's names."""
-    found = {}
-    for group in adapter.layout.groups:
-        views = adapter.group(group.layer, group.group)
-        assert views is not None
-        for layout, part in zip(group.parts, views.parts, strict=True):
-            name = group.peft_name(layout.module)
-            found[f"{name}.lora_A.weight"] = views.grad_a[part.ranks]
-            found[f"{name}.lora_B.weight"] = part.grad_b
+def sequence(seed: int, *, before: Sequence[int], answer: int) -> Tokens:
+    """An answer to the prompt, of tokens with different weights."""
+    weights = [0.0] * len(before) + [1.0 + (i % 3) / 2 for i in range(answer)]
+    return Tokens(token_ids=[*before, *prompt(seed, answer)], weights=weights)
+
+
+def prompt(seed: int, length: int) -> list[int]:
+    rng = random.Random(seed)
+    return [rng.randrange(3, SPOKEN) for _ in range(length)]
+
+
+def shared() -> Packed:
+    """Groups with a shared prefix, one of whose answers is a single token; and one sequence alone."""
+    groups = [
+        [sequence(n, before=prompt(50, 30), answer=answer) for n, answer in enumerate((9, 1, 17))],
+        [sequence(9, before=prompt(51, 5), answer=12)],
+        [sequence(n, before=prompt(52, 20), answer=answer) for n, answer in ((10, 1), (11, 1))],
+    ]
+    return pack(groups, bound=True)
+
+
+def free() -> Packed:
+    lengths = ((3, 8), (40, 2), (11, 30), (3, 3))
+    return pack([[sequence(a, before=prompt(p, p), answer=a)] for p, a in lengths], bound=False)
+
+
+def middle() -> Packed:
+    """A loss in the middle and none at the end, as in a conversation."""
+    weights = [0.0] * 6 + [1.0] * 4 + [0.0] * 8 + [2.0] * 3 + [0.0] * 5
+    return pack([[Tokens(token_ids=prompt(77, 26), weights=weights)]], bound=False)
+
+
+PACKS = {"shared": shared, "free": free, "middle": middle}
+
+
+def lesson(packed: Packed, adapter: Any, **changes: Any) -> Lesson:
+    return replace(Lesson(packed=packed, adapter=adapter, loss=loss_of(packed)), **changes)
+
+
+def only(outcomes: list[Outcome]) -> Outcome:
+    (outcome,) = outcomes
+    assert outcome.error is None and outcome.rows is not None
+    return outcome
+
+
+def gradients(adapter: Any) -> dict[str, torch.Tensor]:
+    """By peft's names: the gradient seen through the views of the weights."""
+    held = adapter.weights.clone()
+    adapter.weights.copy_(adapter.gradient)
+    found = {name: tensor.clone() for name, tensor in adapter.state().items()}
+    adapter.weights.copy_(held)
     return found
+
+
+def close(left: torch.Tensor, right: torch.Tensor) -> None:
+    assert (left - right).norm() <= 1e-5 * right.norm(), (left, right)

@@ -120,9 +120,8 @@ def joining_and_leaving(chance: random.Random, *, model: FusedModel, folder: Pat
         done.rounds, done.shared = done.rounds + 1, done.shared + (len(live) > 1)
         for number, run in list(live.items()):
             events = done.told.get(number, [])
-            before = len(events)
+            busy = busy or run.ready
             events += said(run)
-            busy = busy or len(events) > before
             if events and isinstance(events[-1], RunFinished | RunFailed):
                 leave(number)
         if turn > 20 and not live:

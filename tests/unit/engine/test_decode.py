@@ -31,9 +31,8 @@ from engine.models.decoder import Decoder, decoder_of
 from engine.models.grammar import grammar, schema_of
 from engine.models.resident import load
 from engine.passes import cache, decode
-from engine.passes.decode import sample
 from engine.passes.forward import batch_of, hidden_rows
-from engine.passes.work import Answer, Sampling
+from engine.passes.work import Answer, Sampling, finished
 
 VOCABULARY = 300
 FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
@@ -108,6 +107,10 @@ def adapter_of(decoder: Decoder) -> Adapter:
     drawn = torch.randn(adapter.weights.shape, generator=torch.Generator().manual_seed(3))
     adapter.weights.copy_(drawn * 0.1)
     return adapter
+
+
+def sample(*args: Any, **kwargs: Any) -> Sequence[Sequence[Answer]]:
+    return finished(decode.sample(*args, **kwargs))
 
 
 class FakeTokenizer:

@@ -17,8 +17,8 @@ from engine.models.resident import ResidentModel, load
 from engine.passes.fused import run_pass
 from engine.passes.model import Lesson, Model
 from engine.passes.peft import PlainModel
-from engine.passes.work import Sampling
-from tests.support.packs import (
+from engine.passes.work import Sampling, finished
+from tests.support.lessons import (
     OPTIONS,
     PACKS,
     close,
@@ -147,7 +147,9 @@ def test_a_bfloat16_base_teaches_a_float32_adapter(base: ResidentModel) -> None:
     assert adapter.weights.dtype == adapter.gradient.dtype == torch.float32
     assert all(gradient.abs().max() > 0 for gradient in gradients(adapter).values())
     sampling = Sampling(max_tokens=3, seed=1)
-    model.sample([[5, 6]], count=1, sampling=sampling, adapter=adapter, end_of_turn=base.end_of_turn)
+    finished(
+        model.sample([[5, 6]], count=1, sampling=sampling, adapter=adapter, end_of_turn=base.end_of_turn)
+    )
     model.release(adapter)
     assert {parameter.dtype for parameter in base.causal_lm.parameters()} == {torch.bfloat16}
 
@@ -255,8 +257,8 @@ def test_answers_are_repeatable_and_those_of_the_adapter(base: ResidentModel) ->
 
     def answers(adapter: Any, seed: int = 3, **changes: Any) -> Any:
         sampling = Sampling(max_tokens=12, seed=seed, **changes)
-        return model.sample(
-            prompts, count=3, sampling=sampling, adapter=adapter, end_of_turn=base.end_of_turn
+        return finished(
+            model.sample(prompts, count=3, sampling=sampling, adapter=adapter, end_of_turn=base.end_of_turn)
         )
 
     bare = answers(None)
@@ -278,7 +280,8 @@ def test_answers_are_repeatable_and_those_of_the_adapter(base: ResidentModel) ->
 
 def test_answers_keep_to_a_schema(base: ResidentModel) -> None:
     sampling = Sampling(max_tokens=12, seed=1, schema='{"type": "boolean"}')
-    (group,) = plain(base).sample(
+    steps = plain(base).sample(
         [prompt(1, 5)], count=4, sampling=sampling, adapter=None, end_of_turn=base.end_of_turn
     )
+    (group,) = finished(steps)
     assert {one.text for one in group} <= {"true", "false"} and all(one.whole for one in group)

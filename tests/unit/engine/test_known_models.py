@@ -1,6 +1,7 @@
 """Which bases our own passes run, and that every other one is told why not: none is computed wrongly in silence."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,12 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from engine.models.decoder import why_unknown
+from engine.models.decoder import decoder_of, why_unknown
+from engine.models.resident import ResidentModel, load
+from engine.passes.agreement import why_apart
+from engine.passes.choose import model_of
+from engine.passes.fused import FusedModel
+from engine.passes.peft import PlainModel
 
 MAX_TOKENS = 128
 HEAD = 8
@@ -51,7 +57,9 @@ def rope(kind: str, **changes: Any) -> dict[str, Any]:
     ],
 )
 def test_known(family: str, changes: dict[str, Any]) -> None:
-    assert why_unknown(model(family, **changes), max_tokens=MAX_TOKENS) is None
+    known = model(family, **changes)
+    assert why_unknown(known, max_tokens=MAX_TOKENS) is None
+    assert why_apart(decoder_of(known), known) is None
 
 
 @pytest.mark.parametrize(
@@ -163,3 +171,27 @@ def test_an_adapter_left_on_the_base_is_seen() -> None:
     with torch.random.fork_rng():
         get_peft_model(causal_lm, LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM"))
     assert "q_proj is a peft." in str(why_unknown(causal_lm, max_tokens=MAX_TOKENS))
+
+
+@pytest.mark.parametrize(("dtype", "factor"), [(torch.float32, 1.05), (torch.bfloat16, 30.0)])
+@pytest.mark.parametrize("block", ["mlp", "self_attn.o_proj", "input_layernorm"])
+def test_a_model_that_computes_something_else_is_not_trusted_to_our_passes(
+    block: str, dtype: torch.dtype, factor: float, tiny_model: Path
+) -> None:
+    """Its config names nothing that we do not know, and every module is of the kind that we expect."""
+    base = load(tiny_model, name="tiny")
+    base.causal_lm.to(dtype)
+    assert isinstance(model_of(base, max_tokens=MAX_TOKENS, most_runs=2), FusedModel)
+    module = base.causal_lm.model.layers[1].get_submodule(block)
+    plain = module.forward
+    module.forward = lambda x: factor * plain(x)
+    assert why_unknown(base.causal_lm, max_tokens=MAX_TOKENS) is None
+    chosen = model_of(base, max_tokens=MAX_TOKENS, most_runs=2)
+    assert isinstance(chosen, PlainModel) and chosen.most_runs == 1
+    assert "because the logits of 24 tokens differ by " in str(chosen.notice)
+
+
+def test_logits_that_are_no_numbers_are_not_ours(tiny_model: Path) -> None:
+    base: ResidentModel = load(tiny_model, name="tiny")
+    base.causal_lm.lm_head.weight.data[0, 0] = torch.nan
+    assert "differ by nan" in str(why_apart(decoder_of(base.causal_lm), base.causal_lm))

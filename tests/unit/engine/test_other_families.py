@@ -15,7 +15,7 @@ from engine.core.unpacking import units
 from engine.models.resident import ResidentModel, load, logits_of_rows, shape_of
 from engine.passes.model import Lesson
 from engine.passes.peft import PlainModel, alike
-from tests.support.packs import OPTIONS, free, gradients, lesson, only, prompt, sequence, stir
+from tests.support.lessons import OPTIONS, free, gradients, lesson, only, prompt, sequence, stir
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "Gemma2": {"head_dim": 8, "sliding_window": 16, "final_logit_softcapping": 3.0},
@@ -75,7 +75,7 @@ def test_another_family_learns(name: str, tokenizer: Any) -> None:
         return value
 
     first, gradient, start = loss(), adapter.gradient.clone(), adapter.weights.clone()
-    step = 0.01 / gradient.norm()
+    step = 0.001 / gradient.norm()
     sides = []
     for sign in (1, -1):
         adapter.weights.copy_(start + sign * step * gradient)
@@ -114,7 +114,7 @@ def test_a_length_dependent_rotary_embedding_sees_each_sequence_by_itself(tokeni
     rope = {"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 24, **factors}
     base = family("Phi3", tokenizer, rope_parameters=rope, original_max_position_embeddings=24)
     model = PlainModel(base, token_budget=10_000)
-    groups = [[sequence(a, prompt=prompt(p, p), answer=a)] for p, a in ((3, 8), (40, 2), (3, 8), (11, 30))]
+    groups = [[sequence(a, before=prompt(p, p), answer=a)] for p, a in ((3, 8), (40, 2), (3, 8), (11, 30))]
     together = only(model.run_pass([Lesson(packed=pack(groups, bound=False), adapter=None)])).rows
     alone = [
         only(model.run_pass([Lesson(packed=pack([group], bound=False), adapter=None)])).rows

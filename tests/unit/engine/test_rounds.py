@@ -3,23 +3,34 @@ short."""
 
 import os
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 import torch
 
-from engine.contract.events import CheckpointReady, RunFailed, RunFinished, RunNotice, StepDone, TrainEvent
+from engine.contract.events import (
+    CheckpointReady,
+    RunFailed,
+    RunFinished,
+    RunNotice,
+    RunPaused,
+    StepDone,
+    TrainEvent,
+)
 from engine.contract.spec import Dpo, EarlyStopping, TrainingOptions
 from engine.lora.adapter import Adapter
 from engine.models.resident import load
 from engine.passes.fused import FusedModel
 from engine.passes.model import Lesson, Outcome, out_of_memory
 from engine.trainer.live import LiveRun
+from engine.trainer.room import wanted
 from tests.support.schedules import LORAS, all_alone, bits, joining_and_leaving, started, supervised
-from tests.support.training import live_run, stories, story
-from tests.unit.engine.test_methods import PAIRS
+from tests.support.training import live_run, rounds_of, said, stories, story
+from tests.unit.engine.test_methods import PAIRS, PROMPTS, reinforcement
 from tests.unit.engine.test_run import ROWS, spec, write
 
 SCHEDULES = int(os.environ.get("TUNINGFORK_SCHEDULES", "100"))  # of joins and leaves; more: `make isolation`
@@ -138,6 +149,77 @@ def test_runs_wait_for_memory_and_impossible_ones_fail_at_once(tiny_model: Path,
     failed = story(live_run(spec(lora=LORAS[0]), folder=tmp_path / "a", model=tight), model=tight)[-1]
     assert isinstance(failed, RunFailed) and failed.code == "insufficient_memory"
     assert "shorten the examples or lower lora.rank" in failed.message
+
+
+def test_a_run_that_waits_for_memory_pauses_within_a_round(tiny_model: Path, tmp_path: Path) -> None:
+    base = load(tiny_model, name="tiny")
+    need = FusedModel(base, most_runs=8).need(LORAS[0], copies=0, tokens=2048)
+    model = FusedModel(base, most_runs=8, room=need.total + need.resident // 2)
+    woken, live = Event(), list[LiveRun]()
+    rounds, told = rounds_of(model, woken), defaultdict[LiveRun, list[TrainEvent]](list)
+
+    def turn() -> None:
+        if not rounds.round(live):
+            woken.wait(timeout=0.05)
+        for run in live:
+            told[run] += said(run)
+
+    def joined(name: str) -> LiveRun:
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "train.jsonl", ROWS)
+        run = spec(job_id=name, lora=LORAS[0], method=supervised(n_epochs=50))
+        live.append(live_run(run, folder=tmp_path / name, model=model))
+        return live[-1]
+
+    first = joined("first")
+    while not any(isinstance(event, StepDone) for event in told[first]):
+        turn()
+    second, third = joined("second"), joined("third")
+    while wanted(second) is None or wanted(third) is None:
+        turn()
+    turn()
+    assert not isinstance(told[second][-1], RunPaused) and wanted(second) is not None
+    second.run.control.pausing = True
+    turn()
+    assert told[second][-1] == RunPaused(step=0) and second.run._adapter is None
+    assert wanted(third) is not None, "who came after it still waits"
+    steps = len(told[first])
+    third.close(), rounds.leave(third), live.remove(third)  # as a cancel does
+    turn()
+    assert len(told[first]) > steps
+
+
+def test_neighbours_learn_while_a_long_group_is_sampled(tiny_model: Path, tmp_path: Path) -> None:
+    """And both have the bits that they have alone."""
+    model = FusedModel(load(tiny_model, name="tiny"), most_runs=8)
+
+    def started_long(name: str) -> LiveRun:
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "train.jsonl", PROMPTS[:2])
+        method = reinforcement(n_epochs=1, batch_size=2)
+        return live_run(
+            spec(job_id="long", method=method), folder=tmp_path / name, model=model, max_tokens=420
+        )
+
+    def started_short(name: str) -> LiveRun:
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "train.jsonl", ROWS)
+        method = supervised(n_epochs=4, batch_size=2)
+        return live_run(spec(job_id="short", method=method), folder=tmp_path / name, model=model)
+
+    alone = [
+        bits(story(start("alone " + start.__name__), model=model)) for start in (started_long, started_short)
+    ]
+    order: list[str] = []
+
+    def note(run: LiveRun, event: TrainEvent) -> None:
+        if isinstance(event, StepDone):
+            order.append(run.ref.job_id)
+
+    runs = [started_long("long"), started_short("short")]
+    told = dict(stories(runs, model=model, on_event=note))
+    assert order[: order.index("long")].count("short") > 15, "steps before the first of the long group's run"
+    assert [bits(told[run]) for run in runs] == alone
 
 
 @pytest.mark.parametrize("loss", ["sigmoid", "ipo", "kto", "orpo", "simpo"])

@@ -87,6 +87,21 @@ def test_a_stopped_run_says_no_more(trainer: TrainerProcess, tmp_path: Path) -> 
     assert trainer.until_end()[-1] == "finished"
 
 
+def test_a_run_that_stands_in_line_pauses_at_once(trainer: TrainerProcess, tmp_path: Path) -> None:
+    endless = Supervised(n_epochs=5000, batch_size=1, learning_rate_multiplier=1.0)
+    trainer.start(spec(method=endless), tmp_path / "a")
+    trainer.start(spec(job_id="ftjob-2"), tmp_path / "b")
+    trainer.send(pb.TrainerCommand(pause=pb.PauseRun(job_id="ftjob-2")))
+    while (report := trainer.receive()).event.run.job_id != "ftjob-2":
+        assert report.event.event.WhichOneof("kind") != "finished"
+    assert report.event.event.WhichOneof("kind") == "paused" and report.event.event.sequence == 1
+    trainer.send(pb.TrainerCommand(stop=pb.StopRun(job_id="ftjob-1")))
+    while trainer.receive().WhichOneof("kind") != "stopped":
+        pass
+    trainer.start(spec(job_id="ftjob-2", attempt=2), tmp_path / "c")
+    assert trainer.until_end()[-1] == "finished"
+
+
 @pytest.fixture
 def nf4_trainer(tiny_model: Path, tmp_path: Path) -> Iterator[TrainerProcess]:
     quantize(tiny_model, tmp_path / "tiny-nf4", max_tokens=2048)

@@ -2,7 +2,7 @@
 
 from engine.core.packing import Tokens, pack
 from engine.core.unpacking import padded_batches, units
-from tests.support.packs import free, prompt, sequence, shared
+from tests.support.lessons import free, prompt, sequence, shared
 
 
 def test_unpacking_gives_back_what_was_packed() -> None:
@@ -16,7 +16,7 @@ def test_unpacking_gives_back_what_was_packed() -> None:
         (52, 20, 11, 1),
     ]
     for one, (seed, length, own, answer) in zip(found, answers, strict=True):
-        whole = sequence(own, prompt=prompt(seed, length), answer=answer)
+        whole = sequence(own, before=prompt(seed, length), answer=answer)
         assert list(one.token_ids) == whole.token_ids[:-1]
         assert one.at == tuple(range(length - 1, length + answer - 1))
         assert list(one.targets) == whole.token_ids[length:]
