@@ -1,10 +1,12 @@
 """The engine's figures, each as a ratio in one run: our fused passes next to tuned TRL + peft, on the same tokens.
 
-Both sides in turns, so that a noisy machine is noisy for both; medians of the turns' ratios. Ours is measured in this
+Both sides in turns, so that a noisy machine is noisy for both; medians of the turns' ratios. With the base in float32,
+and once more in bfloat16 where this CPU has units for it: there TRL computes in whatever it is faster in. Ours is measured in this
 process, TRL in one of its own, in wall seconds and in CPU seconds.
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
@@ -22,6 +24,7 @@ from bench import engine_side as ours
 from bench.engine_data import Row
 from engine.lora.adapter import export
 from engine.models.decoder import Decoder
+from engine.models.resident import dtype_of
 
 BASELINE = Path(__file__).with_name("trl_baseline.py")
 SMOLLM = Path(".tuningfork/models/smollm2-135m-instruct")
@@ -39,6 +42,7 @@ def main() -> None:
     parser.add_argument(
         "--batches", nargs="*", type=int, default=[4, 8], help="TRL's best of these is its figure"
     )
+    parser.add_argument("--dtypes", nargs="*", choices=("float32", "bfloat16"), default=dtypes_here())
     parser.add_argument(
         "--tile",
         type=int,
@@ -47,23 +51,27 @@ def main() -> None:
     )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        for threads in options.threads:
+        for dtype, threads in itertools.product(options.dtypes, options.threads):
             torch.set_num_threads(threads)
-            print(f"--- {threads} threads, tile {options.tile or 'none'}")
+            print(f"--- {dtype}, {threads} threads, tile {options.tile or 'none'}")
             for case in options.only:
-                run_case(case, options, threads=threads, folder=Path(folder))
+                run_case(case, options, dtype=dtype, threads=threads, folder=Path(folder))
 
 
-def run_case(case: str, options: argparse.Namespace, *, threads: int, folder: Path) -> None:
+def dtypes_here() -> list[str]:
+    return ["float32"] if dtype_of("auto") == torch.float32 else ["float32", "bfloat16"]
+
+
+def run_case(case: str, options: argparse.Namespace, *, dtype: str, threads: int, folder: Path) -> None:
     model = options.smollm if case == "SmolLM2" else model_folder("100M" if case == "100M" else "34M", folder)
-    decoder = ours.load(model)
+    decoder = ours.load(model, dtype=getattr(torch, dtype))
     if case == "short":
         short_jobs(decoder, model, options, threads=threads, folder=folder)
         return
     batch = 8
     rows = data.by_length(rows_for(case, model, options.steps * batch), batch=batch, seed=1)
-    micro = best_micro(case, model, rows, options, threads=threads, folder=folder)
-    compare(case, decoder, model, rows, options, threads=threads, folder=folder, batch=batch, micro=micro)
+    tuning = tuned(case, model, rows, options, dtype=dtype, threads=threads, folder=folder)
+    compare(case, decoder, model, rows, options, threads=threads, folder=folder, batch=batch, tuning=tuning)
 
 
 def model_folder(size: str, folder: Path) -> Path:
@@ -79,15 +87,26 @@ def rows_for(case: str, model: Path, count: int) -> list[Row]:
     return data.random_rows(count, seed=1)
 
 
-def best_micro(
-    case: str, model: Path, rows: Sequence[Row], options: argparse.Namespace, *, threads: int, folder: Path
-) -> int:
-    """Examples of a forward at which TRL is fastest; a step's examples stay the same."""
+def tuned(
+    case: str,
+    model: Path,
+    rows: Sequence[Row],
+    options: argparse.Namespace,
+    *,
+    dtype: str,
+    threads: int,
+    folder: Path,
+) -> list[str]:
+    """What TRL is fastest with: examples of a forward (a step's stay the same), and what it computes in."""
+    kinds = [["--dtype", "float32"]]
+    if dtype == "bfloat16":
+        kinds += [["--dtype", "bfloat16"], ["--dtype", "bfloat16", "--autocast"]]
     rates = {}
-    for micro in options.batches:
-        found = trl(case, model, rows[:16], options, threads=threads, folder=folder, batch=8, micro=micro)
-        rates[micro] = found["tokens"] / found["wall_s"]
-    return max(rates, key=lambda micro: rates[micro])
+    for kind, micro in itertools.product(kinds, options.batches):
+        tuning = [*kind, "--micro", str(micro)]
+        found = trl(case, model, rows[:16], options, threads=threads, folder=folder, batch=8, tuning=tuning)
+        rates[tuple(tuning)] = found["tokens"] / found["wall_s"]
+    return list(max(rates, key=lambda tuning: rates[tuning]))
 
 
 def compare(
@@ -100,11 +119,11 @@ def compare(
     threads: int,
     folder: Path,
     batch: int,
-    micro: int,
+    tuning: Sequence[str],
 ) -> None:
     ratios, shares, losses = [], [], {}
     for turn in range(options.turns):
-        theirs = trl(case, model, rows, options, threads=threads, folder=folder, batch=batch, micro=micro)
+        theirs = trl(case, model, rows, options, threads=threads, folder=folder, batch=batch, tuning=tuning)
         before = ours.peak(decoder)
         mine = ours.train(decoder, [rows], batch=batch, tile=options.tile or None)
         best = max(before, ours.peak(decoder))
@@ -113,7 +132,7 @@ def compare(
         ratios.append((rate / their_rate, cpu))
         losses = {"ours": mine.losses, "trl": theirs["losses"]}
         line = (
-            f"{case} turn {turn + 1}: ours {rate:6.0f} tokens/s, TRL {their_rate:6.0f} (micro-batch {micro})"
+            f"{case} turn {turn + 1}: ours {rate:6.0f} tokens/s, TRL {their_rate:6.0f} ({' '.join(tuning)})"
         )
         if mine.flops:
             shares.append((mine.flops / mine.wall_s / best, mine.done_flops / mine.wall_s / best))
@@ -126,7 +145,7 @@ def compare(
     if shares:
         formula, done = (statistics.median(some) for some in zip(*shares, strict=True))
         print(
-            f"{case}: share of the sgemm peak {formula:.0%} by the formula, {done:.0%} of what is done (goal 85%)"
+            f"{case}: share of the products' peak {formula:.0%} by the formula, {done:.0%} of what is done (goal 85%)"
         )
     print(f"{case}: losses ours {rounded(losses['ours'])}\n{case}: losses TRL  {rounded(losses['trl'])}")
     print(f"{case}: bytes of one more run per adapter weight: {ours.bytes_of_a_run(decoder):.0f} (goal 16)")
@@ -145,7 +164,7 @@ def trl(
     threads: int,
     folder: Path,
     batch: int,
-    micro: int,
+    tuning: Sequence[str],
 ) -> dict[str, Any]:
     path = data.write(rows, folder / "rows.jsonl")
     method = "dpo" if case == "dpo" else "sft"
@@ -159,7 +178,7 @@ def trl(
         "--data",
         str(path),
     ]
-    command += ["--batch", str(batch), "--micro", str(micro), "--threads", str(threads)]
+    command += ["--batch", str(batch), *tuning, "--threads", str(threads)]
     if case != "short":  # both sides begin with the same adapter, so that their losses can be compared
         command += ["--adapter", str(initial_adapter(model, folder))]
     environment = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive", "PATH": "/usr/bin:/bin"}
@@ -184,7 +203,7 @@ def short_jobs(
     rows = [data.rows_of_tokens(500, seed=number) for number in range(jobs)]
     began = time.perf_counter()
     for some in rows:
-        trl("short", model, some, options, threads=threads, folder=folder, batch=2, micro=2)
+        trl("short", model, some, options, threads=threads, folder=folder, batch=2, tuning=["--micro", "2"])
     theirs = time.perf_counter() - began
     began = time.perf_counter()
     turn = ours.train(decoder, rows, batch=2, tile=options.tile or None)

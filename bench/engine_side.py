@@ -44,8 +44,8 @@ class Job:
     optimizer: torch.optim.AdamW
 
 
-def load(folder: Path) -> Decoder:
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).requires_grad_(False)
+def load(folder: Path, *, dtype: torch.dtype = torch.float32) -> Decoder:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).requires_grad_(False)
     return decoder_of(model)
 
 
@@ -183,8 +183,8 @@ def flops(decoder: Decoder, rows: Sequence[Row], *, adapter_weights: int) -> tup
 def peak(decoder: Decoder, *, tokens: int = 1024, times: int = 3) -> float:
     """FLOP/s of the model's own products, forward and backward, at this number of threads: the best of `times`."""
     layer, best = decoder.layers[0], 0.0
-    matrices = [(one.weight, 1.0) for one in layer.linear.values()]  # type: ignore[attr-defined]
-    rows = [(torch.randn(tokens, m.shape[1]), torch.randn(tokens, m.shape[0]), m) for m, _ in matrices]
+    matrices = [one.weight for one in layer.linear.values()]  # type: ignore[attr-defined]
+    rows = [(randn(tokens, m.shape[1], like=m), randn(tokens, m.shape[0], like=m), m) for m in matrices]
     for _ in range(times):
         began = time.perf_counter()
         for x, grad, matrix in rows:
@@ -193,6 +193,10 @@ def peak(decoder: Decoder, *, tokens: int = 1024, times: int = 3) -> float:
         seconds = time.perf_counter() - began
         best = max(best, sum(4 * tokens * matrix.numel() for _, _, matrix in rows) / seconds)
     return best
+
+
+def randn(*shape: int, like: torch.Tensor) -> torch.Tensor:
+    return torch.randn(shape, dtype=like.dtype)
 
 
 def bytes_of_a_run(decoder: Decoder) -> float:

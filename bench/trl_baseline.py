@@ -1,8 +1,9 @@
 """TRL + peft, tuned: one job in a process of its own. Prints one line of JSON.
 
-Tuned means: float32 (bfloat16 is emulated on this kind of CPU), no activation checkpointing, batches of like lengths
-(the file's order is made so), log-probabilities of completion tokens alone and in tiles, the fused AdamW, and none of
-TRL's metrics (entropy, accuracy, margins): each of these makes TRL faster. Imports nothing of ours.
+Tuned means: no activation checkpointing, batches of like lengths (the file's order is made so), log-probabilities of
+completion tokens alone and in tiles, the fused AdamW, and none of TRL's metrics (entropy, accuracy, margins): each of
+these makes TRL faster. What it computes in and how many examples a forward has are tried by `bench.engine`. Imports
+nothing of ours.
 """
 
 import time
@@ -91,6 +92,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, required=True, help="examples of a step")
     parser.add_argument("--micro", type=int, required=True, help="examples of a forward; divides the batch")
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--autocast", action="store_true", help="the adapter's products in bfloat16 too")
     parser.add_argument("--adapter", type=Path, help="start from this adapter instead of a random one")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -131,7 +134,7 @@ def real_tokens(row: dict[str, Any]) -> int:
 
 
 def made(options: argparse.Namespace, rows: list[dict[str, Any]], folder: str) -> Any:
-    model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(options.model, dtype=getattr(torch, options.dtype))
     arguments: dict[str, Any] = {
         "output_dir": folder,
         "per_device_train_batch_size": options.micro,
@@ -143,7 +146,7 @@ def made(options: argparse.Namespace, rows: list[dict[str, Any]], folder: str) -
         "max_grad_norm": 1.0,
         "optim": "adamw_torch_fused",
         "gradient_checkpointing": False,
-        "bf16": False,
+        "bf16": options.autocast,
         "use_cpu": True,
         "train_sampling_strategy": "sequential",
         "remove_unused_columns": False,
