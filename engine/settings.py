@@ -33,6 +33,10 @@ class EngineSettings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="of the base; auto: bfloat16 where this machine has units for it"
     )
+    fixed_shapes: bool = Field(
+        default=False,
+        description="on a GPU: products of equally many rows, so that a run's bits do not depend on its neighbours",
+    )
     threads: int = Field(default=0, ge=0, description="0: as many as torch chooses")
 
 
@@ -40,7 +44,7 @@ def trainer_environment() -> Mapping[str, str]:
     """The worker's own, without its token: the trainer needs no secret.
 
     Its threads wait asleep: spinning ones hold the core that a server beside them needs, and on a machine with as many
-    busy processes as cores they wait for each other.
+    busy processes as cores they wait for each other. cuBLAS repeats its bits with workspaces of one size alone.
     """
     own = {name: value for name, value in os.environ.items() if not name.startswith(SECRETS)}
-    return {"OMP_WAIT_POLICY": "passive", **own}
+    return {"OMP_WAIT_POLICY": "passive", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", **own}

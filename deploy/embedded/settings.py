@@ -49,6 +49,9 @@ class UpSettings(BaseSettings):
         default="auto",
         description="of the base, in training and in answers; auto: bfloat16 where there are units for it",
     )
+    fixed_shapes: bool = Field(
+        default=False, description="on a GPU: a job's bits do not depend on its neighbours, for some speed"
+    )
     tool_call_parser: str | None = Field(
         default=None,
         description="vLLM's parser for the base's tool calls: hermes for Qwen, llama3_json, mistral, …",

@@ -12,7 +12,14 @@ from engine.passes.peft import PlainModel
 log = logging.getLogger("tuningfork.trainer")
 
 
-def model_of(base: ResidentModel, *, max_tokens: int, most_runs: int, room: int | None = None) -> Model:
+def model_of(
+    base: ResidentModel,
+    *,
+    max_tokens: int,
+    most_runs: int,
+    room: int | None = None,
+    fixed_shapes: bool = False,
+) -> Model:
     """`room`: bytes that runs may use together; None: what this machine can give.
 
     Raises ValueError for a quantised base that our own passes do not know. Such a base is not compared with
@@ -20,7 +27,7 @@ def model_of(base: ResidentModel, *, max_tokens: int, most_runs: int, room: int 
     """
     reason = why_unknown(base.causal_lm, max_tokens=max_tokens)
     if reason is None:
-        fused = FusedModel(base, most_runs=most_runs, room=room)
+        fused = FusedModel(base, most_runs=most_runs, room=room, fixed_shapes=fixed_shapes)
         reason = None if base.notice else why_apart(fused.decoder, base.causal_lm)
         if reason is None:
             return fused

@@ -27,7 +27,7 @@ Through: TypeAlias = Callable[[OneLayer, torch.Tensor], torch.Tensor]
 class Batch:
     """The packs of several runs behind each other. `segments` of tokens, `row_segments` of rows, one per run.
 
-    tile: see `engine.models.frozen.product`; T and R are multiples of it, the rest filled up with what nobody reads.
+    tile: see `engine.models.frozen.product`. T and R are multiples of it, the rest filled up with what nobody reads.
     """
 
     token_ids: torch.Tensor
@@ -39,8 +39,11 @@ class Batch:
     tile: int | None
 
 
-def batch_of(parts: Sequence[tuple[Packed, Segment]], *, device: torch.device, tile: int | None) -> Batch:
-    """Each part's segment gives adapter and dropout; where it lies is decided here."""
+def batch_of(
+    parts: Sequence[tuple[Packed, Segment]], *, device: torch.device, tile: int | None, multiple: int = 1
+) -> Batch:
+    """Each part's segment gives adapter and dropout; where it lies is decided here. T and R are filled up to a multiple of
+    `tile`, or of `multiple` where there is none."""
     ids: list[int] = []
     positions: list[int] = []
     rows: list[int] = []
@@ -54,10 +57,10 @@ def batch_of(parts: Sequence[tuple[Packed, Segment]], *, device: torch.device, t
         spans += [moved(span, start) for span in packed.spans]
         segments.append(replace(wanted, start=start, end=len(ids)))
         row_segments.append(replace(wanted, start=first_row, end=len(rows)))
-    if tile is not None:
-        ids += [0] * (-len(ids) % tile)
-        positions += [0] * (len(ids) - len(positions))
-        rows += [0] * (-len(rows) % tile)
+    multiple = tile or multiple
+    ids += [0] * (-len(ids) % multiple)
+    positions += [0] * (len(ids) - len(positions))
+    rows += [0] * (-len(rows) % multiple)
     return Batch(
         token_ids=torch.tensor(ids, device=device),
         positions=torch.tensor(positions, device=device),
@@ -111,7 +114,7 @@ def hidden_rows(
             anchor=anchor,
         )
         x = through(layer, x)
-    return rms_norm(x, decoder.norm, decoder.eps)
+    return normed(x, decoder.norm, decoder, tile=batch.tile)
 
 
 def after_layer(
@@ -125,10 +128,10 @@ def after_layer(
     anchor: torch.Tensor,
 ) -> torch.Tensor:
     layer = decoder.layers[number]
-    normed = rms_norm(x, layer.input_norm, decoder.eps)
+    stream = normed(x, layer.input_norm, decoder, tile=batch.tile)
     place = Place(layer=number, group="qkv", tile=batch.tile, needs_input_gradient=number > 0)
-    qkv = lora_linear(normed, anchor, layer.linear["qkv"], place, batch.segments)
-    query, key, value = heads_of(qkv, decoder, layer, cos_sin)
+    qkv = lora_linear(stream, anchor, layer.linear["qkv"], place, batch.segments)
+    query, key, value = heads_of(qkv, decoder, layer, cos_sin, tile=batch.tile)
     mixed = attention(query, key, value, batch.spans) if attend is None else attend(number, query, key, value)
     segments = batch.segments
     if number == len(decoder.layers) - 1:
@@ -156,8 +159,15 @@ def block(
         return lora_linear(value, anchor, layer.linear[group], place, segments)
 
     x = x + linear(mixed, "o")
-    normed = rms_norm(x, layer.mlp_norm, decoder.eps)
-    return x + linear(swiglu(linear(normed, "gate_up")), "down")
+    stream = normed(x, layer.mlp_norm, decoder, tile=tile)
+    return x + linear(swiglu(linear(stream, "gate_up")), "down")
+
+
+def normed(x: torch.Tensor, weight: torch.Tensor, decoder: Decoder, *, tile: int | None) -> torch.Tensor:
+    """A GPU adds up a row in an order that depends on how many rows there are: with a tile it is given equally many."""
+    if tile is None or x.shape[0] == tile:
+        return rms_norm(x, weight, decoder.eps)
+    return torch.cat([rms_norm(rows, weight, decoder.eps) for rows in torch.split(x, tile)])
 
 
 def attention(
@@ -197,13 +207,18 @@ def attended(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, prefix: int) 
 
 
 def heads_of(
-    qkv: torch.Tensor, decoder: Decoder, layer: Layer, cos_sin: tuple[torch.Tensor, torch.Tensor]
+    qkv: torch.Tensor,
+    decoder: Decoder,
+    layer: Layer,
+    cos_sin: tuple[torch.Tensor, torch.Tensor],
+    *,
+    tile: int | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """q (T, H, E), k and v (T, K, E); q and k rotated."""
     sizes = [decoder.heads, decoder.key_heads, decoder.key_heads]
     heads = qkv.view(qkv.shape[0], -1, decoder.head_size)
     query, key, value = torch.split(heads, sizes, dim=1)
     if layer.query_norm is not None and layer.key_norm is not None:
-        query = rms_norm(query, layer.query_norm, decoder.eps)
-        key = rms_norm(key, layer.key_norm, decoder.eps)
+        query = normed(query, layer.query_norm, decoder, tile=tile)
+        key = normed(key, layer.key_norm, decoder, tile=tile)
     return rotate(query, *cos_sin), rotate(key, *cos_sin), value

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Final, cast
 
 import torch
 
@@ -19,16 +19,23 @@ from engine.passes.forward import batch_of, hidden_rows, keeping, recomputing
 from engine.passes.model import Lesson, Outcome, Trainable, out_of_memory
 from engine.passes.work import Sampling, Stepwise
 
+TILE: Final = 256
+# oneDNN compiles a CPU's bfloat16 product for every number of rows that it has not seen: three times the product's time.
+BFLOAT16_ROWS: Final = 32
+
 
 class FusedModel:
     """A base of the known families. On a CPU every lesson is computed in products of its own shape: there a BLAS's bits
     depend on how many rows it is given, and a run's must not depend on its neighbours. On CUDA all lessons of a pass
-    share each product."""
+    share each product; with `fixed_shapes` a run's bits do not depend on its neighbours there either."""
 
     notice: str | None = None
 
-    def __init__(self, base: ResidentModel, *, most_runs: int, room: int | None = None) -> None:
+    def __init__(
+        self, base: ResidentModel, *, most_runs: int, room: int | None = None, fixed_shapes: bool = False
+    ) -> None:
         """`room`: bytes that runs may use together; None: as much as this machine can give."""
+        self._tile = TILE if fixed_shapes else None
         self.base, self.most_runs = base, most_runs
         self.decoder = decoder_of(base.causal_lm)
         self.shape = replace(shape_of(base), scratch=scratch_of(self.decoder))
@@ -56,8 +63,10 @@ class FusedModel:
 
     def run_pass(self, lessons: Sequence[Lesson]) -> list[Outcome]:
         if self.decoder.device.type == "cuda":
-            return run_pass(self.decoder, lessons, tile=None)
-        return [outcome for lesson in lessons for outcome in run_pass(self.decoder, [lesson], tile=None)]
+            return run_pass(self.decoder, lessons, tile=self._tile)
+        multiple = BFLOAT16_ROWS if self.decoder.embedding.dtype == torch.bfloat16 else 1
+        apart = (run_pass(self.decoder, [one], tile=None, multiple=multiple) for one in lessons)
+        return [outcome for (outcome,) in apart]
 
     def sample(
         self,
@@ -79,10 +88,12 @@ class FusedModel:
         )
 
 
-def run_pass(decoder: Decoder, lessons: Sequence[Lesson], *, tile: int | None) -> list[Outcome]:
-    """All lessons have a loss, or none has one. Gradients are added to the adapters'."""
+def run_pass(
+    decoder: Decoder, lessons: Sequence[Lesson], *, tile: int | None, multiple: int = 1
+) -> list[Outcome]:
+    """All lessons have a loss, or none has one. Gradients are added to the adapters'. tile, multiple: see `batch_of`."""
     parts = [(lesson.packed, segment_of(lesson)) for lesson in lessons]
-    batch = batch_of(parts, device=decoder.device, tile=tile)
+    batch = batch_of(parts, device=decoder.device, tile=tile, multiple=multiple)
     learning = any(lesson.loss for lesson in lessons)
     through = recomputing if learning and any(lesson.recompute for lesson in lessons) else keeping
     with torch.set_grad_enabled(learning):

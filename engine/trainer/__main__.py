@@ -34,7 +34,12 @@ def main() -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     read = load_nf4 if options.quantization else load
     base = read(options.model_path, name=options.base_model, dtype=dtype_of(options.dtype))
-    model = model_of(base, max_tokens=options.max_example_tokens, most_runs=options.runs)
+    model = model_of(
+        base,
+        max_tokens=options.max_example_tokens,
+        most_runs=options.runs,
+        fixed_shapes=options.fixed_shapes,
+    )
     ready = pb.TrainerReady(base_model=base.name, device=str(base.device), runs=model.most_runs)
     pipe.write(reports, pb.TrainerReport(ready=ready))
     start = partial(start_run, model=model, max_tokens=options.max_example_tokens)
@@ -53,6 +58,11 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--max-example-tokens", type=int, default=2048)
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
+    parser.add_argument(
+        "--fixed-shapes",
+        action="store_true",
+        help="on a GPU: a run's bits do not depend on its neighbours, for some speed",
+    )
     parser.add_argument("--threads", type=int, default=0, help="0: as many as torch chooses")
     parser.add_argument("--runs", type=int, default=1, help="adapters that may be trained at the same time")
     parser.add_argument(

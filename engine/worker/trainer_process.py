@@ -105,6 +105,7 @@ def command(settings: EngineSettings) -> list[str]:
         *("--model-path", str(settings.model_path)),
         *("--max-example-tokens", str(settings.max_example_tokens)),
         *("--dtype", settings.dtype),
+        *(("--fixed-shapes",) if settings.fixed_shapes else ()),
         *("--threads", str(settings.threads)),
         *("--runs", str(settings.runs)),
         *(("--quantization", settings.quantization) if settings.quantization else ()),

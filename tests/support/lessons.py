@@ -72,13 +72,13 @@ def stir(adapter: Trainable, *, seed: int = 1) -> None:
     adapter.initialise(seed)
     for name, tensor in adapter.state().items():
         generator = torch.Generator().manual_seed(derived_seed(seed, name))
-        tensor.add_(torch.randn(tensor.shape, generator=generator), alpha=0.05)
+        tensor.add_(torch.randn(tensor.shape, generator=generator).to(tensor.device), alpha=0.05)
 
 
 def weighted(packed: Packed) -> RowLoss:
     """Cross-entropy, each row by its weight, over the sum of the weights."""
     weights = torch.tensor(packed.weights)
-    return lambda logprobs, rows: -(logprobs * weights[rows]).sum() / weights.sum()
+    return lambda logprobs, rows: -(logprobs * weights[rows].to(logprobs.device)).sum() / weights.sum()
 
 
 def loss_of(packed: Packed) -> RowLoss:
