@@ -25,6 +25,7 @@ class FusedModel:
     share each product."""
 
     notice: str | None = None
+    devices = 1
 
     def __init__(self, base: ResidentModel, *, most_runs: int, room: int | None = None) -> None:
         """`room`: bytes that runs may use together; None: as much as this machine can give."""
@@ -53,7 +54,7 @@ class FusedModel:
     def run_pass(self, lessons: Sequence[Lesson]) -> list[Outcome]:
         if self.decoder.device.type == "cuda":
             return run_pass(self.decoder, lessons, tile=None)
-        return [outcome for lesson in lessons for outcome in run_pass(self.decoder, [lesson], tile=None)]
+        return [alone(self.decoder, lesson) for lesson in lessons]
 
     def sample(
         self,
@@ -73,6 +74,19 @@ class FusedModel:
             adapter=cast(Adapter | None, adapter),
             end_of_turn=end_of_turn,
         )
+
+
+def alone(decoder: Decoder, lesson: Lesson) -> Outcome:
+    """Its own sum is formed before it is added to those of earlier lessons: so it has the same bits where another device
+    forms it."""
+    adapter, before = lesson.adapter, None
+    if lesson.loss is not None and adapter is not None and not lesson.first:
+        before = adapter.gradient.clone()
+        adapter.gradient.zero_()
+    (outcome,) = run_pass(decoder, [lesson], tile=None)
+    if adapter is not None and before is not None:
+        adapter.gradient.add_(before)
+    return outcome
 
 
 def run_pass(decoder: Decoder, lessons: Sequence[Lesson], *, tile: int | None) -> list[Outcome]:

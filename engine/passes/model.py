@@ -17,12 +17,13 @@ from engine.passes.work import Answers, RowLoss, Rows, Sampling
 @dataclass(frozen=True, kw_only=True)
 class Lesson:
     """One run's part of a pass. With a loss its adapter learns; `adapter` None is the base. No dropout without a
-    `dropout_seed`."""
+    `dropout_seed`. `first`: nothing has been added to the adapter's gradient yet."""
 
     packed: Packed
     adapter: Trainable | None
     loss: RowLoss | None = None
     dropout_seed: int | None = None
+    first: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +42,11 @@ def out_of_memory(error: BaseException) -> bool:
 
 class Model(Protocol):
     """`most_runs`: how many adapters may be live at once; `room`: bytes that they may use; `notice`: what owners of runs
-    should know of how this base is computed."""
+    should know of how this base is computed; `devices`: of that many passes each has a device of its own."""
 
     base: ResidentModel
     most_runs: int
+    devices: int
     room: int
     shape: ModelShape
     notice: str | None
@@ -64,7 +66,8 @@ class Model(Protocol):
         ...
 
     def run_pass(self, lessons: Sequence[Lesson]) -> list[Outcome]:
-        """All lessons have a loss, or none has one. Gradients are added to the adapters'.
+        """All lessons have a loss, or none has one. Gradients are added to the adapters': each lesson's own sum in one,
+        in the order of the lessons, where a run's bits are promised.
 
         What it raises, `out_of_memory` or not, leaves no gradient of this pass to be trusted.
         """

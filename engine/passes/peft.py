@@ -31,6 +31,7 @@ class PlainModel:
     """`token_budget`: of one padded batch. `reason`: why the base is not computed by our own passes."""
 
     most_runs = 1
+    devices = 1
 
     def __init__(
         self, base: ResidentModel, *, token_budget: int, reason: str = "", room: int | None = None

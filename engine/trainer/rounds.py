@@ -11,6 +11,7 @@ from typing import Final
 
 import torch
 
+from engine.core.batches import Shares
 from engine.core.memory import tokens_that_fit
 from engine.passes.model import Lesson, Model, Outcome, out_of_memory
 from engine.passes.work import Answers, Learn, Measure, Outside, Sample, Work
@@ -60,17 +61,20 @@ class Rounds:
         self.budget = max(1, tokens_that_fit(self.model.shape, left, most=ROUND_TOKENS))
 
     def _next(self, live: Sequence[LiveRun], kind: type[Learn] | type[Measure]) -> list[Piece]:
-        """One piece of each run that has one next, within the budget; who came too late is first in the next round."""
+        """Of each run as many pieces as there are devices, all first ones before any second one, each device's within
+        the budget; who came too late is first in the next round."""
         pieces: list[Piece] = []
-        room = self.budget
-        for one in sorted(live, key=lambda run: run.served):
-            if not one.waiting or not isinstance(work := one.waiting[0][1], kind):
-                continue
-            if pieces and work.packed.tokens > room:
-                continue
-            room -= work.packed.tokens
-            number, _ = one.waiting.popleft()
-            pieces.append((one, number, work))
+        shares = Shares(self.model.devices)
+        for _ in range(self.model.devices):
+            for one in sorted(live, key=lambda run: run.served):
+                if not one.waiting or not isinstance(work := one.waiting[0][1], kind):
+                    continue
+                least = min(shares.sizes)
+                if least and least + work.packed.tokens > self.budget:
+                    continue
+                shares.add(work.packed.tokens)
+                number, _ = one.waiting.popleft()
+                pieces.append((one, number, work))
         for one, _, _ in pieces:
             one.served += 1
         return pieces
@@ -100,7 +104,7 @@ class Rounds:
             pieces[0][0].fail(OutOfMemoryError() if too_large else error)
             return
         if too_large:
-            self.budget = max(1, tokens_of(pieces) // 2)
+            self.budget = max(1, tokens_of(pieces) // (2 * self.model.devices))
         half = len(pieces) // 2
         self._passes(pieces[:half])
         self._passes(pieces[half:])
@@ -153,11 +157,15 @@ class Rounds:
 
 
 def lesson_of(piece: Piece) -> Lesson:
-    one, _, work = piece
+    one, number, work = piece
     match work:
         case Learn():
             return Lesson(
-                packed=work.packed, adapter=one.run.adapter, loss=work.loss, dropout_seed=work.dropout_seed
+                packed=work.packed,
+                adapter=one.run.adapter,
+                loss=work.loss,
+                dropout_seed=work.dropout_seed,
+                first=not number,
             )
         case Measure():
             return Lesson(packed=work.packed, adapter=one.run.weights(work.weights))
