@@ -15,7 +15,7 @@ from engine.models.memory import room_for_runs
 from engine.models.resident import ResidentModel, shape_of
 from engine.passes import decode, head
 from engine.passes.forward import batch_of, hidden_rows
-from engine.passes.model import Lesson, Outcome, Trainable, out_of_memory
+from engine.passes.model import Lesson, Outcome, Question, Trainable, one_by_one, out_of_memory
 from engine.passes.work import Answers, Sampling
 
 
@@ -33,6 +33,15 @@ class FusedModel:
         self.decoder = decoder_of(base.causal_lm)
         self.shape = shape_of(base)
         self.room = room_for_runs(self.decoder.device) if room is None else room
+
+    @property
+    def device(self) -> torch.device:
+        return self.decoder.device
+
+    @property
+    def apart(self) -> bool:
+        """Whether each lesson is a pass of its own."""
+        return self.device.type != "cuda"
 
     def need(self, options: LoraOptions, *, copies: int, tokens: int) -> Need:
         weights = layout_of(
@@ -52,9 +61,23 @@ class FusedModel:
         """Nothing of it is on the base."""
 
     def run_pass(self, lessons: Sequence[Lesson]) -> list[Outcome]:
-        if self.decoder.device.type == "cuda":
-            return run_pass(self.decoder, lessons, tile=None)
-        return [alone(self.decoder, lesson) for lesson in lessons]
+        if self.apart:
+            return [alone(self.decoder, lesson) for lesson in lessons]
+        return run_pass(self.decoder, lessons, tile=None)
+
+    def answers(
+        self, questions: Sequence[Question], *, end_of_turn: frozenset[int]
+    ) -> list[Answers | Exception]:
+        def answer(one: Question) -> Answers:
+            return self.sample(
+                one.prompts,
+                count=one.count,
+                sampling=one.sampling,
+                adapter=one.adapter,
+                end_of_turn=end_of_turn,
+            )
+
+        return one_by_one(questions, answer)
 
     def sample(
         self,

@@ -1,6 +1,6 @@
 """What the trainer needs of a base model, however it computes: our own fused passes, or transformers and peft."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,6 +33,16 @@ class Outcome:
     rows: Rows | None
     loss: float = 0.0
     error: Exception | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """`count` answers to each prompt, under an adapter's weights or the base's."""
+
+    prompts: Sequence[Sequence[int]]
+    count: int
+    sampling: Sampling
+    adapter: Trainable | None
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -73,14 +83,20 @@ class Model(Protocol):
         """
         ...
 
-    def sample(
-        self,
-        prompts: Sequence[Sequence[int]],
-        *,
-        count: int,
-        sampling: Sampling,
-        adapter: Trainable | None,
-        end_of_turn: frozenset[int],
-    ) -> Answers:
-        """`count` answers to each prompt, repeatable by the seed whatever runs beside it."""
+    def answers(
+        self, questions: Sequence[Question], *, end_of_turn: frozenset[int]
+    ) -> list[Answers | Exception]:
+        """To each what was sampled, or what that raised. Repeatable by the seed, whatever else is asked."""
         ...
+
+
+def one_by_one(
+    questions: Sequence[Question], answer: Callable[[Question], Answers]
+) -> list[Answers | Exception]:
+    found: list[Answers | Exception] = []
+    for question in questions:
+        try:
+            found.append(answer(question))
+        except Exception as error:
+            found.append(error)
+    return found

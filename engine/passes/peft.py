@@ -21,7 +21,7 @@ from engine.models.decoder import steady_rope
 from engine.models.memory import room_for_runs
 from engine.models.resident import ResidentModel, logits_of_rows, shape_of
 from engine.passes.generate import sampled
-from engine.passes.model import Lesson, Outcome, Trainable, out_of_memory
+from engine.passes.model import Lesson, Outcome, Question, Trainable, one_by_one, out_of_memory
 from engine.passes.work import Answers, RowLoss, Rows, Sampling
 
 PLAIN_FACTOR = 2
@@ -76,6 +76,20 @@ class PlainModel:
 
     def run_pass(self, lessons: Sequence[Lesson]) -> list[Outcome]:
         return [self._outcome(lesson) for lesson in lessons]
+
+    def answers(
+        self, questions: Sequence[Question], *, end_of_turn: frozenset[int]
+    ) -> list[Answers | Exception]:
+        def answer(one: Question) -> Answers:
+            return self.sample(
+                one.prompts,
+                count=one.count,
+                sampling=one.sampling,
+                adapter=one.adapter,
+                end_of_turn=end_of_turn,
+            )
+
+        return one_by_one(questions, answer)
 
     def sample(
         self,

@@ -1,58 +1,120 @@
 """`python -m engine.trainer`: loads the base model once, says so, and trains what the worker sends.
 
 Frames leave by the descriptor that was standard output; standard output itself becomes standard error, so that a
-library's print cannot stand between two frames.
+library's print cannot stand between two frames. With several devices this process is rank 0, which starts itself again
+for each of the others.
 """
 
 import argparse
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 
 from engine.contract import pipe
 from engine.contract.spec import RunSpec
-from engine.models.resident import load
+from engine.models.resident import ResidentModel, load
+from engine.passes import team
 from engine.passes.choose import model_of
+from engine.passes.follower import Follower
+from engine.passes.fused import FusedModel
 from engine.passes.model import Model
+from engine.passes.parallel import ParallelModel
+from engine.passes.team import Post, Team
 from engine.trainer import process
 from engine.trainer.run import Run, RunControl
 from tuningfork_pb.v1 import engine_pb2 as pb
 
+log = logging.getLogger("tuningfork.trainer")
+
 
 def main() -> None:
-    options = parse()
+    options = parse(sys.argv[1:])
     reports = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s trainer %(levelname)s %(message)s")
+    name = f"trainer {options.rank}" if options.rank else "trainer"
+    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {name} %(levelname)s %(message)s")
+    devices = options.devices or max(1, torch.cuda.device_count())
+    prepare(options, devices=devices)
+    if options.rank:
+        follow(options, devices=devices, reports=reports)
+    else:
+        lead(options, devices=devices, reports=reports)
+
+
+def prepare(options: argparse.Namespace, *, devices: int) -> None:
+    """Ranks that share a CPU share its cores."""
     if options.threads:
         torch.set_num_threads(options.threads)
+    elif devices > 1 and not torch.cuda.is_available():
+        torch.set_num_threads(max(1, torch.get_num_threads() // devices))
+    if torch.cuda.is_available():
+        if devices > torch.cuda.device_count():
+            raise SystemExit(f"--devices {devices}: this machine has {torch.cuda.device_count()} GPUs.")
+        torch.cuda.set_device(options.rank)
     torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def lead(options: argparse.Namespace, *, devices: int, reports: BinaryIO) -> None:
+    others = Team(partial(command, sys.argv[1:]), devices=devices) if devices > 1 else None
     base = load(options.model_path, name=options.base_model)
-    model = model_of(base, max_tokens=options.max_example_tokens, most_runs=options.runs)
-    ready = pb.TrainerReady(base_model=base.name, device=str(base.device), runs=model.most_runs)
+    model = chosen(base, options, others)
+    device = str(base.device) if model.devices == 1 else f"{model.devices} x {base.device}"
+    ready = pb.TrainerReady(base_model=base.name, device=device, runs=model.most_runs)
     pipe.write(reports, pb.TrainerReport(ready=ready))
     start = partial(start_run, model=model, max_tokens=options.max_example_tokens)
     process.serve(model, start=start, commands_from=sys.stdin.buffer, reports_to=reports)
+    if others is not None:
+        others.close()
+
+
+def chosen(base: ResidentModel, options: argparse.Namespace, others: Team | None) -> Model:
+    model = model_of(base, max_tokens=options.max_example_tokens, most_runs=options.runs)
+    if others is None:
+        return model
+    if isinstance(model, FusedModel):
+        others.join()
+        return ParallelModel(model, others)
+    log.warning("%s is computed on one device: only our own passes know how to share", base.name)
+    others.close()
+    return model
+
+
+def follow(options: argparse.Namespace, *, devices: int, reports: BinaryIO) -> None:
+    base = load(options.model_path, name=options.base_model)
+    model = model_of(base, max_tokens=options.max_example_tokens, most_runs=options.runs)
+    team.join(options.meeting, rank=options.rank, size=devices)
+    assert isinstance(model, FusedModel), "rank 0 would have ended this process"
+    Follower(model, Post(sys.stdin.buffer, reports)).serve()
+
+
+def command(arguments: Sequence[str], rank: int, meeting: Path) -> list[str]:
+    own = ["--rank", str(rank), "--meeting", str(meeting)]
+    return [sys.executable, "-m", "engine.trainer", *arguments, *own]
 
 
 def start_run(spec: RunSpec, folder: Path, control: RunControl, *, model: Model, max_tokens: int) -> Run:
     return Run(spec, folder=folder, model=model, max_tokens=max_tokens, control=control)
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base-model", required=True, help="the name that runs ask for")
     parser.add_argument(
         "--model-path", required=True, type=Path, help="folder with config, weights, tokenizer"
     )
     parser.add_argument("--max-example-tokens", type=int, default=2048)
-    parser.add_argument("--threads", type=int, default=0, help="0: as many as torch chooses")
+    parser.add_argument("--threads", type=int, default=0, help="of each device; 0: as many as torch chooses")
     parser.add_argument("--runs", type=int, default=1, help="adapters that may be trained at the same time")
-    return parser.parse_args()
+    parser.add_argument("--devices", type=int, default=0, help="0: every GPU, or one process on the CPU")
+    parser.add_argument("--rank", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--meeting", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ What a run's piece holds is its own doing; who shares its pass is decided here, 
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final
@@ -13,7 +13,7 @@ import torch
 
 from engine.core.batches import Shares
 from engine.core.memory import tokens_that_fit
-from engine.passes.model import Lesson, Model, Outcome, out_of_memory
+from engine.passes.model import Lesson, Model, Outcome, Question, out_of_memory
 from engine.passes.work import Answers, Learn, Measure, Outside, Sample, Work
 from engine.trainer.live import Asked, LiveRun
 from engine.trainer.room import Room
@@ -22,6 +22,7 @@ from engine.trainer.run import OutOfMemoryError
 ROUND_TOKENS: Final = 16_384
 THREADS: Final = 16
 Piece = tuple[LiveRun, int, Work]
+Tell = Callable[[Answers | Exception], None]
 
 log = logging.getLogger("tuningfork.trainer")
 
@@ -44,12 +45,11 @@ class Rounds:
         if entered:
             self._fit_budget()
         learn, measure = self._next(live, Learn), self._next(live, Measure)
-        samples = list(self._samples(live))
+        asked = self._asked(live)
         self._passes(learn)
         self._passes(measure)
-        for sample in samples:
-            sample()
-        return bool(entered or learn or measure or samples)
+        self._answer(asked)
+        return bool(entered or learn or measure or asked)
 
     def leave(self, one: LiveRun) -> None:
         self.room.leave(one)
@@ -109,34 +109,25 @@ class Rounds:
         self._passes(pieces[:half])
         self._passes(pieces[half:])
 
-    def _samples(self, live: Sequence[LiveRun]) -> Iterator[Callable[[], None]]:
+    def _asked(self, live: Sequence[LiveRun]) -> list[tuple[Question, Tell]]:
+        """Of each run as many samplings as there are devices, and all that its tasks have asked for."""
+        found: list[tuple[Question, Tell]] = []
         for one in live:
-            if one.waiting and isinstance(work := one.waiting[0][1], Sample):
-                number, _ = one.waiting.popleft()
-                yield partial(self._answer, one, number, work)
+            for _ in range(self.model.devices):
+                if one.waiting and isinstance(work := one.waiting[0][1], Sample):
+                    number, _ = one.waiting.popleft()
+                    found.append((question_of(one, work), partial(tell_run, one, number)))
             while not one.asked.empty():
-                yield partial(self._answer_task, one, one.asked.get())
+                asked = one.asked.get()
+                found.append((question_of(one, asked.sample), partial(tell_task, asked)))
+        return found
 
-    def _answer(self, one: LiveRun, number: int, work: Sample) -> None:
-        try:
-            one.give(number, self._sampled(one, work))
-        except Exception as error:
-            one.fail(error)
-
-    def _answer_task(self, one: LiveRun, asked: Asked) -> None:
-        try:
-            asked.answers.set_result(self._sampled(one, asked.sample))
-        except Exception as error:
-            asked.answers.set_exception(error)
-
-    def _sampled(self, one: LiveRun, work: Sample) -> Answers:
-        return self.model.sample(
-            work.prompts,
-            count=work.count,
-            sampling=work.sampling,
-            adapter=one.run.weights(work.weights),
-            end_of_turn=self._end_of_turn,
-        )
+    def _answer(self, asked: Sequence[tuple[Question, Tell]]) -> None:
+        if asked:
+            questions = [question for question, _ in asked]
+            answers = self.model.answers(questions, end_of_turn=self._end_of_turn)
+            for (_, tell), answer in zip(asked, answers, strict=True):
+                tell(answer)
 
     def _start_tasks(self, one: LiveRun) -> None:
         while one.waiting and isinstance(work := one.waiting[0][1], Outside):
@@ -178,6 +169,29 @@ def deliver(one: LiveRun, number: int, outcome: Outcome) -> None:
         one.fail(outcome.error)
     else:
         one.give(number, outcome.rows)
+
+
+def question_of(one: LiveRun, work: Sample) -> Question:
+    return Question(
+        prompts=work.prompts,
+        count=work.count,
+        sampling=work.sampling,
+        adapter=one.run.weights(work.weights),
+    )
+
+
+def tell_run(one: LiveRun, number: int, answers: Answers | Exception) -> None:
+    if isinstance(answers, Exception):
+        one.fail(answers)
+    else:
+        one.give(number, answers)
+
+
+def tell_task(asked: Asked, answers: Answers | Exception) -> None:
+    if isinstance(answers, Exception):
+        asked.answers.set_exception(answers)
+    else:
+        asked.answers.set_result(answers)
 
 
 def gradient_of(piece: Piece) -> torch.Tensor | None:

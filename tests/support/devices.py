@@ -1,0 +1,24 @@
+"""A base on two devices: this process and another one, as the trainer starts it."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from engine.models.resident import load
+from engine.passes.fused import FusedModel
+from engine.passes.parallel import ParallelModel
+from engine.passes.team import Team
+from engine.trainer.__main__ import command
+
+
+@contextmanager
+def two_devices(folder: Path, *, most_runs: int = 16) -> Iterator[ParallelModel]:
+    arguments = ["--base-model", "tiny", "--model-path", str(folder), "--threads", "1", "--devices", "2"]
+    team = Team(lambda rank, meeting: command(arguments, rank, meeting), devices=2)
+    try:
+        own = FusedModel(load(folder, name="tiny"), most_runs=most_runs)
+        team.join()
+        yield ParallelModel(own, team)
+    finally:
+        team.close()
