@@ -26,7 +26,8 @@ class EngineSettings(BaseSettings):
     workspace: Path = Field(description="folder for runs in progress; emptied at start")
     max_example_tokens: int = Field(default=2048, ge=16)
     runs: int = Field(default=8, ge=1, le=1024, description="runs that are trained at the same time")
-    threads: int = Field(default=0, ge=0, description="0: as many as torch chooses")
+    threads: int = Field(default=0, ge=0, description="of each device; 0: as many as torch chooses")
+    devices: int = Field(default=0, ge=0, le=64, description="0: every GPU, or one process on the CPU")
 
 
 def trainer_environment() -> Mapping[str, str]:

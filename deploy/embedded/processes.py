@@ -147,6 +147,7 @@ class Processes:
             "WORKSPACE": self._home.path / "workspace",
             "MAX_EXAMPLE_TOKENS": self._max_tokens(),
             "RUNS": self._settings.runs,
+            "DEVICES": self._settings.devices,
         }
 
     def _serving_settings(self) -> Mapping[str, object]:

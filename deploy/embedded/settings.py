@@ -40,6 +40,12 @@ class UpSettings(BaseSettings):
     base_model: str = Field(default="smollm2-135m-instruct", description="a name, a folder or a hub id")
     max_model_len: int = Field(default=2048, ge=16, description="tokens of prompt and answer together")
     runs: int = Field(default=8, ge=1, le=1024, description="jobs that the engine trains at the same time")
+    devices: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="devices that the engine trains on; 0: every GPU, or one process on the CPU",
+    )
     tool_call_parser: str | None = Field(
         default=None,
         description="vLLM's parser for the base's tool calls: hermes for Qwen, llama3_json, mistral, …",

@@ -67,6 +67,10 @@ class Member:
         self._replies: queue.Queue[bytes] = queue.Queue()
         Thread(target=self._read, daemon=True, name=f"rank-{rank}").start()
 
+    @property
+    def returncode(self) -> int | None:
+        return self._process.returncode
+
     def order(self, payload: bytes) -> None:
         assert self._process.stdin is not None
         try:

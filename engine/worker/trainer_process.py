@@ -106,4 +106,5 @@ def command(settings: EngineSettings) -> list[str]:
         *("--max-example-tokens", str(settings.max_example_tokens)),
         *("--threads", str(settings.threads)),
         *("--runs", str(settings.runs)),
+        *("--devices", str(settings.devices)),
     ]

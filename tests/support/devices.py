@@ -1,6 +1,5 @@
 """A base on two devices: this process and another one, as the trainer starts it."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,3 +21,4 @@ def two_devices(folder: Path, *, most_runs: int = 16) -> Iterator[ParallelModel]
         yield ParallelModel(own, team)
     finally:
         team.close()
+    assert [member.returncode for member in team.members] == [0]

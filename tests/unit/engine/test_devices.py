@@ -1,15 +1,41 @@
 """Two processes as two devices over gloo: the bits of one, faults that stay where they are, a rank that is killed."""
 
-from collections.abc import Iterator
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from engine.passes.fused import FusedModel
-from engine.passes.parallel import ParallelModel
+from engine.contract.events import CheckpointReady, StepDone, TrainEvent
+from engine.contract.spec import Dpo, LoraOptions, TrainingOptions
+from engine.core.losses import WeightedLoss
+from engine.core.packing import Packed, pack
+from engine.core.preferences import PreferenceLoss
+from engine.lora.adapter import Adapter
+from engine.lora.optimizer import RowOptimizer
+from engine.passes import orders
+from engine.passes.model import Lesson
+from engine.passes.parallel import ParallelModel, dealt
+from engine.trainer.live import LiveRun
 from tests.support.devices import two_devices
+from tests.support.lessons import random_group
 from tests.support.training import stories, story
-from tests.unit.engine.test_rounds import bits, started
+from tests.unit.engine.test_rounds import LORAS, bits, joining_and_leaving, started
+from tests.unit.engine.test_run import spec
+from tests.unit.engine.test_trainer_process import TrainerProcess
+
+SMALL = 40  # tokens of a piece: every batch is several pieces, and every round has several of one run
+SCHEDULES = max(2, int(os.environ.get("TUNINGFORK_SCHEDULES", "20")) // 10)
 
 
 @pytest.fixture(scope="module")
@@ -18,10 +44,198 @@ def pair(tiny_model: Path) -> Iterator[ParallelModel]:
         yield model
 
 
+def in_small_pieces(run: LiveRun) -> LiveRun:
+    run.run._budget = SMALL
+    return run
+
+
+def all_bits(run: LiveRun, told: Sequence[TrainEvent]) -> list[object]:
+    """Every checkpoint's adapter and Adam's moments, and all metrics of every step."""
+    found: list[object] = []
+    for event in told:
+        if isinstance(event, CheckpointReady):
+            folder = run.run.folder / "checkpoints" / f"step-{event.step}"
+            tensors = {
+                name: value
+                for path in sorted(folder.glob("*.safetensors"))
+                for name, value in load_file(path).items()
+            }
+            found.append(
+                {name: sha256(tensor.numpy().tobytes()).hexdigest() for name, tensor in tensors.items()}
+            )
+        if isinstance(event, StepDone):
+            found.append(event.metrics)
+    return found
+
+
 def test_two_devices_give_the_bits_of_one(pair: ParallelModel, tmp_path: Path) -> None:
-    one: FusedModel = pair.own
-    numbers = range(8)
-    alone = [bits(story(started(n, folder=tmp_path / f"a{n}", model=one), model=one)) for n in numbers]
-    runs = [started(n, folder=tmp_path / f"b{n}", model=pair) for n in numbers]
-    told = stories(runs, model=pair)
-    assert [bits(events) for _, events in told] == alone
+    """Runs of all methods, each batch in several pieces that lie on both devices."""
+    alone, runs = [], []
+    for n in range(8):
+        run = in_small_pieces(started(n, folder=tmp_path / f"a{n}", model=pair.own))
+        alone.append(all_bits(run, story(run, model=pair.own)))
+        runs.append(in_small_pieces(started(n, folder=tmp_path / f"b{n}", model=pair)))
+    assert [all_bits(run, events) for run, events in stories(runs, model=pair)] == alone
+
+
+def test_whoever_joins_and_leaves(pair: ParallelModel, tmp_path: Path) -> None:
+    alone = {}
+    for number in range(8):
+        run = started(number, folder=tmp_path / f"alone-{number}", model=pair.own)
+        alone[number] = bits(story(run, model=pair.own))
+    for seed in range(SCHEDULES):
+        told = joining_and_leaving(random.Random(seed), model=pair, folder=tmp_path / str(seed))
+        assert {number: bits(events) for number, events in told.items()} == alone
+    assert not pair._known, "an adapter of a run that is over is forgotten"
+
+
+def packed_of(seed: int, *, most: int = 30) -> Packed:
+    return pack([random_group(random.Random(seed), count=2, prompt=20, most=most)], bound=True)
+
+
+def lessons_for(adapter: Adapter, *, count: int, most: int = 30) -> list[Lesson]:
+    packs = [replace_ids(packed_of(seed, most=most)) for seed in range(count)]
+    losses = [WeightedLoss(weights=one.weights, total=7.0) for one in packs]
+    return [
+        Lesson(packed=one, adapter=adapter, loss=loss, dropout_seed=5, first=not number)
+        for number, (one, loss) in enumerate(zip(packs, losses, strict=True))
+    ]
+
+
+def replace_ids(packed: Packed) -> Packed:
+    """Within the tiny model's vocabulary."""
+    return replace(
+        packed,
+        token_ids=tuple(one % 200 for one in packed.token_ids),
+        targets=tuple(one % 200 for one in packed.targets),
+    )
+
+
+def stirred(pair: ParallelModel, options: LoraOptions = LORAS[1]) -> Adapter:
+    adapter = pair.new_adapter(options)
+    adapter.initialise(3)
+    adapter.weights.add_(torch.randn(adapter.weights.shape, generator=torch.Generator().manual_seed(1)) / 20)
+    return adapter
+
+
+def taught(model: object, lessons: Sequence[Lesson]) -> torch.Tensor:
+    (adapter,) = {id(lesson.adapter): lesson.adapter for lesson in lessons}.values()
+    adapter.gradient.zero_()
+    outcomes = model.run_pass(lessons)  # type: ignore[attr-defined]
+    assert all(outcome.error is None for outcome in outcomes)
+    return adapter.gradient.clone()
+
+
+def test_the_pieces_of_one_batch_lie_on_both_devices(pair: ParallelModel) -> None:
+    adapter = stirred(pair)
+    lessons = lessons_for(adapter, count=7)
+    deal = dealt([lesson.packed.tokens for lesson in lessons], 2)
+    assert all(len(share) >= 3 for share in deal)
+    assert torch.equal(taught(pair, lessons), taught(pair.own, lessons))
+    rest = [replace(lesson, first=False) for lesson in lessons[3:]]
+    found = []
+    for model in (pair, pair.own):
+        taught(model, lessons[:3])
+        model.run_pass(rest)
+        found.append(adapter.gradient.clone())
+    assert torch.equal(*found), "what earlier rounds have added is kept"
+
+
+def test_every_way_of_changing_weights_is_seen(pair: ParallelModel) -> None:
+    adapter = stirred(pair)
+    optimizer = RowOptimizer(adapter.weights, adapter.gradient, options=TrainingOptions())
+    other = {name: tensor + 0.5 for name, tensor in adapter.state().items()}
+    changes = [
+        lambda: None,
+        lambda: optimizer.step(0.1),
+        lambda: adapter.initialise(9),
+        lambda: adapter.load_state(other),
+        lambda: adapter.weights.copy_(adapter.weights + 1),
+    ]
+    packs = [replace_ids(packed_of(seed)) for seed in range(2)]
+    for change in changes:
+        adapter.gradient.fill_(1.0)
+        change()
+        lessons = [Lesson(packed=one, adapter=adapter) for one in packs]
+        for found, right in zip(pair.run_pass(lessons), pair.own.run_pass(lessons), strict=True):
+            assert found.rows is not None and right.rows is not None
+            assert torch.equal(found.rows.logprobs, right.rows.logprobs)
+
+
+def test_a_loss_that_raises_on_another_device_fails_alone(pair: ParallelModel) -> None:
+    good, bad = stirred(pair), stirred(pair)
+    lessons = lessons_for(good, count=2)
+    loss = PreferenceLoss(
+        owners=(0,), references=None, method=Dpo(n_epochs=1, batch_size=1, learning_rate_multiplier=1.0, beta=0.1),
+        kl=0.0, pairs=1,
+    )  # fmt: skip
+    wrong = replace(lessons[1], adapter=bad, loss=loss, first=True)
+    alone = taught(pair.own, lessons[:1])
+    good.gradient.zero_()
+    right, failed = pair.run_pass([lessons[0], wrong])
+    assert isinstance(failed.error, orders.DeviceError) and failed.rows is None
+    assert right.error is None and torch.equal(good.gradient, alone)
+    assert not bad.gradient.any()
+
+
+def test_memory_that_ends_on_another_device_is_told(pair: ParallelModel, tmp_path: Path) -> None:
+    """The other process may take no more than it has: its allocator says so, in its own words."""
+    adapter = stirred(pair)
+    lessons = lessons_for(adapter, count=2)
+    taught(pair, lessons)
+    large = lessons_for(adapter, count=2, most=4000)
+    pid = pair.team.members[0]._process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_AS)
+    now = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.prlimit(pid, resource.RLIMIT_AS, (now + 2**20, before[1]))
+    try:
+        with pytest.raises(torch.OutOfMemoryError, match="on another device"):
+            pair.run_pass(large)
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_AS, before)
+    assert torch.equal(taught(pair, lessons), taught(pair.own, lessons))
+
+
+def test_the_trainer_with_two_devices_and_its_end_when_one_is_lost(tiny_model: Path, tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as log:
+        trainer = TrainerProcess(tiny_model, "--devices", "2", "--runs", "4", stderr=log)
+    assert trainer.device == "2 x cpu"
+    trainer.start(spec(), tmp_path / "a")
+    assert trainer.until_end()[-1] == "finished"
+    (other,) = children(trainer.process.pid)
+    os.kill(other, signal.SIGKILL)
+    assert trainer.process.wait(timeout=10) == 1
+    told = (tmp_path / "log").read_text()
+    assert f"the process of device 1 ({other}) ended with -9: the trainer ends" in told
+
+
+LONELY = """
+import sys, time
+from engine.passes.team import Team
+Team(lambda rank, folder: ["sleep", "300"], devices=2)
+print("there", flush=True)
+time.sleep(300)
+"""
+
+
+def test_other_ranks_die_with_the_trainer() -> None:
+    trainer = subprocess.Popen([sys.executable, "-c", LONELY], stdout=subprocess.PIPE)
+    assert trainer.stdout is not None and trainer.stdout.readline() == b"there\n"
+    (other,) = children(trainer.pid)
+    trainer.kill()
+    trainer.wait()
+    deadline = time.monotonic() + 10
+    while running(other):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def children(pid: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
