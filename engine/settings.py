@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -28,6 +29,10 @@ class EngineSettings(BaseSettings):
     runs: int = Field(default=8, ge=1, le=1024, description="runs that are trained at the same time")
     threads: int = Field(default=0, ge=0, description="of each device; 0: as many as torch chooses")
     devices: int = Field(default=0, ge=0, le=64, description="0: every GPU, or one process on the CPU")
+    shard: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="each device holds a part of the base's layers; auto: where a GPU could not hold all of them",
+    )
 
 
 def trainer_environment() -> Mapping[str, str]:

@@ -148,6 +148,7 @@ class Processes:
             "MAX_EXAMPLE_TOKENS": self._max_tokens(),
             "RUNS": self._settings.runs,
             "DEVICES": self._settings.devices,
+            "SHARD": self._settings.shard,
         }
 
     def _serving_settings(self) -> Mapping[str, object]:

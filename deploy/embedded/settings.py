@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -45,6 +46,10 @@ class UpSettings(BaseSettings):
         ge=0,
         le=64,
         description="devices that the engine trains on; 0: every GPU, or one process on the CPU",
+    )
+    shard: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="each device holds a part of the base's layers; auto: where a GPU could not hold all of them",
     )
     tool_call_parser: str | None = Field(
         default=None,

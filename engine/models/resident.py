@@ -43,8 +43,9 @@ class ResidentModel:
         )
 
 
-def load(folder: Path, *, name: str) -> ResidentModel:
-    """float32 on a CPU (bfloat16 is emulated and slower on most), bfloat16 on CUDA.
+def load(folder: Path, *, name: str, sharded: bool = False) -> ResidentModel:
+    """float32 on a CPU (bfloat16 is emulated and slower on most), bfloat16 on CUDA. `sharded`: it stays in the CPU's
+    memory, for `sharded_decoder`.
 
     Raises OSError or ValueError when the folder holds no usable model.
     """
@@ -57,7 +58,13 @@ def load(folder: Path, *, name: str) -> ResidentModel:
         folder, dtype=dtype, use_safetensors=True, local_files_only=True
     )
     model.requires_grad_(False)
-    return ResidentModel(name=name, causal_lm=model.to(device), tokenizer=tokenizer, device=device)
+    model = model if sharded else model.to(device)
+    return ResidentModel(name=name, causal_lm=model, tokenizer=tokenizer, device=device)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of the folder's weights, about what a device needs to hold them all."""
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 def shape_of(base: ResidentModel) -> ModelShape:

@@ -22,11 +22,17 @@ class Follower:
 
     def serve(self) -> None:
         """Returns when rank 0 has gone."""
-        self._post.reply(orders.encoded(Reply(room=self._model.room)))
+        walk = self._model.walk
+        ready = orders.Ready(room=self._model.room, base_bytes=walk.own_bytes if walk else 0)
+        self._post.reply(orders.encoded(ready))
         while (payload := self._post.order()) is not None:
             self._obey(orders.order_of(payload))
 
     def _obey(self, order: Order) -> None:
+        if order.gather is not None:
+            assert self._model.walk is not None
+            self._model.walk.use(order.gather)
+            return
         for number in order.forget:
             self._adapters.pop(number, None)
         for fresh in order.fresh:
@@ -36,12 +42,13 @@ class Follower:
         if order.questions:
             self._post.reply(orders.encoded(self._answered(order.questions)))
             return
-        reply, totals = self._computed(order)
+        assert order.plan is not None
+        reply, totals = self._computed(order, order.plan)
         self._post.reply(orders.encoded(reply))
         for total in totals:
             self._post.send(total)
 
-    def _computed(self, order: Order) -> tuple[Reply, Sequence[torch.Tensor]]:
+    def _computed(self, order: Order, plan: sums.Plan) -> tuple[Reply, Sequence[torch.Tensor]]:
         lessons = [
             Lesson(
                 packed=sent.packed,
@@ -52,7 +59,7 @@ class Follower:
             for sent in order.lessons
         ]
         try:
-            done = sums.computed(self._model, lessons)
+            done = sums.computed(self._model, lessons, plan)
         except Exception as error:
             return self._failed(error), ()
         outcomes = tuple(orders.sent_outcome(outcome) for outcome in done.outcomes)

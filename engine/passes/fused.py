@@ -13,6 +13,7 @@ from engine.lora.linear import Segment
 from engine.models.decoder import Decoder, decoder_of
 from engine.models.memory import room_for_runs
 from engine.models.resident import ResidentModel, shape_of
+from engine.models.sharded import Walk, sharded_decoder
 from engine.passes import decode, head
 from engine.passes.forward import batch_of, hidden_rows
 from engine.passes.model import Lesson, Outcome, Question, Trainable, one_by_one, out_of_memory
@@ -27,12 +28,20 @@ class FusedModel:
     notice: str | None = None
     devices = 1
 
-    def __init__(self, base: ResidentModel, *, most_runs: int, room: int | None = None) -> None:
-        """`room`: bytes that runs may use together; None: as much as this machine can give."""
+    def __init__(
+        self, base: ResidentModel, *, most_runs: int, room: int | None = None, sharded: bool = False
+    ) -> None:
+        """`room`: bytes that runs may use together; None: as much as this machine can give. `sharded`: the ranks of the
+        process group hold a part of each layer."""
         self.base, self.most_runs = base, most_runs
-        self.decoder = decoder_of(base.causal_lm)
+        self.walk: Walk | None = None
+        if sharded:
+            self.decoder, self.walk = sharded_decoder(base.causal_lm, device=base.device)
+        else:
+            self.decoder = decoder_of(base.causal_lm)
         self.shape = shape_of(base)
-        self.room = room_for_runs(self.decoder.device) if room is None else room
+        free = room_for_runs(self.decoder.device) - (self.walk.moving_bytes if self.walk else 0)
+        self.room = free if room is None else room
 
     @property
     def device(self) -> torch.device:

@@ -13,6 +13,7 @@ from engine.core.losses import WeightedLoss
 from engine.core.packing import Packed
 from engine.core.preferences import PreferenceLoss
 from engine.passes.model import Lesson, Outcome
+from engine.passes.sums import Plan
 from engine.passes.work import Answer, RowLoss, Rows, Sampling
 
 
@@ -50,12 +51,17 @@ class Fresh:
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """`forget`: adapters of runs that are over."""
+    """`forget`: adapters of runs that are over.
+
+    `plan` of the lessons. `gather`: a layer of a sharded base that rank 0 needs together.
+    """
 
     forget: tuple[int, ...] = ()
     fresh: tuple[Fresh, ...] = ()
     lessons: tuple[SentLesson, ...] = ()
     questions: tuple[SentQuestion, ...] = ()
+    gather: int | None = None
+    plan: Plan | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +89,14 @@ class Reply:
     outcomes: tuple[SentOutcome, ...] = ()
     answers: tuple[tuple[tuple[Answer, ...], ...] | Fault, ...] = ()
     fault: Fault | None = None
-    room: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """A rank's first word: bytes for runs, and bytes that it keeps of a sharded base's layers."""
+
+    room: int
+    base_bytes: int
 
 
 class DeviceError(Exception):
@@ -93,9 +106,10 @@ class DeviceError(Exception):
 _encoder: Final = msgspec.msgpack.Encoder()
 _orders: Final = msgspec.msgpack.Decoder(Order)
 _replies: Final = msgspec.msgpack.Decoder(Reply)
+_readies: Final = msgspec.msgpack.Decoder(Ready)
 
 
-def encoded(message: Order | Reply) -> bytes:
+def encoded(message: Order | Reply | Ready) -> bytes:
     return _encoder.encode(message)
 
 
@@ -105,6 +119,10 @@ def order_of(payload: bytes) -> Order:
 
 def reply_of(payload: bytes) -> Reply:
     return _replies.decode(payload)
+
+
+def ready_of(payload: bytes) -> Ready:
+    return _readies.decode(payload)
 
 
 def sent_lesson(lesson: Lesson, *, adapter: int | None) -> SentLesson:

@@ -5,8 +5,8 @@ Gradients are gathered, not reduced: an adapter's are small, and rank 0 adds eve
 lessons, so that on a CPU the bits are those of one device.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -31,18 +31,22 @@ class Known:
 
 
 class ParallelModel:
-    """`own`: rank 0's. The other ranks have said `room` before this is made."""
+    """`own`: rank 0's. `base_bytes`: what each rank keeps of the layers of a sharded base."""
 
     notice: str | None = None
 
     def __init__(self, own: FusedModel, team: Team) -> None:
         self.own, self.team = own, team
         self.base, self.most_runs, self.shape, self.devices = own.base, own.most_runs, own.shape, team.devices
-        rooms = [orders.reply_of(member.reply()).room for member in team.members]
-        self.room = min([own.room, *rooms]) if own.device.type == "cuda" else own.room // self.devices
+        others = [orders.ready_of(member.reply()) for member in team.members]
+        rooms = [own.room, *(one.room for one in others)]
+        self.room = min(rooms) if own.device.type == "cuda" else own.room // self.devices
+        self.base_bytes = [own.walk.own_bytes if own.walk else 0, *(one.base_bytes for one in others)]
         self._known: dict[int, Known] = {}
         self._forget: dict[int, list[int]] = {member.rank: [] for member in team.members}
         self._numbers = 0
+        if own.walk is not None:
+            own.walk.announce = self._gather
 
     def need(self, options: LoraOptions, *, copies: int, tokens: int) -> Need:
         """The sums of a run's pieces, one from each device, lie beside its gradient until they are added."""
@@ -63,33 +67,52 @@ class ParallelModel:
     def run_pass(self, lessons: Sequence[Lesson]) -> list[Outcome]:
         """Each rank computes its share; what any of them raises is raised when all are done."""
         deal = dealt([lesson.packed.tokens for lesson in lessons], self.devices)
+        shares = [[lessons[number] for number in own] for own in deal]
         before = set_aside(lessons)
-        shares = {rank: [lessons[number] for number in deal[rank]] for rank in range(self.devices)}
-        room = {member.rank: self._room_for_sums(shares[member.rank]) for member in self.team.members}
-        for member in self.team.members:
-            self._teach(member, shares[member.rank])
-        done: dict[int, sums.Computed] = {}
-        failures: list[Exception] = []
-        for rank in range(self.devices):
-            try:
-                if rank == 0:
-                    done[rank] = sums.computed(self.own, shares[rank])
-                else:
-                    done[rank] = self._learned(self.team.members[rank - 1], shares[rank], room[rank])
-            except Exception as error:
-                failures.append(error)
-        if failures:
-            raise orders.worst(failures)
-        self._add(lessons, deal, done, before)
+        passes = max(len(sums.units(len(share), apart=self.own.apart)) for share in shares)
+        plan = sums.Plan(passes=passes, learning=any(lesson.loss is not None for lesson in lessons))
+        done = self._done(shares, plan)
+        for adapter, gradient in before:
+            adapter.gradient.copy_(gradient)
+        self._add(lessons, deal, done)
         outcomes = {
-            n: outcome for rank in done for n, outcome in zip(deal[rank], done[rank].outcomes, strict=True)
+            number: outcome
+            for own, part in zip(deal, done, strict=True)
+            for number, outcome in zip(own, part.outcomes, strict=True)
         }
         return [outcomes[number] for number in range(len(lessons))]
+
+    def _done(self, shares: Sequence[Sequence[Lesson]], plan: sums.Plan) -> list[sums.Computed]:
+        """Of each rank; where the base is sharded, also those without lessons have a part in it."""
+        asked = [member for member in self.team.members if shares[member.rank] or self.own.walk]
+        room = {member.rank: self._room_for_sums(shares[member.rank]) for member in asked}
+        for member in asked:
+            self._teach(member, shares[member.rank], plan)
+        done = [sums.Computed(outcomes=[], sums=[]) for _ in shares]
+        failures: list[Exception] = []
+        try:
+            done[0] = sums.computed(self.own, shares[0], plan)
+        except Exception as error:
+            failures.append(error)
+        for member in asked:
+            reply = orders.reply_of(member.reply())
+            if reply.fault is not None:
+                failures.append(orders.raised(reply.fault))
+                continue
+            for tensor in room[member.rank]:
+                member.receive(tensor)
+            outcomes = [orders.outcome_of(one) for one in reply.outcomes]
+            done[member.rank] = sums.Computed(outcomes=outcomes, sums=room[member.rank])
+        if failures:
+            raise orders.worst(failures)
+        return done
 
     def answers(
         self, questions: Sequence[Question], *, end_of_turn: frozenset[int]
     ) -> list[Answers | Exception]:
-        """A question is answered on one device as a whole."""
+        """A question is answered on one device as a whole; all by rank 0 where the base is sharded."""
+        if self.own.walk is not None:
+            return self.own.answers(questions, end_of_turn=end_of_turn)
         deal = dealt([len(one.prompts) * one.count for one in questions], self.devices)
         for member in self.team.members:
             self._ask(member, [questions[number] for number in deal[member.rank]], end_of_turn=end_of_turn)
@@ -114,13 +137,10 @@ class ParallelModel:
             found.append(torch.empty_like(adapter.gradient))
         return found
 
-    def _teach(self, member: Member, share: Sequence[Lesson]) -> None:
-        if share:
-            fresh = self._fresh(member.rank, [lesson.adapter for lesson in share])
-            lessons = tuple(
-                orders.sent_lesson(lesson, adapter=self._number(lesson.adapter)) for lesson in share
-            )
-            self._send(member, fresh, lessons=lessons)
+    def _teach(self, member: Member, share: Sequence[Lesson], plan: sums.Plan) -> None:
+        fresh = self._fresh(member.rank, [lesson.adapter for lesson in share])
+        lessons = tuple(orders.sent_lesson(lesson, adapter=self._number(lesson.adapter)) for lesson in share)
+        self._send(member, fresh, orders.Order(lessons=lessons, plan=plan))
 
     def _ask(self, member: Member, share: Sequence[Question], *, end_of_turn: frozenset[int]) -> None:
         if share:
@@ -135,24 +155,21 @@ class ParallelModel:
                 )
                 for question in share
             )
-            self._send(member, fresh, questions=questions)
+            self._send(member, fresh, orders.Order(questions=questions))
 
-    def _send(
-        self,
-        member: Member,
-        fresh: Sequence[Known],
-        *,
-        lessons: tuple[orders.SentLesson, ...] = (),
-        questions: tuple[orders.SentQuestion, ...] = (),
-    ) -> None:
+    def _gather(self, layer: int) -> None:
+        """Outside a pass: rank 0 samples, and the others lend it their parts."""
+        for member in self.team.members:
+            member.order(orders.encoded(orders.Order(gather=layer)))
+
+    def _send(self, member: Member, fresh: Sequence[Known], order: orders.Order) -> None:
         forget, self._forget[member.rank] = self._forget[member.rank], []
-        order = orders.Order(
+        told = replace(
+            order,
             forget=tuple(forget),
             fresh=tuple(orders.Fresh(number=one.number, options=one.adapter.options) for one in fresh),
-            lessons=lessons,
-            questions=questions,
         )
-        member.order(orders.encoded(order))
+        member.order(orders.encoded(told))
         for one in fresh:
             member.send(one.adapter.weights)
 
@@ -177,40 +194,18 @@ class ParallelModel:
             self._known[id(adapter)] = Known(number=self._numbers, adapter=adapter)
         return self._known[id(adapter)]
 
-    def _learned(
-        self, member: Member, share: Sequence[Lesson], room: Sequence[torch.Tensor]
-    ) -> sums.Computed:
-        if not share:
-            return sums.Computed(outcomes=[], sums=[])
-        reply = orders.reply_of(member.reply())
-        if reply.fault is not None:
-            raise orders.raised(reply.fault)
-        for tensor in room:
-            member.receive(tensor)
-        return sums.Computed(outcomes=[orders.outcome_of(one) for one in reply.outcomes], sums=list(room))
-
     def _add(
-        self,
-        lessons: Sequence[Lesson],
-        deal: Sequence[Sequence[int]],
-        done: Mapping[int, sums.Computed],
-        before: Sequence[tuple[Trainable, torch.Tensor]],
+        self, lessons: Sequence[Lesson], deal: Sequence[Sequence[int]], done: Sequence[sums.Computed]
     ) -> None:
-        for learner, gradient in before:
-            learner.gradient.copy_(gradient)
-        found = [
-            (deal[rank][number], total)
-            for rank, computed in done.items()
-            for number, total in zip(
-                sums.all_summed([lessons[n] for n in deal[rank]], apart=self.own.apart),
-                computed.sums,
-                strict=True,
-            )
-        ]
-        for number, total in sorted(found, key=lambda pair: pair[0]):
+        """In the order of the lessons, whoever computed them."""
+        found: dict[int, torch.Tensor] = {}
+        for own, part in zip(deal, done, strict=True):
+            named = sums.all_summed([lessons[number] for number in own], apart=self.own.apart)
+            found |= {own[number]: total for number, total in zip(named, part.sums, strict=True)}
+        for number in sorted(found):
             adapter = lessons[number].adapter
             assert adapter is not None
-            adapter.gradient.add_(total)
+            adapter.gradient.add_(found[number])
 
 
 def dealt(sizes: Sequence[int], devices: int) -> list[list[int]]:

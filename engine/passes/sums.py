@@ -13,6 +13,14 @@ from engine.passes.model import Lesson, Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What all ranks do at the same time: so many passes, with a backward or without."""
+
+    passes: int
+    learning: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Computed:
     """`sums` of the lessons that `summed` names, in that order."""
 
@@ -41,15 +49,32 @@ def all_summed(lessons: Sequence[Lesson], *, apart: bool) -> list[int]:
     return [number for unit in units(len(lessons), apart=apart) for number in summed(lessons, unit)]
 
 
-def computed(model: FusedModel, lessons: Sequence[Lesson]) -> Computed:
-    """The adapters' gradients are zero before and after."""
-    outcomes: list[Outcome] = []
-    sums: list[torch.Tensor] = []
-    for unit in units(len(lessons), apart=model.apart):
-        outcomes += model.run_pass([replace(lessons[number], first=True) for number in unit])
-        for number in summed(lessons, unit):
-            adapter = lessons[number].adapter
-            assert adapter is not None
-            sums.append(adapter.gradient.clone())
-            adapter.gradient.zero_()
-    return Computed(outcomes=outcomes, sums=sums)
+def computed(model: FusedModel, lessons: Sequence[Lesson], plan: Plan) -> Computed:
+    """The adapters' gradients are zero before and after. Where the base is sharded, whoever has fewer lessons or fails
+    goes along with the others."""
+    done = Computed(outcomes=[], sums=[])
+    parts = units(len(lessons), apart=model.apart)
+    if model.walk is None:
+        for unit in parts:
+            compute(model, lessons, unit, done)
+        return done
+    failure: Exception | None = None
+    for nth in range(plan.passes):
+        with model.walk.in_step(learning=plan.learning):
+            if failure is None and nth < len(parts):
+                try:
+                    compute(model, lessons, parts[nth], done)
+                except Exception as error:
+                    failure = error.with_traceback(None)  # its frames hold the memory of the pass
+    if failure is not None:
+        raise failure
+    return done
+
+
+def compute(model: FusedModel, lessons: Sequence[Lesson], unit: range, done: Computed) -> None:
+    done.outcomes.extend(model.run_pass([replace(lessons[number], first=True) for number in unit]))
+    for number in summed(lessons, unit):
+        adapter = lessons[number].adapter
+        assert adapter is not None
+        done.sums.append(adapter.gradient.clone())
+        adapter.gradient.zero_()

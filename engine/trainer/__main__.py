@@ -12,13 +12,14 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 import torch
 
 from engine.contract import pipe
 from engine.contract.spec import RunSpec
-from engine.models.resident import ResidentModel, load
+from engine.models.decoder import why_unknown
+from engine.models.resident import ResidentModel, load, size_of
 from engine.passes import team
 from engine.passes.choose import model_of
 from engine.passes.follower import Follower
@@ -29,6 +30,8 @@ from engine.passes.team import Post, Team
 from engine.trainer import process
 from engine.trainer.run import Run, RunControl
 from tuningfork_pb.v1 import engine_pb2 as pb
+
+SHARE_FOR_BASE: Final = 0.8  # of a GPU's memory
 
 log = logging.getLogger("tuningfork.trainer")
 
@@ -62,8 +65,9 @@ def prepare(options: argparse.Namespace, *, devices: int) -> None:
 
 def lead(options: argparse.Namespace, *, devices: int, reports: BinaryIO) -> None:
     others = Team(partial(command, sys.argv[1:]), devices=devices) if devices > 1 else None
-    base = load(options.model_path, name=options.base_model)
-    model = chosen(base, options, others)
+    sharded = others is not None and is_sharded(options)
+    base = load(options.model_path, name=options.base_model, sharded=sharded)
+    model = chosen(base, options, others, sharded=sharded)
     device = str(base.device) if model.devices == 1 else f"{model.devices} x {base.device}"
     ready = pb.TrainerReady(base_model=base.name, device=device, runs=model.most_runs)
     pipe.write(reports, pb.TrainerReport(ready=ready))
@@ -73,24 +77,40 @@ def lead(options: argparse.Namespace, *, devices: int, reports: BinaryIO) -> Non
         others.close()
 
 
-def chosen(base: ResidentModel, options: argparse.Namespace, others: Team | None) -> Model:
-    model = model_of(base, max_tokens=options.max_example_tokens, most_runs=options.runs)
+def chosen(base: ResidentModel, options: argparse.Namespace, others: Team | None, *, sharded: bool) -> Model:
+    alone = why_unknown(base.causal_lm, max_tokens=options.max_example_tokens)
+    if others is not None and alone is not None:
+        if sharded:
+            raise SystemExit(f"{base.name} cannot be cut up between devices: {alone}.")
+        log.warning("%s is computed on one device: only our own passes can share", base.name)
+        others.close()
+        others = None
+    if others is not None:
+        others.join()
+    model = model_of(base, max_tokens=options.max_example_tokens, most_runs=options.runs, sharded=sharded)
     if others is None:
         return model
-    if isinstance(model, FusedModel):
-        others.join()
-        return ParallelModel(model, others)
-    log.warning("%s is computed on one device: only our own passes know how to share", base.name)
-    others.close()
-    return model
+    assert isinstance(model, FusedModel)
+    return ParallelModel(model, others)
 
 
 def follow(options: argparse.Namespace, *, devices: int, reports: BinaryIO) -> None:
-    base = load(options.model_path, name=options.base_model)
-    model = model_of(base, max_tokens=options.max_example_tokens, most_runs=options.runs)
+    """Where the family is unknown, rank 0 ends this process before all have met."""
+    sharded = is_sharded(options)
+    base = load(options.model_path, name=options.base_model, sharded=sharded)
     team.join(options.meeting, rank=options.rank, size=devices)
-    assert isinstance(model, FusedModel), "rank 0 would have ended this process"
+    model = FusedModel(base, most_runs=options.runs, sharded=sharded)
     Follower(model, Post(sys.stdin.buffer, reports)).serve()
+
+
+def is_sharded(options: argparse.Namespace) -> bool:
+    """Of itself where a GPU could not hold the base and still have room for runs."""
+    if options.shard != "auto":
+        return bool(options.shard == "on")
+    if not torch.cuda.is_available():
+        return False
+    _, whole = torch.cuda.mem_get_info()
+    return size_of(options.model_path) > SHARE_FOR_BASE * whole
 
 
 def command(arguments: Sequence[str], rank: int, meeting: Path) -> list[str]:
@@ -112,6 +132,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0, help="of each device; 0: as many as torch chooses")
     parser.add_argument("--runs", type=int, default=1, help="adapters that may be trained at the same time")
     parser.add_argument("--devices", type=int, default=0, help="0: every GPU, or one process on the CPU")
+    parser.add_argument(
+        "--shard",
+        choices=["auto", "on", "off"],
+        default="auto",
+        help="each device holds a part of the base's layers; auto: where a GPU could not hold all of them",
+    )
     parser.add_argument("--rank", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--meeting", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)

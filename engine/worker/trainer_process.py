@@ -107,4 +107,5 @@ def command(settings: EngineSettings) -> list[str]:
         *("--threads", str(settings.threads)),
         *("--runs", str(settings.runs)),
         *("--devices", str(settings.devices)),
+        *("--shard", settings.shard),
     ]

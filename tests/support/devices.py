@@ -12,13 +12,14 @@ from engine.trainer.__main__ import command
 
 
 @contextmanager
-def two_devices(folder: Path, *, most_runs: int = 16) -> Iterator[ParallelModel]:
+def two_devices(folder: Path, *, sharded: bool = False) -> Iterator[ParallelModel]:
     arguments = ["--base-model", "tiny", "--model-path", str(folder), "--threads", "1", "--devices", "2"]
+    arguments += ["--shard", "on" if sharded else "off"]
     team = Team(lambda rank, meeting: command(arguments, rank, meeting), devices=2)
     try:
-        own = FusedModel(load(folder, name="tiny"), most_runs=most_runs)
+        base = load(folder, name="tiny", sharded=sharded)
         team.join()
-        yield ParallelModel(own, team)
+        yield ParallelModel(FusedModel(base, most_runs=16, sharded=sharded), team)
     finally:
         team.close()
     assert [member.returncode for member in team.members] == [0]
