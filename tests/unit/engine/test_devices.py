@@ -23,9 +23,14 @@ from engine.core.packing import Packed, pack
 from engine.core.preferences import PreferenceLoss
 from engine.lora.adapter import Adapter
 from engine.lora.optimizer import RowOptimizer
+from engine.models.resident import load
 from engine.passes import orders
+from engine.passes.fused import FusedModel
 from engine.passes.model import Lesson
 from engine.passes.parallel import ParallelModel, dealt
+from engine.passes.peft import PlainModel
+from engine.passes.team import Team
+from engine.trainer.__main__ import chosen, parse
 from engine.trainer.live import LiveRun
 from tests.support.devices import two_devices
 from tests.support.lessons import random_group
@@ -114,7 +119,8 @@ def replace_ids(packed: Packed) -> Packed:
 def stirred(pair: ParallelModel, options: LoraOptions = LORAS[1]) -> Adapter:
     adapter = pair.new_adapter(options)
     adapter.initialise(3)
-    adapter.weights.add_(torch.randn(adapter.weights.shape, generator=torch.Generator().manual_seed(1)) / 20)
+    drawn = torch.randn(adapter.weights.shape, generator=torch.Generator().manual_seed(1))
+    adapter.weights.add_(drawn.to(adapter.weights.device) / 20)
     return adapter
 
 
@@ -207,6 +213,56 @@ def test_the_trainer_with_two_devices_and_its_end_when_one_is_lost(tiny_model: P
     assert trainer.process.wait(timeout=10) == 1
     told = (tmp_path / "log").read_text()
     assert f"the process of device 1 ({other}) ended with -9: the trainer ends" in told
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_other_families_stay_on_one_device(sharded: bool, tiny_model: Path) -> None:
+    base = load(tiny_model, name="tiny")
+    base.causal_lm.config.model_type = "another"
+    options = parse(["--base-model", "tiny", "--model-path", str(tiny_model)])
+    others = Team(lambda rank, folder: ["sleep", "300"], devices=2)
+    try:
+        if sharded:
+            with pytest.raises(SystemExit, match="tiny cannot be cut up between devices: its architecture"):
+                chosen(base, options, others, sharded=True)
+        else:
+            model = chosen(base, options, others, sharded=False)
+            assert isinstance(model, PlainModel) and model.devices == 1
+            assert others.members[0].returncode == -signal.SIGKILL
+    finally:
+        others.close()
+
+
+def test_pieces_go_to_whoever_has_least() -> None:
+    assert dealt([5, 1, 1, 1, 9, 2], 2) == [[0, 5], [1, 2, 3, 4]]
+    assert dealt([3], 3) == [[0], [], []]
+
+
+def test_every_loss_of_a_method_can_be_sent(pair: ParallelModel, tmp_path: Path) -> None:
+    """Weights in float64 and references in float32: no bit is lost on the way."""
+    method = Dpo(n_epochs=1, batch_size=1, learning_rate_multiplier=1.0, beta=0.1, loss="kto")
+    references = tuple((torch.randn(4) * 50).tolist())
+    losses = [
+        WeightedLoss(weights=(0.1, -1 / 3, 1e-300), total=0.7),
+        PreferenceLoss(owners=(0, 1, 2, 3), references=references, method=method, kl=0.3, pairs=9),
+        PreferenceLoss(owners=(0, 1), references=None, method=method, kl=0.0, pairs=1),
+    ]
+    for loss in losses:
+        lesson = Lesson(packed=packed_of(1), adapter=None, loss=loss, dropout_seed=2**63 - 1)
+        order = orders.Order(lessons=(orders.sent_lesson(lesson, adapter=None),))
+        (back,) = orders.order_of(orders.encoded(order)).lessons
+        assert (back.loss, back.packed, back.dropout_seed) == (loss, lesson.packed, lesson.dropout_seed)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs: NCCL takes none of them twice")
+@pytest.mark.parametrize("sharded", [False, True])
+def test_two_gpus_agree_with_one(sharded: bool, tiny_model: Path) -> None:
+    one = FusedModel(load(tiny_model, name="tiny"), most_runs=16)
+    with two_devices(tiny_model, sharded=sharded) as two:
+        lessons = lessons_for(stirred(two), count=7)
+        found, right = taught(two, lessons), taught(one, lessons)
+        assert (found - right).norm() <= 0.02 * right.norm()
 
 
 LONELY = """
