@@ -55,6 +55,9 @@ class Walk:
         self._plan = deque([*there, *(reversed(there) if learning else ())])
         try:
             yield
+        except SystemExit:
+            self._plan.clear()
+            raise
         finally:
             for number in self._plan:
                 self._gather(number)
@@ -76,17 +79,21 @@ class Walk:
         if number == before:
             return
         self._current, self._next = number, None
-        if coming is not None:
-            coming[1].wait()
-        if coming is None or coming[0] != number:
-            self.layers[number].unshard()
-        for other in (before, coming[0] if coming else None):
-            if other is not None and other != number:
-                self.layers[other].reshard()
         up = number == 0 or number - 1 == before
         following = number + 1 if up else number - 1
-        if 0 <= following < len(self.layers):
-            self._next = following, self.layers[following].unshard(async_op=True)
+        try:
+            if coming is not None:
+                coming[1].wait()
+            if coming is None or coming[0] != number:
+                self.layers[number].unshard()
+            for other in (before, coming[0] if coming else None):
+                if other is not None and other != number:
+                    self.layers[other].reshard()
+            if 0 <= following < len(self.layers):
+                self._next = following, self.layers[following].unshard(async_op=True)
+        except Exception as error:
+            # The other ranks wait in what this one cannot join: no pass can be tried again.
+            raise SystemExit(f"layer {number} could not be put together: {type(error).__name__}") from error
 
     @property
     def own_bytes(self) -> int:

@@ -2,8 +2,8 @@
 pass's small rows. Weights and gradients follow behind a message, as tensors of the process group."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, assert_never
 
 import msgspec
 import torch
@@ -126,14 +126,16 @@ def ready_of(payload: bytes) -> Ready:
 
 
 def sent_lesson(lesson: Lesson, *, adapter: int | None) -> SentLesson:
-    loss = lesson.loss
-    return SentLesson(
-        packed=lesson.packed,
-        adapter=adapter,
-        dropout_seed=lesson.dropout_seed,
-        weighted=loss if isinstance(loss, WeightedLoss) else None,
-        preference=loss if isinstance(loss, PreferenceLoss) else None,
-    )
+    sent = SentLesson(packed=lesson.packed, adapter=adapter, dropout_seed=lesson.dropout_seed)
+    match lesson.loss:
+        case None:
+            return sent
+        case WeightedLoss() as weighted:
+            return replace(sent, weighted=weighted)
+        case PreferenceLoss() as preference:
+            return replace(sent, preference=preference)
+        case _:
+            assert_never(lesson.loss)
 
 
 def sent_outcome(outcome: Outcome) -> SentOutcome:

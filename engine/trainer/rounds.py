@@ -84,13 +84,16 @@ class Rounds:
         piece the others stay clear."""
         if not pieces:
             return
-        kept = [gradient_of(piece) for piece in pieces]
+        kept: dict[LiveRun, torch.Tensor | None] = {}
+        for piece in pieces:
+            if piece[0] not in kept:
+                kept[piece[0]] = gradient_of(piece)
         try:
             outcomes = self.model.run_pass([lesson_of(piece) for piece in pieces])
         except Exception as error:
             log.warning("a pass of %d tokens failed: %s", tokens_of(pieces), type(error).__name__)
-            for piece, gradient in zip(pieces, kept, strict=True):
-                put_back(piece, gradient)
+            for piece in pieces:
+                put_back(piece, kept[piece[0]])
             self._smaller(pieces, error)
             return
         for (one, number, _), outcome in zip(pieces, outcomes, strict=True):

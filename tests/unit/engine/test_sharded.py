@@ -12,6 +12,7 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from engine.models.resident import load
+from engine.models.sharded import Walk
 from engine.passes import orders
 from engine.passes.fused import FusedModel
 from engine.passes.model import Lesson, Question
@@ -137,6 +138,30 @@ def test_any_order_of_passes_keeps_the_ranks_in_step(halves: ParallelModel, whol
         ]
         act = chance.choice(acts)
         assert act(halves) == act(whole)
+
+
+class FakeLayer:
+    def __init__(self, *, broken: bool) -> None:
+        self.broken = broken
+
+    def unshard(self, async_op: bool = False) -> "FakeLayer":
+        if self.broken:
+            raise torch.OutOfMemoryError("as the test says")
+        return self
+
+    def wait(self) -> None: ...
+    def reshard(self) -> None: ...
+
+
+@pytest.mark.parametrize("broken", range(3))
+def test_a_layer_that_cannot_be_put_together_ends_the_process(broken: int) -> None:
+    """No halving can mend it: the other ranks are waiting for this one."""
+    walk = Walk()
+    walk.layers = [FakeLayer(broken=number == broken) for number in range(3)]
+    with pytest.raises(SystemExit, match="could not be put together: OutOfMemoryError"):  # noqa: SIM117
+        with walk.in_step(learning=False):
+            for number in range(3):
+                walk.use(number)
 
 
 def test_the_trainer_with_a_sharded_base_over_its_pipe(folder: Path, tmp_path: Path) -> None:
