@@ -26,10 +26,11 @@ from engine.lora.optimizer import RowOptimizer
 from engine.models.resident import load
 from engine.passes import orders
 from engine.passes.fused import FusedModel
-from engine.passes.model import Lesson
+from engine.passes.model import Lesson, Question
 from engine.passes.parallel import ParallelModel, dealt
 from engine.passes.peft import PlainModel
 from engine.passes.team import Team
+from engine.passes.work import Sampling
 from engine.trainer.__main__ import chosen, parse
 from engine.trainer.live import LiveRun
 from tests.support.devices import two_devices
@@ -182,6 +183,25 @@ def test_a_loss_that_raises_on_another_device_fails_alone(pair: ParallelModel) -
     assert isinstance(failed.error, orders.DeviceError) and failed.rows is None
     assert right.error is None and torch.equal(good.gradient, alone)
     assert not bad.gradient.any()
+
+
+def test_answers_come_from_both_devices_and_a_fault_stays_with_its_question(pair: ParallelModel) -> None:
+    adapter, ends = stirred(pair), pair.base.end_of_turn
+    asked = [
+        Question(
+            prompts=[[5, 6, 7 + n], [8, 9]],
+            count=2,
+            sampling=Sampling(max_tokens=9, seed=n, schema="{" if n in (2, 3) else None),
+            adapter=adapter if n % 3 else None,
+        )
+        for n in range(6)
+    ]
+    assert dealt([4] * 6, 2) == [[0, 2, 4], [1, 3, 5]]
+    found, right = (model.answers(asked, end_of_turn=ends) for model in (pair, pair.own))
+    for n in (0, 1, 4, 5):
+        answers = [[tuple(one) for one in side[n]] for side in (found, right)]  # type: ignore[union-attr]
+        assert answers[0] == answers[1]
+    assert isinstance(found[2], RuntimeError) and isinstance(found[3], orders.DeviceError)
 
 
 def test_memory_that_ends_on_another_device_is_told(pair: ParallelModel, tmp_path: Path) -> None:
