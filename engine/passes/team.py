@@ -4,6 +4,7 @@ stdout, and tensors go through a process group (gloo between CPUs, NCCL between 
 A rank that is lost ends the whole trainer: the worker starts another, and its runs go on from their checkpoints.
 """
 
+import atexit
 import ctypes
 import logging
 import os
@@ -136,9 +137,10 @@ class Team:
         on_loss: Callable[[str], None] = end_trainer,
     ) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="tuningfork-ranks-"))
-        self.devices = devices
+        atexit.register(self._tidy)
+        self.devices, self._on_loss = devices, on_loss
         self.members = [
-            Member(rank, command(rank, self._folder), on_loss=on_loss) for rank in range(1, devices)
+            Member(rank, command(rank, self._folder), on_loss=self._lost) for rank in range(1, devices)
         ]
 
     def join(self) -> None:
@@ -151,6 +153,14 @@ class Team:
             member.gone()
         if dist.is_initialized():
             dist.destroy_process_group()
+        self._tidy()
+
+    def _lost(self, reason: str) -> None:
+        self._tidy()
+        self._on_loss(reason)
+
+    def _tidy(self) -> None:
+        atexit.unregister(self._tidy)
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
