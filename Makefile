@@ -79,6 +79,7 @@ bench: install ## the README's figures, each as a ratio or a median measured in 
 	@$(BIN)/tuningfork models prepare
 	$(BIN)/python -m bench.training
 	$(BIN)/python -m bench.sampling
+	OMP_WAIT_POLICY=passive $(BIN)/python -m bench.devices
 	$(BIN)/python -m bench.publishing
 	$(BIN)/python -m bench.validation
 	$(BIN)/python -m bench.validation --mib 1024 --turns 1 --only "supervised, mixed"

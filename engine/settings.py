@@ -37,7 +37,12 @@ class EngineSettings(BaseSettings):
         default=False,
         description="on a GPU: products of equally many rows, so that a run's bits do not depend on its neighbours",
     )
-    threads: int = Field(default=0, ge=0, description="0: as many as torch chooses")
+    threads: int = Field(default=0, ge=0, description="of each device; 0: as many as torch chooses")
+    devices: int = Field(default=0, ge=0, le=64, description="0: every GPU, or one process on the CPU")
+    shard: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="each device holds a part of the base's layers; auto: where a GPU could not hold all of them",
+    )
 
 
 def trainer_environment() -> Mapping[str, str]:

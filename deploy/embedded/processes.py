@@ -151,6 +151,8 @@ class Processes:
             "FIXED_SHAPES": self._settings.fixed_shapes,
             "DTYPE": self._settings.dtype,
             **({} if quantization is None else {"QUANTIZATION": quantization}),
+            "DEVICES": self._settings.devices,
+            "SHARD": self._settings.shard,
         }
 
     def _serving_settings(self) -> Mapping[str, object]:

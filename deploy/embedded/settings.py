@@ -52,6 +52,16 @@ class UpSettings(BaseSettings):
     fixed_shapes: bool = Field(
         default=False, description="on a GPU: a job's bits do not depend on its neighbours, for some speed"
     )
+    devices: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="devices that the engine trains on; 0: every GPU, or one process on the CPU",
+    )
+    shard: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="each device holds a part of the base's layers; auto: where a GPU could not hold all of them",
+    )
     tool_call_parser: str | None = Field(
         default=None,
         description="vLLM's parser for the base's tool calls: hermes for Qwen, llama3_json, mistral, …",

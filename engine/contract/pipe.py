@@ -11,6 +11,10 @@ MAX_FRAME_BYTES = 16 * 1024 * 1024
 
 def encode(message: Message) -> bytes:
     payload: bytes = message.SerializeToString()
+    return framed(payload)
+
+
+def framed(payload: bytes) -> bytes:
     return HEADER.pack(len(payload)) + payload
 
 

@@ -30,3 +30,16 @@ def micro_batches(sizes: Sequence[int], *, budget: int) -> list[list[int]]:
         groups[-1].append(index)
         room -= size
     return groups
+
+
+class Shares:
+    """Pieces dealt out in their order, each to whoever has least so far."""
+
+    def __init__(self, count: int) -> None:
+        self.sizes = [0] * count
+
+    def add(self, size: int) -> int:
+        """Whose it is."""
+        share = self.sizes.index(min(self.sizes))
+        self.sizes[share] += size
+        return share

@@ -4,6 +4,7 @@ ln p of an answer: the sum over its tokens, given the prompt, under the policy o
 (w) and another (l) answer to the same prompt. Knows no model, no adapter and no file.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple, assert_never
 
 import torch
@@ -26,6 +27,42 @@ class PairLosses(NamedTuple):
 
     losses_N: torch.Tensor
     margins_N: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferenceLoss:
+    """Of the pairs of one micro-batch: answers 2i and 2i + 1 are pair i's, and row r is of answer `owners[r]`.
+
+    `references`: ln p of each answer, where the loss needs them. `pairs`: of the whole batch, whose mean is learned.
+    """
+
+    owners: tuple[int, ...]
+    references: tuple[float, ...] | None
+    method: Dpo
+    kl: float
+    pairs: int
+
+    def __call__(self, logprobs: torch.Tensor, rows: slice) -> torch.Tensor:
+        return self.losses(logprobs, rows).losses_N.sum() / self.pairs
+
+    def losses(self, logprobs: torch.Tensor, rows: slice) -> PairLosses:
+        """Of the pairs whose rows these are; whole pairs."""
+        owners = torch.tensor(self.owners[rows], device=logprobs.device)
+        first, last = self.owners[rows.start], self.owners[rows.stop - 1]
+        count = last - first + 1
+        sums = logprobs.new_zeros(count).index_add(0, owners - first, logprobs)
+        tokens = torch.bincount(owners - first, minlength=count)
+        reference = None
+        if self.references is not None:
+            known = self.references[first : first + count]
+            reference = answers(torch.tensor(known, device=logprobs.device))
+        return pair_losses(
+            self.method, policy=answers(sums), tokens=answers(tokens), reference=reference, kl=self.kl
+        )
+
+
+def answers(values: torch.Tensor) -> Answers:
+    return Answers(values[0::2], values[1::2])
 
 
 def needs_reference(loss: PairLoss) -> bool:

@@ -14,6 +14,7 @@ class RowOptimizer:
     """`weights` and `gradient`: (P,) float32. With the two moments a run costs 16 bytes per weight."""
 
     def __init__(self, weights: torch.Tensor, gradient: torch.Tensor, *, options: TrainingOptions) -> None:
+        self._weights = weights
         self._row = torch.nn.Parameter(weights)
         self._row.grad = gradient
         self._most = options.max_grad_norm
@@ -26,6 +27,7 @@ class RowOptimizer:
         norm = torch.nn.utils.clip_grad_norm_([self._row], self._most)
         self._adam.param_groups[0]["lr"] = learning_rate
         self._adam.step()
+        torch.autograd.graph.increment_version(self._weights)  # a Parameter counts its own changes alone
         self.forget_gradient()
         return float(norm)
 

@@ -5,51 +5,18 @@ Both answers of a pair share their prompt's tokens in the pass.
 """
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 
 import torch
 
 from engine.contract.spec import Dpo
 from engine.core.packing import Packed, Tokens
-from engine.core.preferences import Answers, PairLosses, needs_reference, pair_losses, reference_point
+from engine.core.preferences import PreferenceLoss, needs_reference, reference_point
 from engine.data.pairs import Pair
 from engine.methods.objective import Score, Scoring, StepContext, lessons, packs
-from engine.passes.work import Measure, Results, RowLoss, Rows, Weights, Works
+from engine.passes.work import Measure, Results, Rows, Weights, Works
 
 Sums = tuple[float, float]  # ln p of a pair's answers
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairPack:
-    """Pairs of one micro-batch: sequences 2i and 2i + 1 of the pack are pair i's. `references`, where the loss needs
-    them, are (2N,) in that order."""
-
-    packed: Packed
-    references: torch.Tensor | None
-    method: Dpo
-    kl: float
-
-    def losses(self, logprobs: torch.Tensor, rows: slice) -> PairLosses:
-        """Of the pairs whose rows these are; whole pairs."""
-        owners = torch.tensor(self.packed.owners[rows], device=logprobs.device)
-        first = int(self.packed.owners[rows.start])
-        count = int(self.packed.owners[rows.stop - 1]) - first + 1
-        sums = logprobs.new_zeros(count).index_add(0, owners - first, logprobs)
-        tokens = torch.bincount(owners - first, minlength=count)
-        reference = None
-        if self.references is not None:
-            reference = answers(self.references[first : first + count].to(logprobs.device))
-        return pair_losses(
-            self.method, policy=answers(sums), tokens=answers(tokens), reference=reference, kl=self.kl
-        )
-
-
-def answers(values: torch.Tensor) -> Answers:
-    return Answers(values[0::2], values[1::2])
-
-
-def mean_of(pack: PairPack, *, pairs: int) -> RowLoss:
-    return lambda logprobs, rows: pack.losses(logprobs, rows).losses_N.sum() / pairs
+PairPack = tuple[Packed, PreferenceLoss]
 
 
 def sequence_sums(packed: Packed, rows: Rows) -> torch.Tensor:
@@ -71,14 +38,13 @@ class DpoObjective:
     def gradients(self, batch: Sequence[int], context: StepContext) -> Scoring:
         pairs = [self._pairs[i] for i in batch]
         packed = yield from self._packs(pairs, self._pairs[(batch[-1] + 1) % len(self._pairs)], context)
-        losses = [mean_of(pack, pairs=len(pairs)) for pack in packed]
-        results = yield lessons([pack.packed for pack in packed], losses, seed=context.seed)
+        results = yield lessons([one for one, _ in packed], [loss for _, loss in packed], seed=context.seed)
         return score_of(packed, results, pairs=pairs)
 
     def score(self, rows: Sequence[int], context: StepContext) -> Scoring:
         pairs = [self._valid[i] for i in rows]
         packed = yield from self._packs(pairs, self._valid[(rows[-1] + 1) % len(self._valid)], context)
-        results = yield [Measure(packed=pack.packed) for pack in packed]
+        results = yield [Measure(packed=one) for one, _ in packed]
         return score_of(packed, results, pairs=pairs)
 
     def _packs(
@@ -90,11 +56,17 @@ class DpoObjective:
         kl = 0.0
         if self._method.loss == "kto":
             kl = yield from divergence(pairs, following, context)
-        found = []
+        found: list[PairPack] = []
         groups = [(pair.preferred, pair.other) for pair in pairs]
         for packed, cut in packs(groups, budget=context.budget, bound=True):
-            own = torch.tensor([references[i] for i in cut]).flatten() if references else None
-            found.append(PairPack(packed=packed, references=own, method=self._method, kl=kl))
+            loss = PreferenceLoss(
+                owners=packed.owners,
+                references=tuple(one for i in cut for one in references[i]) if references else None,
+                method=self._method,
+                kl=kl,
+                pairs=len(pairs),
+            )
+            found.append((packed, loss))
         return found
 
     def _known_references(self, pairs: Sequence[Pair]) -> Generator[Works, Results, list[Sums]]:
@@ -141,11 +113,11 @@ def moved(prompt: Tokens, answer: Tokens) -> Tokens:
 def score_of(packed: Sequence[PairPack], results: Sequence[Rows], *, pairs: Sequence[Pair]) -> Score:
     """Accuracy is that of the preferred answers' tokens."""
     losses, margins, right, rows = [], [], 0, 0
-    for pack, found in zip(packed, results, strict=True):
-        own = pack.losses(found.logprobs, slice(0, len(found.logprobs)))
+    for (one, loss), found in zip(packed, results, strict=True):
+        own = loss.losses(found.logprobs, slice(0, len(found.logprobs)))
         losses.append(own.losses_N)
         margins.append(own.margins_N)
-        preferred = torch.tensor(pack.packed.owners) % 2 == 0
+        preferred = torch.tensor(one.owners) % 2 == 0
         right, rows = right + int((found.hits & preferred).sum()), rows + int(preferred.sum())
     margins_N = torch.cat(margins)
     extra = {
@@ -153,5 +125,5 @@ def score_of(packed: Sequence[PairPack], results: Sequence[Rows], *, pairs: Sequ
         "reward_margin": float(margins_N.double().mean()),
     }
     tokens = sum(pair.tokens for pair in pairs)
-    loss = float(torch.cat(losses).double().mean())
-    return Score(loss=loss, accuracy=right / rows, tokens=tokens, extra=extra)
+    mean = float(torch.cat(losses).double().mean())
+    return Score(loss=mean, accuracy=right / rows, tokens=tokens, extra=extra)

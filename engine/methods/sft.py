@@ -4,24 +4,15 @@ from collections.abc import Sequence
 
 import torch
 
+from engine.core.losses import WeightedLoss
 from engine.core.packing import Packed, Tokens
 from engine.methods.objective import Score, Scoring, StepContext, hits, lessons, packs
-from engine.passes.work import Measure, RowLoss, Rows
+from engine.passes.work import Measure, Rows
 
 
 def total_weight(examples: Sequence[Tokens]) -> float:
     """What the sums of a whole batch are divided by, however it is cut into micro-batches."""
     return sum(sum(example.weights) for example in examples)
-
-
-def weighted(packed: Packed, *, total: float) -> RowLoss:
-    """-sum_r w_r ln p_r / total."""
-
-    def loss(logprobs: torch.Tensor, rows: slice) -> torch.Tensor:
-        weights = torch.tensor(packed.weights[rows], device=logprobs.device)
-        return -(logprobs * weights).sum() / total
-
-    return loss
 
 
 def mean_loss(packed: Sequence[Packed], results: Sequence[Rows], *, total: float) -> float:
@@ -34,7 +25,8 @@ def mean_loss(packed: Sequence[Packed], results: Sequence[Rows], *, total: float
 def learn_weighted(groups: Sequence[Sequence[Tokens]], context: StepContext, *, total: float) -> Scoring:
     """Gradients of sum(weight * nats) / total. What a group's sequences begin with is computed once."""
     packed = [one for one, _ in packs(groups, budget=context.budget)]
-    results = yield lessons(packed, [weighted(one, total=total) for one in packed], seed=context.seed)
+    losses = [WeightedLoss(weights=one.weights, total=total) for one in packed]
+    results = yield lessons(packed, losses, seed=context.seed)
     right, rows = hits(results)
     tokens = sum(len(one.token_ids) for group in groups for one in group)
     loss = mean_loss(packed, results, total=total)

@@ -2,7 +2,7 @@
 passes. Knows no adapter and no loss.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -145,14 +145,21 @@ def sliding_window(config: Any) -> int | None:
     return None if window is None or (types and "sliding_attention" not in types) else int(window)
 
 
-def decoder_of(causal_lm: Any) -> Decoder:
-    """Shares the model's memory: the model itself still works, and its weights are now views of these."""
+def as_it_is(_: Any, layer: Layer) -> Layer:
+    return layer
+
+
+def decoder_of(causal_lm: Any, *, each: Callable[[Any, Layer], Layer] = as_it_is) -> Decoder:
+    """Shares the model's memory: the model itself still works, and its weights are now views of these.
+
+    each: what becomes of a layer, beside the module it is of, before the next one is read.
+    """
     config, model = causal_lm.config, causal_lm.model
     heads = int(config.num_attention_heads)
     head_size = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
     return Decoder(
         embedding=model.embed_tokens.weight.detach(),
-        layers=[layer_of(layer) for layer in model.layers],
+        layers=[each(layer, layer_of(layer)) for layer in model.layers],
         norm=model.norm.weight.detach(),
         head=causal_lm.lm_head.weight.detach(),
         heads=heads,

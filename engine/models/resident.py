@@ -58,15 +58,26 @@ def dtype_of(asked: str) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def load(folder: Path, *, name: str, dtype: torch.dtype = torch.float32) -> ResidentModel:
-    """Raises OSError or ValueError when the folder holds no usable model."""
+def load(
+    folder: Path, *, name: str, dtype: torch.dtype = torch.float32, sharded: bool = False
+) -> ResidentModel:
+    """`sharded`: it stays in the CPU's memory, for `sharded_decoder`.
+
+    Raises OSError or ValueError when the folder holds no usable model.
+    """
     device = this_device()
     tokenizer = tokenizer_of(folder, name=name)
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, use_safetensors=True, local_files_only=True
     )
     model.requires_grad_(False)
-    return ResidentModel(name=name, causal_lm=model.to(device), tokenizer=tokenizer, device=device)
+    model = model if sharded else model.to(device)
+    return ResidentModel(name=name, causal_lm=model, tokenizer=tokenizer, device=device)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of the folder's weights, about what a device needs to hold them all."""
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 def this_device() -> torch.device:

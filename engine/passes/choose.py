@@ -19,16 +19,18 @@ def model_of(
     most_runs: int,
     room: int | None = None,
     fixed_shapes: bool = False,
+    sharded: bool = False,
 ) -> Model:
-    """`room`: bytes that runs may use together; None: what this machine can give.
+    """`room`: bytes that runs may use together; None: what this machine can give. `sharded`: see `FusedModel`; other
+    families cannot be.
 
     Raises ValueError for a quantised base that our own passes do not know. Such a base is not compared with
-    transformers' own pass, whose layers bitsandbytes may compute in bfloat16.
+    transformers' own pass, whose layers bitsandbytes may compute in bfloat16; nor is a sharded one, whose layers are gone.
     """
     reason = why_unknown(base.causal_lm, max_tokens=max_tokens)
     if reason is None:
-        fused = FusedModel(base, most_runs=most_runs, room=room, fixed_shapes=fixed_shapes)
-        reason = None if base.notice else why_apart(fused.decoder, base.causal_lm)
+        fused = FusedModel(base, most_runs=most_runs, room=room, fixed_shapes=fixed_shapes, sharded=sharded)
+        reason = None if base.notice or sharded else why_apart(fused.decoder, base.causal_lm)
         if reason is None:
             return fused
     if base.notice:

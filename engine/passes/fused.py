@@ -14,10 +14,11 @@ from engine.lora.linear import Segment
 from engine.models.decoder import Decoder, decoder_of, scratch_of
 from engine.models.memory import room_for_runs
 from engine.models.resident import ResidentModel, shape_of
+from engine.models.sharded import Walk, sharded_decoder
 from engine.passes import decode, head
 from engine.passes.forward import batch_of, hidden_rows, keeping, recomputing
-from engine.passes.model import Lesson, Outcome, Trainable, out_of_memory
-from engine.passes.work import Sampling, Stepwise
+from engine.passes.model import Lesson, Outcome, Question, Trainable, out_of_memory
+from engine.passes.work import Stepwise
 
 TILE: Final = 256
 # oneDNN compiles a CPU's bfloat16 product for every number of rows that it has not seen: three times the product's time.
@@ -30,16 +31,38 @@ class FusedModel:
     share each product; with `fixed_shapes` a run's bits do not depend on its neighbours there either."""
 
     notice: str | None = None
+    devices = 1
 
     def __init__(
-        self, base: ResidentModel, *, most_runs: int, room: int | None = None, fixed_shapes: bool = False
+        self,
+        base: ResidentModel,
+        *,
+        most_runs: int,
+        room: int | None = None,
+        fixed_shapes: bool = False,
+        sharded: bool = False,
     ) -> None:
-        """`room`: bytes that runs may use together; None: as much as this machine can give."""
-        self._tile = TILE if fixed_shapes else None
+        """`room`: bytes that runs may use together; None: as much as this machine can give. `sharded`: the ranks of the
+        process group hold a part of each layer."""
         self.base, self.most_runs = base, most_runs
-        self.decoder = decoder_of(base.causal_lm)
+        self._tile = TILE if fixed_shapes else None
+        self.walk: Walk | None = None
+        if sharded:
+            self.decoder, self.walk = sharded_decoder(base.causal_lm, device=base.device)
+        else:
+            self.decoder = decoder_of(base.causal_lm)
         self.shape = replace(shape_of(base), scratch=scratch_of(self.decoder))
-        self.room = room_for_runs(self.decoder.device) if room is None else room
+        free = room_for_runs(self.decoder.device) - (self.walk.moving_bytes if self.walk else 0)
+        self.room = free if room is None else room
+
+    @property
+    def device(self) -> torch.device:
+        return self.decoder.device
+
+    @property
+    def apart(self) -> bool:
+        """Whether each lesson is a pass of its own."""
+        return self.device.type != "cuda"
 
     def need(self, options: LoraOptions, *, copies: int, tokens: int) -> Need:
         return need_of(self._weights(options), copies=copies, passing=pass_bytes(self.shape, tokens))
@@ -62,28 +85,31 @@ class FusedModel:
         """Nothing of it is on the base."""
 
     def run_pass(self, lessons: Sequence[Lesson]) -> list[Outcome]:
-        if self.decoder.device.type == "cuda":
-            return run_pass(self.decoder, lessons, tile=self._tile)
-        multiple = BFLOAT16_ROWS if self.decoder.embedding.dtype == torch.bfloat16 else 1
-        apart = (run_pass(self.decoder, [one], tile=None, multiple=multiple) for one in lessons)
-        return [outcome for (outcome,) in apart]
+        if self.apart:
+            return [self._alone(lesson) for lesson in lessons]
+        return run_pass(self.decoder, lessons, tile=self._tile)
 
-    def sample(
-        self,
-        prompts: Sequence[Sequence[int]],
-        *,
-        count: int,
-        sampling: Sampling,
-        adapter: Trainable | None,
-        end_of_turn: frozenset[int],
-    ) -> Stepwise:
+    def _alone(self, lesson: Lesson) -> Outcome:
+        """Its own sum is formed before it is added to those of earlier lessons: so it has the same bits where another
+        device forms it."""
+        adapter, before = lesson.adapter, None
+        if lesson.loss is not None and adapter is not None and not lesson.first:
+            before = adapter.gradient.clone()
+            adapter.gradient.zero_()
+        multiple = BFLOAT16_ROWS if self.decoder.embedding.dtype == torch.bfloat16 else 1
+        (outcome,) = run_pass(self.decoder, [lesson], tile=None, multiple=multiple)
+        if adapter is not None and before is not None:
+            adapter.gradient.add_(before)
+        return outcome
+
+    def sample(self, question: Question, *, end_of_turn: frozenset[int]) -> Stepwise:
         return decode.sample(
             self.decoder,
             self.base.tokenizer,
-            prompts,
-            count=count,
-            sampling=sampling,
-            adapter=cast(Adapter | None, adapter),
+            question.prompts,
+            count=question.count,
+            sampling=question.sampling,
+            adapter=cast(Adapter | None, question.adapter),
             end_of_turn=end_of_turn,
         )
 

@@ -17,13 +17,14 @@ from engine.passes.work import RowLoss, Rows, Sampling, Stepwise
 @dataclass(frozen=True, kw_only=True)
 class Lesson:
     """One run's part of a pass. With a loss its adapter learns; `adapter` None is the base. No dropout without a
-    `dropout_seed`. `recompute`: as in `Model.least_need`."""
+    `dropout_seed`. `recompute`: as in `Model.least_need`. `first`: nothing has been added to the adapter's gradient yet."""
 
     packed: Packed
     adapter: Trainable | None
     loss: RowLoss | None = None
     dropout_seed: int | None = None
     recompute: bool = False
+    first: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,16 @@ class Outcome:
     error: Exception | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """`count` answers to each prompt, under an adapter's weights or the base's."""
+
+    prompts: Sequence[Sequence[int]]
+    count: int
+    sampling: Sampling
+    adapter: Trainable | None
+
+
 def out_of_memory(error: BaseException) -> bool:
     """torch has a class for CUDA's; for a CPU's there are only its allocator's words."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
@@ -42,10 +53,11 @@ def out_of_memory(error: BaseException) -> bool:
 
 class Model(Protocol):
     """`most_runs`: how many adapters may be live at once; `room`: bytes that they may use; `notice`: what owners of runs
-    should know of how this base is computed."""
+    should know of how this base is computed; `devices`: of that many passes each has a device of its own."""
 
     base: ResidentModel
     most_runs: int
+    devices: int
     room: int
     shape: ModelShape
     notice: str | None
@@ -70,20 +82,13 @@ class Model(Protocol):
         ...
 
     def run_pass(self, lessons: Sequence[Lesson]) -> list[Outcome]:
-        """All lessons have a loss, or none has one. Gradients are added to the adapters'.
+        """All lessons have a loss, or none has one. Gradients are added to the adapters': each lesson's own sum in one,
+        in the order of the lessons, where a run's bits are promised.
 
         What it raises, `out_of_memory` or not, leaves no gradient of this pass to be trusted.
         """
         ...
 
-    def sample(
-        self,
-        prompts: Sequence[Sequence[int]],
-        *,
-        count: int,
-        sampling: Sampling,
-        adapter: Trainable | None,
-        end_of_turn: frozenset[int],
-    ) -> Stepwise:
-        """`count` answers to each prompt, repeatable by the seed whatever runs beside it and between its steps."""
+    def sample(self, question: Question, *, end_of_turn: frozenset[int]) -> Stepwise:
+        """Repeatable by the seed, whatever runs beside it and between its steps."""
         ...

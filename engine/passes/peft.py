@@ -21,8 +21,8 @@ from engine.models.decoder import steady_rope
 from engine.models.memory import room_for_runs
 from engine.models.resident import ResidentModel, logits_of_rows, shape_of
 from engine.passes.generate import sampled
-from engine.passes.model import Lesson, Outcome, Trainable, out_of_memory
-from engine.passes.work import RowLoss, Rows, Sampling, Stepwise
+from engine.passes.model import Lesson, Outcome, Question, Trainable, out_of_memory
+from engine.passes.work import RowLoss, Rows, Stepwise
 
 PLAIN_FACTOR = 2
 
@@ -31,6 +31,7 @@ class PlainModel:
     """`token_budget`: of one padded batch. `reason`: why the base is not computed by our own passes."""
 
     most_runs = 1
+    devices = 1
 
     def __init__(
         self, base: ResidentModel, *, token_budget: int, reason: str = "", room: int | None = None
@@ -79,19 +80,17 @@ class PlainModel:
     def run_pass(self, lessons: Sequence[Lesson]) -> list[Outcome]:
         return [self._outcome(lesson) for lesson in lessons]
 
-    def sample(
-        self,
-        prompts: Sequence[Sequence[int]],
-        *,
-        count: int,
-        sampling: Sampling,
-        adapter: Trainable | None,
-        end_of_turn: frozenset[int],
-    ) -> Stepwise:
+    def sample(self, question: Question, *, end_of_turn: frozenset[int]) -> Stepwise:
         """In one step: there is one run, and nobody to wait for it."""
         yield from ()
-        with self._under(adapter), mode(self.base.causal_lm, dropout_seed=None):
-            return sampled(self.base, prompts, count=count, sampling=sampling, end_of_turn=end_of_turn)
+        with self._under(question.adapter), mode(self.base.causal_lm, dropout_seed=None):
+            return sampled(
+                self.base,
+                question.prompts,
+                count=question.count,
+                sampling=question.sampling,
+                end_of_turn=end_of_turn,
+            )
 
     def _outcome(self, lesson: Lesson) -> Outcome:
         """A frozen copy and the base alone learn nothing, whatever the loss."""

@@ -11,12 +11,15 @@ from typing import Any, TypeAlias
 
 import torch
 
+from engine.core.losses import WeightedLoss
 from engine.core.memory import Need
 from engine.core.packing import Packed
+from engine.core.preferences import PreferenceLoss
 
 # Log-probabilities of some rows (a whole group or several), which rows they are -> what is added to the loss.
-# Differentiable; float32 on the model's device. It must not depend on other rows.
-RowLoss: TypeAlias = Callable[[torch.Tensor, slice], torch.Tensor]
+# Differentiable; float32 on the model's device. It must not depend on other rows. Values and no closures: they are sent
+# to the process that holds another device (`engine.passes.orders`).
+RowLoss: TypeAlias = WeightedLoss | PreferenceLoss
 
 
 class Weights(Enum):

@@ -1,56 +1,146 @@
 """`python -m engine.trainer`: loads the base model once, says so, and trains what the worker sends.
 
 Frames leave by the descriptor that was standard output; standard output itself becomes standard error, so that a
-library's print cannot stand between two frames.
+library's print cannot stand between two frames. With several devices this process is rank 0, which starts itself again
+for each of the others.
 """
 
 import argparse
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO, Final
 
 import torch
 
 from engine.contract import pipe
 from engine.contract.spec import RunSpec
+from engine.models.decoder import why_unknown
 from engine.models.quantized import KIND, load_nf4
-from engine.models.resident import dtype_of, load
+from engine.models.resident import ResidentModel, dtype_of, load, size_of
+from engine.passes import team
 from engine.passes.choose import model_of
+from engine.passes.follower import Follower
+from engine.passes.fused import FusedModel
 from engine.passes.model import Model
+from engine.passes.parallel import ParallelModel
+from engine.passes.team import Post, Team
 from engine.trainer import process
 from engine.trainer.run import Run, RunControl
 from tuningfork_pb.v1 import engine_pb2 as pb
 
+SHARE_FOR_BASE: Final = 0.8  # of a GPU's memory
+
+log = logging.getLogger("tuningfork.trainer")
+
 
 def main() -> None:
-    options = parse()
+    options = parse(sys.argv[1:])
     reports = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s trainer %(levelname)s %(message)s")
+    name = f"trainer {options.rank}" if options.rank else "trainer"
+    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {name} %(levelname)s %(message)s")
+    devices = options.devices or max(1, torch.cuda.device_count())
+    prepare(options, devices=devices)
+    if options.rank:
+        follow(options, devices=devices, reports=reports)
+    else:
+        lead(options, devices=devices, reports=reports)
+
+
+def prepare(options: argparse.Namespace, *, devices: int) -> None:
+    """Ranks that share a CPU share its cores."""
     if options.threads:
         torch.set_num_threads(options.threads)
+    elif devices > 1 and not torch.cuda.is_available():
+        torch.set_num_threads(max(1, torch.get_num_threads() // devices))
+    if torch.cuda.is_available():
+        if devices > torch.cuda.device_count():
+            raise SystemExit(f"--devices {devices}: this machine has {torch.cuda.device_count()} GPUs.")
+        torch.cuda.set_device(options.rank)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    read = load_nf4 if options.quantization else load
-    base = read(options.model_path, name=options.base_model, dtype=dtype_of(options.dtype))
+
+
+def lead(options: argparse.Namespace, *, devices: int, reports: BinaryIO) -> None:
+    others = Team(partial(command, sys.argv[1:]), devices=devices) if devices > 1 else None
+    sharded = others is not None and is_sharded(options)
+    base = read(options, sharded=sharded)
+    model = chosen(base, options, others, sharded=sharded)
+    device = str(base.device) if model.devices == 1 else f"{model.devices} x {base.device}"
+    ready = pb.TrainerReady(base_model=base.name, device=device, runs=model.most_runs)
+    pipe.write(reports, pb.TrainerReport(ready=ready))
+    start = partial(start_run, model=model, max_tokens=options.max_example_tokens)
+    process.serve(model, start=start, commands_from=sys.stdin.buffer, reports_to=reports)
+    if others is not None:
+        others.close()
+
+
+def chosen(base: ResidentModel, options: argparse.Namespace, others: Team | None, *, sharded: bool) -> Model:
+    alone = why_unknown(base.causal_lm, max_tokens=options.max_example_tokens)
+    if others is not None and alone is not None:
+        if sharded:
+            raise SystemExit(f"{base.name} cannot be cut up between devices: {alone}.")
+        log.warning("%s is computed on one device: only our own passes can share", base.name)
+        others.close()
+        others = None
+    if others is not None:
+        others.join()
     model = model_of(
         base,
         max_tokens=options.max_example_tokens,
         most_runs=options.runs,
         fixed_shapes=options.fixed_shapes,
+        sharded=sharded,
     )
-    ready = pb.TrainerReady(base_model=base.name, device=str(base.device), runs=model.most_runs)
-    pipe.write(reports, pb.TrainerReport(ready=ready))
-    start = partial(start_run, model=model, max_tokens=options.max_example_tokens)
-    process.serve(model, start=start, commands_from=sys.stdin.buffer, reports_to=reports)
+    if others is None:
+        return model
+    assert isinstance(model, FusedModel)
+    return ParallelModel(model, others)
+
+
+def read(options: argparse.Namespace, *, sharded: bool) -> ResidentModel:
+    dtype = dtype_of(options.dtype)
+    if options.quantization:
+        return load_nf4(options.model_path, name=options.base_model, dtype=dtype)
+    return load(options.model_path, name=options.base_model, dtype=dtype, sharded=sharded)
+
+
+def follow(options: argparse.Namespace, *, devices: int, reports: BinaryIO) -> None:
+    """Where the family is unknown, rank 0 ends this process before all have met."""
+    sharded = is_sharded(options)
+    base = read(options, sharded=sharded)
+    team.join(options.meeting, rank=options.rank, size=devices)
+    model = FusedModel(base, most_runs=options.runs, fixed_shapes=options.fixed_shapes, sharded=sharded)
+    Follower(model, Post(sys.stdin.buffer, reports)).serve()
+
+
+def is_sharded(options: argparse.Namespace) -> bool:
+    """Of itself where a GPU could not hold the base and still have room for runs."""
+    if options.quantization:
+        if options.shard == "on":
+            raise SystemExit("A base in NF4 cannot be cut up between devices: leave out --shard on.")
+        return False
+    if options.shard != "auto":
+        return bool(options.shard == "on")
+    if not torch.cuda.is_available():
+        return False
+    _, whole = torch.cuda.mem_get_info()
+    return size_of(options.model_path) > SHARE_FOR_BASE * whole
+
+
+def command(arguments: Sequence[str], rank: int, meeting: Path) -> list[str]:
+    own = ["--rank", str(rank), "--meeting", str(meeting)]
+    return [sys.executable, "-m", "engine.trainer", *arguments, *own]
 
 
 def start_run(spec: RunSpec, folder: Path, control: RunControl, *, model: Model, max_tokens: int) -> Run:
     return Run(spec, folder=folder, model=model, max_tokens=max_tokens, control=control)
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base-model", required=True, help="the name that runs ask for")
     parser.add_argument(
@@ -59,16 +149,25 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--max-example-tokens", type=int, default=2048)
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument(
+        "--quantization", choices=[KIND], help="how the base's weights are held; else as floats"
+    )
+    parser.add_argument(
         "--fixed-shapes",
         action="store_true",
         help="on a GPU: a run's bits do not depend on its neighbours, for some speed",
     )
-    parser.add_argument("--threads", type=int, default=0, help="0: as many as torch chooses")
+    parser.add_argument("--threads", type=int, default=0, help="of each device; 0: as many as torch chooses")
     parser.add_argument("--runs", type=int, default=1, help="adapters that may be trained at the same time")
+    parser.add_argument("--devices", type=int, default=0, help="0: every GPU, or one process on the CPU")
     parser.add_argument(
-        "--quantization", choices=[KIND], help="how the base's weights are held; else as floats"
+        "--shard",
+        choices=["auto", "on", "off"],
+        default="auto",
+        help="each device holds a part of the base's layers; auto: where a GPU could not hold all of them",
     )
-    return parser.parse_args()
+    parser.add_argument("--rank", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--meeting", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Final
 
 import torch
 
+from engine.core.batches import Shares
 from engine.core.memory import tokens_that_fit
-from engine.passes.model import Lesson, Model, Outcome, out_of_memory
+from engine.passes.model import Lesson, Model, Outcome, Question, out_of_memory
 from engine.passes.work import Answers, Learn, Measure, Outside, Sample, Stepwise, Work
 from engine.trainer.live import GoneError, LiveRun
 from engine.trainer.room import Room
@@ -78,17 +80,20 @@ class Rounds:
         self.budget = max(1, tokens_that_fit(self.model.shape, left, most=ROUND_TOKENS))
 
     def _next(self, live: Sequence[LiveRun], kind: type[Learn] | type[Measure]) -> list[Piece]:
-        """One piece of each run that has one next, within the budget; who came too late is first in the next round."""
+        """Of each run as many pieces as there are devices, all first ones before any second one, each device's within
+        the budget; who came too late is first in the next round."""
         pieces: list[Piece] = []
-        room = self.budget
-        for one in sorted(live, key=lambda run: run.served):
-            if not one.waiting or not isinstance(work := one.waiting[0][1], kind):
-                continue
-            if pieces and work.packed.tokens > room:
-                continue
-            room -= work.packed.tokens
-            number, _ = one.waiting.popleft()
-            pieces.append((one, number, work))
+        shares = Shares(self.model.devices)
+        for _ in range(self.model.devices):
+            for one in sorted(live, key=lambda run: run.served):
+                if not one.waiting or not isinstance(work := one.waiting[0][1], kind):
+                    continue
+                least = min(shares.sizes)
+                if least and least + work.packed.tokens > self.budget:
+                    continue
+                shares.add(work.packed.tokens)
+                number, _ = one.waiting.popleft()
+                pieces.append((one, number, work))
         for one, _, _ in pieces:
             one.served += 1
         return pieces
@@ -98,13 +103,16 @@ class Rounds:
         piece the others stay clear."""
         if not pieces:
             return
-        kept = [gradient_of(piece) for piece in pieces]
+        kept: dict[LiveRun, torch.Tensor | None] = {}
+        for piece in pieces:
+            if piece[0] not in kept:
+                kept[piece[0]] = gradient_of(piece)
         try:
             outcomes = self.model.run_pass([lesson_of(piece) for piece in pieces])
         except Exception as error:
             log.warning("a pass of %d tokens failed: %s", tokens_of(pieces), type(error).__name__)
-            for piece, gradient in zip(pieces, kept, strict=True):
-                put_back(piece, gradient)
+            for piece in pieces:
+                put_back(piece, kept[piece[0]])
             self._smaller(pieces, error)
             return
         for (one, number, _), outcome in zip(pieces, outcomes, strict=True):
@@ -118,49 +126,35 @@ class Rounds:
             pieces[0][0].fail(OutOfMemoryError() if too_large else error)
             return
         if too_large:
-            self.budget = max(1, tokens_of(pieces) // 2)
+            self.budget = max(1, tokens_of(pieces) // (2 * self.model.devices))
         half = len(pieces) // 2
         self._passes(pieces[:half])
         self._passes(pieces[half:])
 
     def _queue_samples(self, one: LiveRun) -> None:
-        if one.waiting and isinstance(work := one.waiting[0][1], Sample):
-            number, _ = one.waiting.popleft()
-            one.tasks[number] = Future()
-            self._queue(one, work, one.tasks[number])
+        """Of each run as many as there are devices, and all that its tasks have asked for."""
+        for _ in range(self.model.devices):
+            if one.waiting and isinstance(work := one.waiting[0][1], Sample):
+                number, _ = one.waiting.popleft()
+                one.tasks[number] = Future()
+                self._queue(one, work, one.tasks[number])
         while not one.asked.empty():
             asked = one.asked.get()
             self._queue(one, asked.sample, asked.answers)
 
     def _queue(self, one: LiveRun, work: Sample, answers: "Future[Answers]") -> None:
-        steps = self.model.sample(
-            work.prompts,
-            count=work.count,
-            sampling=work.sampling,
-            adapter=one.run.weights(work.weights),
-            end_of_turn=self._end_of_turn,
-        )
+        steps = self.model.sample(question_of(one, work), end_of_turn=self._end_of_turn)
         self._samplers.append(Sampler(one=one, steps=steps, answers=answers))
 
     def _sample_on(self) -> bool:
-        """A few tokens of the first in line, so that a long group holds up nobody's passes. One at a time: each holds a
-        cache of keys and values."""
-        if not self._samplers:
-            return False
-        sampler = self._samplers[0]
-        try:
-            for _ in range(SLICE):
-                if sampler.answers.cancelled():
-                    break
-                next(sampler.steps)
-            else:
-                return True
-        except StopIteration as done:
-            sampler.answers.set_result(done.value)
-        except Exception as error:
-            sampler.answers.set_exception(error)
-        self._samplers.popleft().steps.close()
-        return True
+        """A few tokens of the first in line, so that a long group holds up nobody's passes. One at a time on each device:
+        each holds a cache of keys and values."""
+        first = list(islice(self._samplers, self.model.devices))
+        for sampler in first:
+            if not goes_on(sampler):
+                sampler.steps.close()
+                self._samplers.remove(sampler)
+        return bool(first)
 
     def _start_tasks(self, one: LiveRun) -> None:
         while one.waiting and isinstance(work := one.waiting[0][1], Outside):
@@ -181,7 +175,7 @@ class Rounds:
 
 
 def lesson_of(piece: Piece) -> Lesson:
-    one, _, work = piece
+    one, number, work = piece
     match work:
         case Learn():
             return Lesson(
@@ -190,6 +184,7 @@ def lesson_of(piece: Piece) -> Lesson:
                 loss=work.loss,
                 dropout_seed=work.dropout_seed,
                 recompute=one.run.recomputes,
+                first=not number,
             )
         case Measure():
             return Lesson(packed=work.packed, adapter=one.run.weights(work.weights))
@@ -202,6 +197,31 @@ def deliver(one: LiveRun, number: int, outcome: Outcome) -> None:
         one.fail(outcome.error)
     else:
         one.give(number, outcome.rows)
+
+
+def question_of(one: LiveRun, work: Sample) -> Question:
+    return Question(
+        prompts=work.prompts,
+        count=work.count,
+        sampling=work.sampling,
+        adapter=one.run.weights(work.weights),
+    )
+
+
+def goes_on(sampler: Sampler) -> bool:
+    """After another slice."""
+    try:
+        for _ in range(SLICE):
+            if sampler.answers.cancelled():
+                return False
+            next(sampler.steps)
+    except StopIteration as done:
+        sampler.answers.set_result(done.value)
+        return False
+    except Exception as error:
+        sampler.answers.set_exception(error)
+        return False
+    return True
 
 
 def gradient_of(piece: Piece) -> torch.Tensor | None:

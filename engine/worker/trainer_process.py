@@ -109,4 +109,6 @@ def command(settings: EngineSettings) -> list[str]:
         *("--threads", str(settings.threads)),
         *("--runs", str(settings.runs)),
         *(("--quantization", settings.quantization) if settings.quantization else ()),
+        *("--devices", str(settings.devices)),
+        *("--shard", settings.shard),
     ]

@@ -12,7 +12,7 @@ from engine.core.packing import Tokens, pack
 from engine.models.decoder import decoder_of
 from engine.models.resident import dtype_of, load
 from engine.passes.fused import FusedModel, run_pass
-from engine.passes.model import Lesson
+from engine.passes.model import Lesson, Question
 from engine.passes.work import Answers, Sampling, finished
 from tests.support.lessons import adapter_for, causal_lm, gradients, random_lesson, weighted
 from tests.unit.engine.test_fused import groups_of, in_peft
@@ -77,14 +77,9 @@ def test_sampling_is_repeatable(tiny_model: Path) -> None:
     adapter = adapter_for(model.decoder, LORA, seed=3)
 
     def sampled(prompts: list[list[int]]) -> Answers:
-        steps = model.sample(
-            prompts,
-            count=3,
-            sampling=Sampling(max_tokens=12, seed=5),
-            adapter=adapter,
-            end_of_turn=model.base.end_of_turn,
-        )
-        return finished(steps)
+        sampling = Sampling(max_tokens=12, seed=5)
+        question = Question(prompts=prompts, count=3, sampling=sampling, adapter=adapter)
+        return finished(model.sample(question, end_of_turn=model.base.end_of_turn))
 
     assert sampled([[5, 6, 7], [8, 9]]) == sampled([[5, 6, 7], [8, 9]])
 

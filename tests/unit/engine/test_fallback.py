@@ -15,7 +15,7 @@ from engine.lora.adapter import Adapter, export
 from engine.models.decoder import decoder_of
 from engine.models.resident import ResidentModel, load
 from engine.passes.fused import run_pass
-from engine.passes.model import Lesson, Model
+from engine.passes.model import Lesson, Model, Question
 from engine.passes.peft import PlainModel
 from engine.passes.work import Sampling, finished
 from tests.support.lessons import (
@@ -147,9 +147,8 @@ def test_a_bfloat16_base_teaches_a_float32_adapter(base: ResidentModel) -> None:
     assert adapter.weights.dtype == adapter.gradient.dtype == torch.float32
     assert all(gradient.abs().max() > 0 for gradient in gradients(adapter).values())
     sampling = Sampling(max_tokens=3, seed=1)
-    finished(
-        model.sample([[5, 6]], count=1, sampling=sampling, adapter=adapter, end_of_turn=base.end_of_turn)
-    )
+    question = Question(prompts=[[5, 6]], count=1, sampling=sampling, adapter=adapter)
+    finished(model.sample(question, end_of_turn=base.end_of_turn))
     model.release(adapter)
     assert {parameter.dtype for parameter in base.causal_lm.parameters()} == {torch.bfloat16}
 
@@ -257,9 +256,8 @@ def test_answers_are_repeatable_and_those_of_the_adapter(base: ResidentModel) ->
 
     def answers(adapter: Any, seed: int = 3, **changes: Any) -> Any:
         sampling = Sampling(max_tokens=12, seed=seed, **changes)
-        return finished(
-            model.sample(prompts, count=3, sampling=sampling, adapter=adapter, end_of_turn=base.end_of_turn)
-        )
+        question = Question(prompts=prompts, count=3, sampling=sampling, adapter=adapter)
+        return finished(model.sample(question, end_of_turn=base.end_of_turn))
 
     bare = answers(None)
     assert [len(group) for group in bare] == [3, 3]
@@ -280,8 +278,6 @@ def test_answers_are_repeatable_and_those_of_the_adapter(base: ResidentModel) ->
 
 def test_answers_keep_to_a_schema(base: ResidentModel) -> None:
     sampling = Sampling(max_tokens=12, seed=1, schema='{"type": "boolean"}')
-    steps = plain(base).sample(
-        [prompt(1, 5)], count=4, sampling=sampling, adapter=None, end_of_turn=base.end_of_turn
-    )
-    (group,) = finished(steps)
+    question = Question(prompts=[prompt(1, 5)], count=4, sampling=sampling, adapter=None)
+    (group,) = finished(plain(base).sample(question, end_of_turn=base.end_of_turn))
     assert {one.text for one in group} <= {"true", "false"} and all(one.whole for one in group)

@@ -22,7 +22,7 @@ from engine.models.quantized import NOTICE, PACKED, Nf4Linear, dequantised, floa
 from engine.models.resident import ResidentModel, load
 from engine.passes.choose import model_of
 from engine.passes.fused import FusedModel, run_pass
-from engine.passes.model import Lesson
+from engine.passes.model import Lesson, Question
 from engine.passes.work import Sampling, finished
 from tests.support.lessons import adapter_for, causal_lm, gradients, random_lesson, weighted
 from tests.support.schedules import all_alone, bits, joining_and_leaving, started
@@ -197,9 +197,8 @@ def test_answers_are_those_of_the_copy(nf4_base: ResidentModel, nf4_folder: Path
     for base in (nf4_base, load(nf4_folder, name="tiny-nf4")):
         model = FusedModel(base, most_runs=1)
         sampling = Sampling(temperature=1.0, top_p=0.9, max_tokens=12, seed=4, schema=None)
-        steps = model.sample(
-            [[5, 6, 7], [9, 8]], count=3, sampling=sampling, adapter=None, end_of_turn=base.end_of_turn
-        )
+        question = Question(prompts=[[5, 6, 7], [9, 8]], count=3, sampling=sampling, adapter=None)
+        steps = model.sample(question, end_of_turn=base.end_of_turn)
         answers.append(finished(steps))
     assert answers[0] == answers[1]
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -17,10 +18,13 @@ from tuningfork_pb.v1 import engine_pb2 as pb
 
 
 class TrainerProcess:
-    def __init__(self, model: Path, *options: str) -> None:
+    def __init__(self, model: Path, *options: str, stderr: IO[bytes] | None = None) -> None:
         command = [sys.executable, "-m", "engine.trainer", "--base-model", "tiny", "--model-path", str(model)]
-        self.process = subprocess.Popen([*command, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.base_model = self.receive().ready.base_model
+        self.process = subprocess.Popen(
+            [*command, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr
+        )
+        ready = self.receive().ready
+        self.base_model, self.device = ready.base_model, ready.device
 
     def start(self, run: RunSpec, folder: Path, *, text: str | None = None) -> None:
         folder.mkdir()
