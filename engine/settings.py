@@ -53,3 +53,9 @@ def trainer_environment() -> Mapping[str, str]:
     """
     own = {name: value for name, value in os.environ.items() if not name.startswith(SECRETS)}
     return {"OMP_WAIT_POLICY": "passive", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", **own}
+
+
+def meet_on_loopback() -> None:
+    """gloo and NCCL choose the network by these alone; all devices are this host's."""
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        os.environ.setdefault(name, "lo")

@@ -24,12 +24,12 @@ import torch
 import torch.distributed as dist
 
 from engine.contract import pipe
+from engine.settings import meet_on_loopback
 
 MEETING_TIMEOUT: Final = timedelta(minutes=30)  # the largest bases take that long to load
 REPLY_SECONDS: Final = 3600.0  # of one pass
 END_SECONDS: Final = 2.0
 PR_SET_PDEATHSIG: Final = 1
-LOOPBACK: Final = "lo"
 _LIBC: Final = ctypes.CDLL(None)
 
 log = logging.getLogger("tuningfork.trainer")
@@ -44,8 +44,7 @@ def end_trainer(reason: str) -> None:
 
 def join(folder: Path, *, rank: int, size: int) -> None:
     """Returns when all ranks are there."""
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)
-    os.environ.setdefault("NCCL_SOCKET_IFNAME", LOOPBACK)
+    meet_on_loopback()
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     store = dist.FileStore(  # type: ignore[attr-defined]
         str(folder / "meeting"), size
