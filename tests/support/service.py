@@ -87,7 +87,8 @@ class Service:
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    running = Service(tmp_path_factory.mktemp("service") / "home")
+    """In float32, so that its numbers can be compared closely on any CPU; services of single tests choose for themselves."""
+    running = Service(tmp_path_factory.mktemp("service") / "home", dtype="float32")
     running.start()
     yield running
     if running.process.poll() is None:
