@@ -18,7 +18,7 @@ from engine.contract.spec import LoraOptions
 from engine.core.packing import Packed, Tokens, pack
 from engine.lora.adapter import Adapter
 from engine.models.decoder import Decoder, decoder_of
-from engine.passes.fused import run_pass
+from engine.passes.fused import BFLOAT16_ROWS, run_pass
 from engine.passes.model import Lesson
 from engine.passes.work import RowLoss
 
@@ -97,7 +97,8 @@ def one_step(
 ) -> tuple[float, float]:
     """The first job's loss, and the seconds that optimizers took."""
     lessons = lessons_of(decoder, jobs, rows, tile=tile)
-    outcomes = run_pass(decoder, lessons, tile=tile)
+    multiple = BFLOAT16_ROWS if decoder.embedding.dtype == torch.bfloat16 else 1  # as the engine does
+    outcomes = run_pass(decoder, lessons, tile=tile, multiple=multiple)
     began = time.perf_counter()
     for job in jobs:
         step(job)
