@@ -9,8 +9,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -28,8 +27,7 @@ from engine.models.resident import load
 from engine.passes.fused import FusedModel
 from engine.passes.model import Lesson, Model
 from engine.passes.parallel import ParallelModel
-from engine.passes.team import Team
-from engine.trainer.__main__ import command
+from tests.support.devices import two_devices
 
 PIECE: Final = 512  # tokens; the trainer's own pieces have up to 2048
 
@@ -96,19 +94,6 @@ def ready_for_chats(folder: Path) -> Path:
     tokenizer.chat_template = "{{ messages }}"
     tokenizer.save_pretrained(folder)
     return folder
-
-
-@contextmanager
-def two_devices(folder: Path, *, sharded: bool) -> Iterator[ParallelModel]:
-    arguments = ["--base-model", "bench", "--model-path", str(folder), "--threads", "1"]
-    arguments += ["--devices", "2", "--dtype", "float32", "--shard", "on" if sharded else "off"]
-    team = Team(lambda rank, meeting: command(arguments, rank, meeting), devices=2)
-    try:
-        base = load(folder, name="bench", sharded=sharded)
-        team.join()
-        yield ParallelModel(FusedModel(base, most_runs=1, sharded=sharded), team)
-    finally:
-        team.close()
 
 
 if __name__ == "__main__":
