@@ -15,6 +15,7 @@ import uvloop
 
 from api import logs
 from api.blobs.objects import Blobs
+from api.domain.cost import Pricing
 from api.domain.ids import NewId, make_id
 from api.domain.quotas import Quotas
 from api.domain.usage import Price
@@ -28,10 +29,13 @@ from api.services.backends import Backends, backends_of
 from api.services.batch_answers import BatchAnswers
 from api.services.batch_runs import BatchRuns
 from api.services.batches import BatchService
+from api.services.caps import Caps
+from api.services.estimates import Estimates
 from api.services.eval_answers import EvalAnswers
 from api.services.eval_runs import EvalRuns
 from api.services.evals import EvalService
 from api.services.expiry import Expiry
+from api.services.file_checks import FileChecks
 from api.services.files import FileService
 from api.services.graders import GraderService
 from api.services.health import HealthService
@@ -46,6 +50,7 @@ from api.services.metering import Metering
 from api.services.models import ModelService
 from api.services.outbound import Outbound
 from api.services.permissions import PermissionService
+from api.services.plans import Plans
 from api.services.projects import ProjectService
 from api.services.publishing import Publishing
 from api.services.quotas import QuotaService
@@ -127,7 +132,11 @@ class Parts:
         self.settings, self.backends = settings, tracking_of(settings)
         keys = KeyService(pepper=settings.key_pepper.get_secret_value(), **shared)
         audit = AuditLog(**shared)
-        quotas = QuotaService(database=database, audit=audit, defaults=quotas_of(settings))
+        pricing = Pricing(prices=prices_of(settings), currency=settings.currency)
+        quotas = QuotaService(database=database, audit=audit, defaults=quotas_of(settings), pricing=pricing)
+        self.caps = Caps(pricing=pricing, quotas=quotas)
+        self.checks = FileChecks(database=database, blobs=blobs)
+        self.estimates = Estimates(database=database, replicas=replicas)
         outbound = Outbound(allow_private=settings.allow_private_webhooks)
         files = FileService(
             blobs=blobs, audit=audit, quotas=quotas, max_bytes=settings.max_file_bytes, **shared
@@ -149,7 +158,7 @@ class Parts:
             permissions=PermissionService(audit=audit, **shared),
             limits=limits,
             quotas=quotas,
-            usage=UsageService(database=database, metering=self.metering, prices=prices_of(settings)),
+            usage=UsageService(database=database, metering=self.metering, prices=pricing.prices),
             stored=StoredService(database=database),
             idempotency=IdempotencyService(database=database),
             files=files,
@@ -159,6 +168,7 @@ class Parts:
                 audit=audit,
                 quotas=quotas,
                 graders=graders,
+                plans=Plans(database=database, checks=self.checks, estimates=self.estimates, pricing=pricing),
                 backends=self.backends,
                 random_below=secrets.randbelow,
                 base_models=replicas.base_models,
@@ -196,12 +206,20 @@ class Parts:
         models, settings = self.services.models, self.settings
         self.leases = LeaseService(
             quotas=self.services.quotas,
+            caps=self.caps,
             lease_seconds=settings.lease_seconds,
             queued=nudges.queued,
             trained=nudges.trained,
             **shared,
         )
-        self.validation = Validation(woken_by=nudges.to_validate, wakes=nudges.queued, **shared)
+        self.validation = Validation(
+            database=database,
+            new_id=new_id,
+            checks=self.checks,
+            estimates=self.estimates,
+            woken_by=nudges.to_validate,
+            wakes=nudges.queued,
+        )
         self.publishing = Publishing(replicas=replicas, woken_by=nudges.trained, **shared)
         self.batch_runs = BatchRuns(
             models=models,
@@ -271,6 +289,7 @@ def quotas_of(settings: ApiSettings) -> Quotas:
         queued_jobs=settings.max_queued_jobs,
         running_jobs=settings.max_running_jobs,
         training_tokens=settings.max_training_tokens_per_month,
+        training_cost=settings.max_training_cost_per_month,
     )
 
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Literal, assert_never
 
+from api.domain.cost import Bill, Budget, Estimate, Reached, Used
 from engine.contract.graders import Grader
 from engine.contract.spec import LoraOptions, PairLoss, TrainingOptions
 
@@ -144,6 +145,7 @@ class NewJob:
     seed: int | None = None
     metadata: Mapping[str, str] | None = None
     integrations: tuple[Integration, ...] = ()
+    budget: Budget | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,3 +190,8 @@ class Job:
     estimated_finish: datetime | None = None
     finished_at: datetime | None = None
     error: JobError | None = None
+    budget: Budget | None = None
+    over_budget: Reached | None = None
+    estimate: Estimate | None = None
+    used: Used = field(default_factory=Used)
+    bill: Bill | None = None  # once it is shown: the prices are not its own

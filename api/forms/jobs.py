@@ -1,4 +1,4 @@
-"""The wire of fine-tuning jobs, as OpenAI has it, and our `lora`, `training` and `dpo` beside it."""
+"""The wire of fine-tuning jobs, as OpenAI has it, and our `lora`, `training`, `dpo`, `cost` and `budget` beside it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Final, Literal
@@ -11,6 +11,7 @@ from api.domain.errors import invalid
 from api.domain.events import JobEvent
 from api.domain.jobs import DpoMethod, Job, NewJob
 from api.forms.checks import Strict, wrong
+from api.forms.cost import BudgetBody, BudgetObject, CostObject, budget_object, cost_object
 from api.forms.integrations import (
     IntegrationBodies,
     IntegrationObject,
@@ -87,6 +88,8 @@ class CreateJobBody(Strict):
     lora: LoraBody | None = None
     training: TrainingBody | None = None
     dpo: DpoOptionsBody | None = None
+    budget: BudgetBody | None = None
+    dry_run: Annotated[bool, Field(strict=True)] = False
 
 
 def new_job(body: CreateJobBody) -> NewJob:
@@ -102,6 +105,7 @@ def new_job(body: CreateJobBody) -> NewJob:
         seed=body.seed,
         metadata=body.metadata,
         integrations=integrations_of(body.integrations),
+        budget=body.budget.budget() if body.budget else None,
     )
 
 
@@ -147,6 +151,8 @@ class JobObject(BaseModel):
     lora: LoraObject
     training: TrainingObject
     dpo: Annotated[DpoOptionsObject | None, WhereThere] = None
+    cost: CostObject | None
+    budget: BudgetObject | None
 
 
 def job_object(job: Job) -> JobObject:
@@ -174,6 +180,8 @@ def job_object(job: Job) -> JobObject:
         lora=LoraObject(**vars(job.lora)),
         training=training_object(job.training),
         dpo=dpo_object(job.method.options) if isinstance(job.method, DpoMethod) else None,
+        cost=cost_object(job.bill) if job.bill else None,
+        budget=budget_object(job.budget),
     )
 
 

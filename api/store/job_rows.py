@@ -5,6 +5,7 @@ from typing import Any, assert_never
 
 from psycopg.types.json import Jsonb
 
+from api.domain.cost import Budget, Estimate, Reached, Used
 from api.domain.jobs import (
     DpoHyperparameters,
     DpoMethod,
@@ -54,6 +55,10 @@ def job_from(row: Row) -> Job:
         estimated_finish=row["estimated_finish"],
         finished_at=row["finished_at"],
         error=JobError(**row["error"]) if row["error"] else None,
+        budget=Budget(**row["budget"]) if row["budget"] else None,
+        over_budget=Reached(**row["over_budget"]) if row["over_budget"] else None,
+        estimate=Estimate(**row["estimate"]) if row["estimate"] else None,
+        used=Used(trained_tokens=row["tokens_seen"], device_seconds=row["device_seconds"]),
     )
 
 
