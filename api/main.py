@@ -29,13 +29,10 @@ from api.services.backends import Backends, backends_of
 from api.services.batch_answers import BatchAnswers
 from api.services.batch_runs import BatchRuns
 from api.services.batches import BatchService
-from api.services.caps import Caps
-from api.services.estimates import Estimates
 from api.services.eval_answers import EvalAnswers
 from api.services.eval_runs import EvalRuns
 from api.services.evals import EvalService
 from api.services.expiry import Expiry
-from api.services.file_checks import FileChecks
 from api.services.files import FileService
 from api.services.graders import GraderService
 from api.services.health import HealthService
@@ -50,11 +47,10 @@ from api.services.metering import Metering
 from api.services.models import ModelService
 from api.services.outbound import Outbound
 from api.services.permissions import PermissionService
-from api.services.plans import Plans
 from api.services.projects import ProjectService
 from api.services.publishing import Publishing
-from api.services.quotas import QuotaService
 from api.services.services import Services
+from api.services.spending import spending_of
 from api.services.stored import StoredService
 from api.services.uploads import UploadService
 from api.services.usage import UsageService
@@ -133,10 +129,9 @@ class Parts:
         keys = KeyService(pepper=settings.key_pepper.get_secret_value(), **shared)
         audit = AuditLog(**shared)
         pricing = Pricing(prices=prices_of(settings), currency=settings.currency)
-        quotas = QuotaService(database=database, audit=audit, defaults=quotas_of(settings), pricing=pricing)
-        self.caps = Caps(pricing=pricing, quotas=quotas)
-        self.checks = FileChecks(database=database, blobs=blobs)
-        self.estimates = Estimates(database=database, replicas=replicas)
+        stores: dict[str, Any] = {"database": database, "blobs": blobs, "replicas": replicas}
+        self.spending = spending_of(pricing, quotas_of(settings), audit=audit, **stores)
+        quotas = self.spending.quotas
         outbound = Outbound(allow_private=settings.allow_private_webhooks)
         files = FileService(
             blobs=blobs, audit=audit, quotas=quotas, max_bytes=settings.max_file_bytes, **shared
@@ -164,19 +159,7 @@ class Parts:
             files=files,
             webhooks=webhooks_of(shared, audit=audit, outbound=outbound),
             uploads=UploadService(blobs=blobs, files=files, quotas=quotas, **shared),
-            jobs=JobService(
-                audit=audit,
-                quotas=quotas,
-                graders=graders,
-                plans=Plans(database=database, checks=self.checks, estimates=self.estimates, pricing=pricing),
-                backends=self.backends,
-                random_below=secrets.randbelow,
-                base_models=replicas.base_models,
-                to_validate=nudges.to_validate,
-                queued=nudges.queued,
-                trained=nudges.trained,
-                **shared,
-            ),
+            jobs=jobs_of(shared, self, nudges, audit=audit, graders=graders, replicas=replicas),
             models=models,
             graders=graders,
             asking=asking,
@@ -206,7 +189,7 @@ class Parts:
         models, settings = self.services.models, self.settings
         self.leases = LeaseService(
             quotas=self.services.quotas,
-            caps=self.caps,
+            caps=self.spending.caps,
             lease_seconds=settings.lease_seconds,
             queued=nudges.queued,
             trained=nudges.trained,
@@ -215,8 +198,8 @@ class Parts:
         self.validation = Validation(
             database=database,
             new_id=new_id,
-            checks=self.checks,
-            estimates=self.estimates,
+            checks=self.spending.checks,
+            estimates=self.spending.estimates,
             woken_by=nudges.to_validate,
             wakes=nudges.queued,
         )
@@ -306,6 +289,30 @@ def tracking_of(settings: ApiSettings) -> Backends:
         wandb_url=settings.wandb_base_url,
         wandb_folder=settings.wandb_directory,
         mlflow=settings.mlflow_environment(),
+    )
+
+
+def jobs_of(
+    shared: dict[str, Any],
+    parts: Parts,
+    nudges: Nudges,
+    *,
+    audit: AuditLog,
+    graders: GraderService,
+    replicas: Replicas,
+) -> JobService:
+    return JobService(
+        audit=audit,
+        quotas=parts.spending.quotas,
+        graders=graders,
+        plans=parts.spending.plans,
+        backends=parts.backends,
+        random_below=secrets.randbelow,
+        base_models=replicas.base_models,
+        to_validate=nudges.to_validate,
+        queued=nudges.queued,
+        trained=nudges.trained,
+        **shared,
     )
 
 

@@ -21,9 +21,6 @@ from api.domain.usage import Price
 from api.services.asking import Asking
 from api.services.audit import AuditLog
 from api.services.backends import Backends
-from api.services.caps import Caps
-from api.services.estimates import Estimates
-from api.services.file_checks import FileChecks
 from api.services.files import FileService
 from api.services.graders import GraderService
 from api.services.jobs import JobService
@@ -32,8 +29,8 @@ from api.services.leases import LeaseService
 from api.services.limits import LimitService
 from api.services.metering import Metering
 from api.services.models import ModelService
-from api.services.plans import Plans
 from api.services.quotas import QuotaService
+from api.services.spending import spending_of
 from api.services.tracking import Backend
 from api.services.validation import Validation
 from api.services.wakeups import Wakeup
@@ -173,10 +170,15 @@ async def world_over(
     new_id = partial(make_id, random_below=secrets.randbelow)
     to_validate, queued, trained = Wakeup(), Wakeup(), Wakeup()
     audit = AuditLog(database=database, new_id=new_id)
-    pricing = Pricing(prices=PRICES, currency="eur")
-    quotas = QuotaService(database=database, audit=audit, defaults=QUOTAS, pricing=pricing)
-    checks = FileChecks(database=database, blobs=blobs)
-    estimates = Estimates(database=database, replicas=replicas or nobody())
+    spending = spending_of(
+        Pricing(prices=PRICES, currency="eur"),
+        QUOTAS,
+        database=database,
+        blobs=blobs,
+        replicas=replicas or nobody(),
+        audit=audit,
+    )
+    quotas = spending.quotas
     keys = KeyService(database=database, pepper="pepper", new_id=new_id)
     await keys.bootstrap(organization="personal", key="sk-tf-ours")
     await keys.bootstrap(organization="other", key="sk-tf-theirs")
@@ -195,7 +197,7 @@ async def world_over(
             random_below=secrets.randbelow,
             base_models=[BASE],
             graders=graders_over(database, blobs, audit),
-            plans=Plans(database=database, checks=checks, estimates=estimates, pricing=pricing),
+            plans=spending.plans,
             backends=backends,
             to_validate=to_validate,
             queued=queued,
@@ -207,7 +209,7 @@ async def world_over(
             blobs=blobs,
             new_id=new_id,
             quotas=quotas,
-            caps=Caps(pricing=pricing, quotas=quotas),
+            caps=spending.caps,
             lease_seconds=LEASE_SECONDS,
             queued=queued,
             trained=trained,
@@ -216,8 +218,8 @@ async def world_over(
         validation=Validation(
             database=database,
             new_id=new_id,
-            checks=checks,
-            estimates=estimates,
+            checks=spending.checks,
+            estimates=spending.estimates,
             woken_by=to_validate,
             wakes=queued,
         ),
