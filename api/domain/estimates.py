@@ -21,9 +21,6 @@ Json = dict[str, Any]
 FEWEST: Final = 8  # counted rows of a sample that says anything, unless it is the whole file
 LEAST_MARGIN: Final = 0.02  # two tokenizers' ways with the same text
 MARGINS: Final[Mapping[Source, float]] = {"sampled": LEAST_MARGIN, "remembered": 0.2, "assumed": 0.5}
-# Tokens of a byte of JSON where nothing is known: English chats under vocabularies of 50,000 to 150,000. A pair's prompt
-# counts twice.
-ASSUMED: Final[Mapping[str, float]] = {"supervised": 0.25, "dpo": 0.35, "reinforcement": 0.2}
 WORDS: Final[Mapping[Source, str]] = {
     "sampled": "tokens counted by the base's own tokenizer on a sample of the file",
     "remembered": "no replica of the base counted the file's tokens: those of earlier files of this base and method were taken",
@@ -49,6 +46,14 @@ class Line:
 
     def of(self, checked: Checked) -> float:
         return self.per_row * checked.examples + self.per_byte * checked.size
+
+
+# Where nothing is known: English chats under vocabularies of 50,000 to 150,000. A pair's prompt counts twice.
+ASSUMED: Final[Mapping[str, Line]] = {
+    "supervised": Line(per_row=10.0, per_byte=0.25),
+    "dpo": Line(per_row=20.0, per_byte=0.35),
+    "reinforcement": Line(per_row=10.0, per_byte=0.2),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +154,7 @@ def estimated(
 ) -> Estimate:
     """`method` holds no "auto" any more."""
     source: Source = "sampled" if fit else "remembered" if rate.line else "assumed"
-    line = fit.line if fit else rate.line or Line(per_row=0.0, per_byte=ASSUMED[name_of(method)])
+    line = fit.line if fit else rate.line or ASSUMED[name_of(method)]
     margin = MARGINS[source] + (fit.error if fit else 0.0)
     tokens, answers, copies = max(checked.examples, round(line.of(checked))), 0, 1
     if isinstance(method, ReinforcementMethod):

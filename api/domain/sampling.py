@@ -8,7 +8,7 @@ from math import exp, floor, log
 from random import Random
 from typing import Final
 
-MAX_LINE_BYTES: Final = 256 * 1024  # of a line that is kept: the sample's memory is bounded by it
+MAX_LINE_BYTES: Final = 128 * 1024  # of a line that is kept: the sample's memory is bounded by it
 
 
 class Reservoir:
@@ -32,6 +32,8 @@ class Reservoir:
             skipped = log(1 - self._random.random()) / log(1 - self._share) if self._share < 1 else 0
             self.wants += floor(skipped)
 
-    @property
-    def lines(self) -> list[bytes]:
-        return [line for line in self._lines if line is not None]
+    def taken(self) -> list[bytes]:
+        """In an order that says nothing: the first of them are a sample too."""
+        lines = [line for line in self._lines if line is not None]
+        self._random.shuffle(lines)
+        return lines

@@ -15,7 +15,7 @@ from engine.contract.formats import FormatError
 from engine.graders.item_keys import item_keys
 
 MIN_EXAMPLES: Final = 10
-SAMPLE: Final = 64  # rows whose tokens are counted for the estimate
+SAMPLE: Final = 256  # rows whose tokens are counted for the estimate
 
 
 class InvalidFileError(Exception):
@@ -51,7 +51,7 @@ class FileChecks:
         least = MIN_EXAMPLES if param == "training_file" else 1
         if examples < least:
             raise too_few(examples, least=least, param=param)
-        return Checked(examples=examples, size=max(0, file.size_bytes - line_number + 1), sample=sample.lines)
+        return Checked(examples=examples, size=max(0, file.size_bytes - line_number + 1), sample=sample.taken())
 
 
 def checker_of(method: Method) -> CheckLine:

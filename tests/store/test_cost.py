@@ -124,12 +124,12 @@ async def dry(client: AsyncOpenAI, file_id: str, **more: Any) -> Any:
     return await client.fine_tuning.jobs.create(model=BASE, training_file=file_id, extra_body=extra, **more)
 
 
-@pytest.mark.parametrize(("count", "off"), [(40, 0.0), (400, 0.05)])
+@pytest.mark.parametrize(("count", "off"), [(40, 0.0), (600, 0.05)])
 @pytest.mark.parametrize("kind", METHODS)
 async def test_tokens_as_the_engine_counts_them(
     counted: Rest, tokenizer: PreTrainedTokenizerBase, tmp_path: Path, kind: str, count: int, off: float
 ) -> None:
-    """To the token where every row is counted, within a few percent where 64 of 400 very different ones are."""
+    """To the token where every row is counted, within a few percent where 256 of 600 very different ones are."""
     client, (method, made) = sdk(counted), METHODS[kind]
     rows = made(count)
     job = await dry(client, await stored(client, rows), method=method)
