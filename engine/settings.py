@@ -37,6 +37,9 @@ class EngineSettings(BaseSettings):
         default=False,
         description="on a GPU: products of equally many rows, so that a run's bits do not depend on its neighbours",
     )
+    trainer_module: str = Field(
+        default="engine.trainer", description="the process that trains; for tests, which put a fake there"
+    )
     threads: int = Field(default=0, ge=0, description="of each device; 0: as many as torch chooses")
     devices: int = Field(default=0, ge=0, le=64, description="0: every GPU, or one process on the CPU")
     shard: Literal["auto", "on", "off"] = Field(

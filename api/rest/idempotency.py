@@ -5,6 +5,7 @@ import tempfile
 from dataclasses import dataclass, field
 from typing import IO, Final
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -59,17 +60,49 @@ class Idempotency:
 
 
 async def read_body(request: Request, receive: Receive, body: IO[bytes]) -> bytes:
-    """SHA-256 of method, path and body, which is left at its start."""
-    digest = hashlib.sha256(f"{request.method} {request.url.path}\n".encode())
+    """The request's fingerprint; the body is left at its start."""
+    fingerprint = Fingerprint(
+        f"{request.method} {request.url.path}\n".encode(),
+        boundary=boundary_in(request.headers.get("content-type", "")),
+    )
     more = True
     while more:
         message = await receive()
         chunk = message.get("body", b"")
-        digest.update(chunk)
+        fingerprint.update(chunk)
         body.write(chunk)
         more = message.get("more_body", False)
     body.seek(0)
-    return digest.digest()
+    return fingerprint.digest()
+
+
+def boundary_in(content_type: str) -> bytes:
+    """Empty for what is no form of parts."""
+    kind, options = parse_options_header(content_type)
+    return options.get(b"boundary", b"") if kind == b"multipart/form-data" else b""
+
+
+class Fingerprint:
+    """SHA-256 over a beginning and a body, but for the boundary between a form's parts: clients draw another one each
+    time they send the same form."""
+
+    def __init__(self, beginning: bytes, *, boundary: bytes) -> None:
+        self._digest, self._boundary, self._held = hashlib.sha256(beginning), boundary, b""
+
+    def update(self, chunk: bytes) -> None:
+        """Holds back what may be the first bytes of a boundary."""
+        if not self._boundary:
+            self._digest.update(chunk)
+            return
+        # No boundary holds a NUL, so what has been replaced never becomes part of another one.
+        seen = (self._held + chunk).replace(self._boundary, b"\0")
+        safe = max(0, len(seen) - len(self._boundary) + 1)
+        self._digest.update(seen[:safe])
+        self._held = seen[safe:]
+
+    def digest(self) -> bytes:
+        self._digest.update(self._held)
+        return self._digest.digest()
 
 
 def replayed(body: IO[bytes], receive: Receive) -> Receive:

@@ -100,7 +100,7 @@ class TrainerProcess:
 def command(settings: EngineSettings) -> list[str]:
     return [
         sys.executable,
-        *("-m", "engine.trainer"),
+        *("-m", settings.trainer_module),
         *("--base-model", settings.base_model),
         *("--model-path", str(settings.model_path)),
         *("--max-example-tokens", str(settings.max_example_tokens)),
