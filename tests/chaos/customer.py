@@ -66,8 +66,11 @@ class Customer:
                 raise ImpatientError("a call was not answered for good")
             await asyncio.sleep(RETRY_SECONDS * (0.5 + random.random()))
 
-    async def order_all(self, orders: Sequence[Order], *, at_once: int) -> Mapping[str, FineTuningJob]:
-        """Creates them all, at most `at_once` not yet ended, and returns what they became by their keys."""
+    async def order_all(
+        self, orders: Sequence[Order], *, at_once: int, may: Callable[[int], bool] = lambda _: True
+    ) -> Mapping[str, FineTuningJob]:
+        """Creates them all, at most `at_once` not yet ended, and returns what they became by their keys. `may`: whether
+        it is time for the order of this number."""
         places = asyncio.Semaphore(at_once)
         waiting: dict[str, Order] = {}  # by job id
         done = asyncio.Event()
@@ -80,8 +83,10 @@ class Customer:
 
         makers = set()
         try:
-            for order in orders:
+            for number, order in enumerate(orders):
                 await places.acquire()
+                while not may(number):
+                    await asyncio.sleep(0.1)
                 makers.add(asyncio.create_task(one(order)))
                 makers = {maker for maker in makers if not maker.done() or maker.result() is not None}
             await asyncio.gather(*makers)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-BATCH_SIZE: Final = 2
+BATCH_SIZE: Final = 5
 CANCELLED_SHARE: Final = 0.03
 PAUSED_SHARE: Final = 0.05
 
