@@ -1,5 +1,6 @@
 """What every request passes: an id, a bound on its size, and a last catch that shows no internals."""
 
+import asyncio
 import logging
 import re
 import time
@@ -47,6 +48,11 @@ class RequestEdge:
         with serving(request_id):
             try:
                 await self._app(scope, receive, send_named)
+            except asyncio.CancelledError:
+                # The service ends and this request had its grace: another try finds another process.
+                if status:
+                    raise
+                await ending(scope["path"])(scope, receive, send_named)
             except Exception:
                 log.exception("%s %s failed", scope["method"], scope["path"])
                 if status:
@@ -59,6 +65,10 @@ class RequestEdge:
 def internal_error(request_id: str, path: str) -> Any:
     message = f"The server had an error while processing your request. Its log names it {request_id}."
     return envelope(500, message, type=SERVER, path=path)
+
+
+def ending(path: str) -> Any:
+    return envelope(503, "The service is shutting down. Please try again.", type=SERVER, path=path)
 
 
 class BodyLimit:

@@ -3,6 +3,7 @@
 import hashlib
 import tempfile
 from dataclasses import dataclass, field
+from functools import partial
 from typing import IO, Final
 
 from python_multipart.multipart import parse_options_header
@@ -15,7 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.domain.errors import ServiceError
 from api.rest.context import bearer_token, services_of
 from api.rest.errors import on_http_error, on_service_error
-from api.services.idempotency import MAX_BODY_BYTES, Answer
+from api.services.holding import held
+from api.services.idempotency import LOCK_SECONDS, MAX_BODY_BYTES, Answer
 
 IN_MEMORY_BYTES: Final = 1024 * 1024
 CHUNK_BYTES: Final = 256 * 1024
@@ -53,8 +55,10 @@ class Idempotency:
                 await repeated(kept)(request.scope, receive, send)
                 return
             recorder = Recorder(send)
+            holding = partial(services.idempotency.hold, caller, key)
             try:
-                await self._app(request.scope, replayed(body, receive), recorder.send)
+                async with held(holding, every_seconds=LOCK_SECONDS / 3):
+                    await self._app(request.scope, replayed(body, receive), recorder.send)
             finally:
                 await services.idempotency.end(caller, key=key, answer=recorder.answer())
 

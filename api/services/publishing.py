@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from typing import Any, Final
 
 from api.blobs.objects import Blobs, file_key
@@ -19,6 +20,7 @@ from api.domain.ids import NewId
 from api.domain.jobs import Job, JobError
 from api.domain.models import ModelVersion
 from api.domain.request_id import serving
+from api.services.holding import held
 from api.services.wakeups import Wakeup
 from api.store import files, job_events, jobs, models
 from api.store.database import Database
@@ -28,6 +30,7 @@ from serving.gateway.client import ReplicaError
 from serving.gateway.replicas import Replicas
 
 POLL_SECONDS: Final = 1.0
+HOLD_SECONDS: Final = 15.0
 RETRY_SECONDS: Final = 3.0
 REFUSAL_PATIENCE_SECONDS: Final = 120.0
 MAX_MEAN_DIFFERENCE: Final = 0.05
@@ -56,7 +59,8 @@ class Publishing:
                 due = await self._next()
                 if due is not None:
                     with serving(due.job.id):
-                        await self._publish(due)
+                        async with held(partial(self._hold, due.job), every_seconds=HOLD_SECONDS / 3):
+                            await self._publish(due)
                     continue
             except ServiceError as error:  # the job is due again by itself
                 log.warning("publishing waits: %s", error.message)
@@ -64,7 +68,11 @@ class Publishing:
 
     async def _next(self) -> Due | None:
         async with self._database.transaction() as connection:
-            return await jobs.claim_due(connection, stage="publishing")
+            return await jobs.claim_due(connection, stage="publishing", hold_seconds=HOLD_SECONDS)
+
+    async def _hold(self, job: Job) -> None:
+        async with self._database.transaction() as connection:
+            await jobs.hold(connection, job_id=job.id, seconds=HOLD_SECONDS)
 
     async def _publish(self, due: Due) -> None:
         job = due.job

@@ -42,6 +42,11 @@ async def find(connection: Connection, *, project_id: str, key: str) -> Kept | N
     return Kept(**row) if row else None
 
 
+async def hold(connection: Connection, *, project_id: str, key: str, lock_seconds: float) -> None:
+    sql = queries("idempotency")["hold"]
+    await execute(connection, sql, project_id=project_id, key=key, lock_seconds=lock_seconds)
+
+
 async def finish(
     connection: Connection, *, project_id: str, key: str, status: int, content_type: str, body: bytes
 ) -> None:

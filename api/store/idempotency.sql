@@ -16,6 +16,10 @@ returning key
 -- name: find
 select fingerprint, status, content_type, body from idempotency where project_id = %(project_id)s and key = %(key)s
 
+-- name: hold
+update idempotency set locked_until = now() + make_interval(secs => %(lock_seconds)s)
+where project_id = %(project_id)s and key = %(key)s and status is null
+
 -- name: finish
 update idempotency set status = %(status)s, content_type = %(content_type)s, body = %(body)s
 where project_id = %(project_id)s and key = %(key)s

@@ -39,8 +39,8 @@ where project_id = %(project_id)s and id = %(id)s and status = 'paused'
 returning *
 
 -- name: claim_due
--- Work that was claimed and never finished (a killed process) is due again after a while.
-update job set due_at = now() + interval '60 seconds'
+-- Work that was claimed and is not held any longer (a killed process) is due again after a while.
+update job set due_at = now() + make_interval(secs => %(hold_seconds)s)
 where id = (
     select id from job
     where due_at <= now()
@@ -53,6 +53,10 @@ returning *, extract(epoch from now() - coalesce(trained_at, created_at))::float
 
 -- name: postpone
 update job set due_at = now() + make_interval(secs => %(seconds)s) where id = %(id)s
+
+-- name: hold
+-- Only what is still to be done: whoever has done it may have set another time.
+update job set due_at = greatest(due_at, now() + make_interval(secs => %(seconds)s)) where id = %(id)s
 
 -- name: queue
 update job set status = 'queued', method = %(method)s

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from api.domain.jobs import NewJob
 from api.rest.idempotency import Fingerprint
-from api.services.idempotency import IdempotencyService
+from api.services.idempotency import LOCK_SECONDS, IdempotencyService
 from tests.store.test_tenancy import DATA, upload
 from tests.support.app import OUR_KEY, THEIR_KEY, Rest
 from tests.support.stores import World
@@ -172,3 +172,17 @@ async def test_a_key_has_bounds(api: Rest) -> None:
 async def test_without_a_valid_key_nothing_is_remembered(api: Rest) -> None:
     reply = await api.as_key("sk-tf-nobody").post(PATH, json={}, headers={"Idempotency-Key": "k"})
     assert reply.status_code == 401
+
+
+async def test_a_request_that_takes_long_keeps_its_key(api: Rest, world: World) -> None:
+    """And one that was killed loses it soon: a lock is short and renewed."""
+    service = IdempotencyService(database=world.database)
+    assert await service.begin(world.caller, key="slow", fingerprint=b"f") is None
+    await service.hold(world.caller, "slow")
+    async with world.database.transaction() as connection:
+        row = await (
+            await connection.execute(
+                "select locked_until - now() as left from idempotency where key = 'slow'"
+            )
+        ).fetchone()
+    assert row is not None and row["left"].total_seconds() > LOCK_SECONDS - 1
