@@ -1,0 +1,36 @@
+"""Writes what a checkpoint is made of into the run's folder; whoever asks tells the world of it once all of it is there."""
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from engine.contract.events import CheckpointFile
+from engine.contract.failpoints import Failpoints
+from engine.lora import adapter as adapters
+from engine.lora import training_state
+from engine.lora.optimizer import RowOptimizer
+from engine.lora.training_state import Kept
+from engine.passes.model import Trainable
+
+
+class UnwrittenError(Exception):
+    """The engine's disk took no checkpoint. The run is not to blame."""
+
+
+def write(
+    adapter: Trainable,
+    *,
+    folder: Path,
+    base_model: str,
+    state: tuple[RowOptimizer, Kept] | None,
+    failpoints: Failpoints,
+) -> tuple[CheckpointFile, ...]:
+    """`state`: for one that training may go on from. Raises UnwrittenError."""
+    try:
+        files = adapters.export(adapter, base_model=base_model, folder=folder)
+        failpoints.reach_blocking("save")
+        if state is not None:
+            files += (training_state.save(folder, *state),)
+    except (OSError, SafetensorError) as error:
+        raise UnwrittenError("the engine could not write a checkpoint: is its disk full?") from error
+    return files
