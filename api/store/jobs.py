@@ -94,9 +94,9 @@ async def resume(connection: Connection, *, project_id: str, job_id: str) -> Job
     return job_from(row) if row else None
 
 
-async def claim_due(connection: Connection, *, stage: Stage) -> Due | None:
-    """Takes the oldest job that waits for this work, for a minute."""
-    row = await fetch_one(connection, queries("jobs")["claim_due"], stage=stage)
+async def claim_due(connection: Connection, *, stage: Stage, hold_seconds: float) -> Due | None:
+    """Takes the oldest job that waits for this work, for a while."""
+    row = await fetch_one(connection, queries("jobs")["claim_due"], stage=stage, hold_seconds=hold_seconds)
     return Due(job=job_from(row), waited_seconds=row["waited_seconds"]) if row else None
 
 

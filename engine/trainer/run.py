@@ -215,6 +215,7 @@ class Run:
                     yield (yield from self._checkpoint(metrics, final=False))
                 yield RunPaused(step=done)
                 return
+            keeping.note(self.folder, f"step {done + 1} ({named(self._batch(done))})")
             self._failpoints.reach_blocking("step", about=self.spec.seed)
             score = yield from self._step(done)
             metrics = yield from self._metrics(score, step=done + 1)

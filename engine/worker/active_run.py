@@ -18,7 +18,14 @@ from engine.contract.events import (
     RunPaused,
 )
 from engine.contract.failpoints import NONE, Failpoints
-from engine.contract.spec import INITIAL_FOLDER, RESUME_FOLDER, TRAINING_FILE, VALIDATION_FILE, RunRef
+from engine.contract.spec import (
+    INITIAL_FOLDER,
+    NOW_FILE,
+    RESUME_FOLDER,
+    TRAINING_FILE,
+    VALIDATION_FILE,
+    RunRef,
+)
 from engine.worker.control_plane import (
     AwayError,
     ControlPlane,
@@ -106,6 +113,14 @@ class ActiveRun:
             if not ended:
                 await self._leave_trainer()
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+    @property
+    def doing(self) -> str:
+        """What the trainer was at in this run, in words; empty before its first step."""
+        try:
+            return (self._folder / NOW_FILE).read_text()
+        except OSError:
+            return ""
 
     async def _leave_trainer(self) -> None:
         """The folder may go only when the trainer no longer writes to it."""

@@ -180,9 +180,10 @@ class Session:
             await asyncio.wait({self._leaving[ref]})
             return
         run, task = self._runs[ref]
+        at = f" while it was at {run.doing}" if run.doing and not planned else ""
         await ended(task)
         await run.give_back(
-            reason,
+            reason + at,
             planned=planned or not run.in_trainer,
             trainer_died=run.in_trainer and not planned,
         )

@@ -137,10 +137,10 @@ async def test_a_pause_that_comes_after_the_last_step_keeps_the_model_back(world
     await report(world, run, RunFinished(trained_tokens=99), first=3)
     assert (await status(world, run)).status is JobStatus.PAUSED
     async with world.database.transaction() as connection:
-        assert await job_rows.claim_due(connection, stage="publishing") is None
+        assert await job_rows.claim_due(connection, stage="publishing", hold_seconds=60) is None
     assert (await world.jobs.resume(world.caller, run.job_id)).status is JobStatus.RUNNING
     async with world.database.transaction() as connection:
-        assert await job_rows.claim_due(connection, stage="publishing") is not None
+        assert await job_rows.claim_due(connection, stage="publishing", hold_seconds=60) is not None
     with pytest.raises(ServiceError, match="nothing left to pause"):
         await world.jobs.pause(world.caller, run.job_id)
 
