@@ -59,6 +59,7 @@ from api.services.webhooks import WebhookDelivery, WebhookService
 from api.settings import ApiSettings, environment_of_children
 from api.store.database import Database
 from api.store.migrate import migrate
+from engine.contract import failpoints
 from engine.graders.sandbox.bubblewrap import Sandbox
 from serving.gateway.client import ReplicaClient
 from serving.gateway.replicas import Replicas
@@ -125,12 +126,18 @@ class Parts:
         nudges = Nudges()
         shared: dict[str, Any] = {"database": database, "new_id": new_id}
         self.settings, self.backends = settings, tracking_of(settings)
+        self._failpoints = failpoints.parse(settings.failpoints)
         keys = KeyService(pepper=settings.key_pepper.get_secret_value(), **shared)
         audit = AuditLog(**shared)
         quotas = QuotaService(database=database, audit=audit, defaults=quotas_of(settings))
         outbound = Outbound(allow_private=settings.allow_private_webhooks)
         files = FileService(
-            blobs=blobs, audit=audit, quotas=quotas, max_bytes=settings.max_file_bytes, **shared
+            blobs=blobs,
+            audit=audit,
+            quotas=quotas,
+            max_bytes=settings.max_file_bytes,
+            failpoints=self._failpoints,
+            **shared,
         )
         self.metering = Metering(database=database)
         limits = limits_of(
@@ -199,10 +206,13 @@ class Parts:
             lease_seconds=settings.lease_seconds,
             queued=nudges.queued,
             trained=nudges.trained,
+            failpoints=self._failpoints,
             **shared,
         )
         self.validation = Validation(woken_by=nudges.to_validate, wakes=nudges.queued, **shared)
-        self.publishing = Publishing(replicas=replicas, woken_by=nudges.trained, **shared)
+        self.publishing = Publishing(
+            replicas=replicas, woken_by=nudges.trained, failpoints=self._failpoints, **shared
+        )
         self.batch_runs = BatchRuns(
             models=models,
             answers=BatchAnswers(models=models, limits=self.services.limits, new_id=new_id),
@@ -211,7 +221,11 @@ class Parts:
         )
         self.eval_runs = EvalRuns(answers=grading, woken_by=nudges.evaluated, **shared)
         self.deliveries = WebhookDelivery(
-            database=database, outbound=outbound, woken_by=Wakeup(), jitter=random.random
+            database=database,
+            outbound=outbound,
+            woken_by=Wakeup(),
+            jitter=random.random,
+            failpoints=self._failpoints,
         )
         self.expiry = Expiry(database=database, blobs=blobs)
         tracking = [

@@ -89,6 +89,9 @@ class ApiSettings(BaseSettings):
     mlflow_token: SecretStr | None = None
     lease_seconds: int = Field(default=30, ge=1)
     max_file_bytes: int = 512 * 1024 * 1024
+    failpoints: str = Field(
+        default="", description="for tests: where this process dies, as claim.after=kill@2"
+    )
 
     @field_validator("mlflow_tracking_uri", "wandb_base_url")
     @classmethod

@@ -46,6 +46,9 @@ class EngineSettings(BaseSettings):
         default="auto",
         description="each device holds a part of the base's layers; auto: where a GPU could not hold all of them",
     )
+    failpoints: str = Field(
+        default="", description="for tests: where this engine dies, as upload.done=kill@2"
+    )
 
 
 def trainer_environment() -> Mapping[str, str]:

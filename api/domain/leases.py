@@ -38,9 +38,19 @@ class HeartbeatReply:
 
 @dataclass(frozen=True, kw_only=True)
 class Waiting:
-    """A job that may be leased now."""
+    """A job that may be leased now. `alone`: only by an engine that has no other run, and gets none while it has this."""
 
     id: str
     project_id: str
     model: str
     attempt: int
+    alone: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suspicion:
+    """What stands against a run since its last new step, `told_step`; `alone`: its last attempt had an engine to itself."""
+
+    trainer_deaths: int
+    alone: bool
+    told_step: int

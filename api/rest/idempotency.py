@@ -16,8 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.domain.errors import ServiceError
 from api.rest.context import bearer_token, services_of
 from api.rest.errors import on_http_error, on_service_error
-from api.services.holding import held
-from api.services.idempotency import LOCK_SECONDS, MAX_BODY_BYTES, Answer
+from api.services.held import held
+from api.services.idempotency import MAX_BODY_BYTES, Answer
 
 IN_MEMORY_BYTES: Final = 1024 * 1024
 CHUNK_BYTES: Final = 256 * 1024
@@ -57,7 +57,7 @@ class Idempotency:
             recorder = Recorder(send)
             holding = partial(services.idempotency.hold, caller, key)
             try:
-                async with held(holding, every_seconds=LOCK_SECONDS / 3):
+                async with held(holding):
                     await self._app(request.scope, replayed(body, receive), recorder.send)
             finally:
                 await services.idempotency.end(caller, key=key, answer=recorder.answer())

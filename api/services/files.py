@@ -16,6 +16,7 @@ from api.services.jsonl import check_jsonl
 from api.services.quotas import QuotaService
 from api.store import files
 from api.store.database import Database
+from engine.contract.failpoints import NONE, Failpoints
 
 MIN_EXPIRY_SECONDS: Final = 3600
 MAX_EXPIRY_SECONDS: Final = 2_592_000
@@ -31,7 +32,9 @@ class FileService:
         audit: AuditLog,
         quotas: QuotaService,
         max_bytes: int,
+        failpoints: Failpoints = NONE,
     ) -> None:
+        self._failpoints = failpoints
         self._audit, self._quotas = audit, quotas
         self._database, self._blobs, self._new_id, self._max_bytes = database, blobs, new_id, max_bytes
 
@@ -59,6 +62,7 @@ class FileService:
             await asyncio.to_thread(check_jsonl, source)
         file_id = self._new_id("file-")
         await self._blobs.put(file_key(file_id), source=source, size_bytes=size_bytes)
+        await self._failpoints.reach("file.bytes")
         async with self._unless_refused(file_id), self._database.tenant(caller.project_id) as connection:
             await self._quotas.check_storage(connection, caller.project_id, more=more)
             file = await files.insert(

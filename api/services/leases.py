@@ -19,6 +19,7 @@ from api.domain.jobs import (
 )
 from api.domain.leases import DataFile, HeartbeatReply, Lease, Waiting
 from api.domain.models import AdapterFile
+from api.domain.poison import GIVEN_UP, MAX_LOST_ATTEMPTS, may_join
 from api.scheduling import fcfs
 from api.services.quotas import QuotaService
 from api.services.reports import Reports
@@ -33,6 +34,7 @@ from engine.contract.events import (
     RunInterrupted,
     RunPaused,
 )
+from engine.contract.failpoints import NONE, Failpoints
 from engine.contract.spec import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -46,14 +48,9 @@ from engine.contract.spec import (
 )
 from engine.contract.spec import Method as RunMethod
 
-MAX_LOST_ATTEMPTS: Final = 3
 POLL_SECONDS: Final = 1.0
 CHECKPOINT_FILES: Final = frozenset({ADAPTER_WEIGHTS, ADAPTER_CONFIG, TRAINING_STATE})
 MAX_CHECKPOINT_BYTES: Final = 8 * 1024**3
-GIVEN_UP: Final = JobError(
-    code="server_error",
-    message=f"The engine was lost {MAX_LOST_ATTEMPTS} times while it trained this job. Please create it again.",
-)
 
 
 class LeaseService:
@@ -67,7 +64,9 @@ class LeaseService:
         lease_seconds: int,
         queued: Wakeup,
         trained: Wakeup,
+        failpoints: Failpoints = NONE,
     ) -> None:
+        self._failpoints = failpoints
         self._database, self._blobs, self._new_id = database, blobs, new_id
         self._lease_seconds, self._queued, self._trained = lease_seconds, queued, trained
         self._quotas = quotas
@@ -80,6 +79,8 @@ class LeaseService:
         deadline = time.monotonic() + wait_seconds
         while True:
             lease = await self._try_acquire(engine_id, base_models)
+            if lease is not None:
+                await self._failpoints.reach("claim.after")
             left = deadline - time.monotonic()
             if lease is not None or left <= 0:
                 return lease
@@ -90,9 +91,12 @@ class LeaseService:
             await engines.seen(connection, engine_id=engine_id, base_models=base_models)
             await self._give_up(connection)
             most = self._quotas.default_running_jobs
-            waiting = list(await leases.waiting(connection, max_lost=MAX_LOST_ATTEMPTS, running_jobs=most))
+            queue = await leases.waiting(connection, max_lost=MAX_LOST_ATTEMPTS, running_jobs=most)
+            live = await leases.live_of_engine(connection, engine_id=engine_id)
+            waiting = may_join(queue, base_models=base_models, live=live)
             while (chosen := fcfs.choose(waiting, base_models=base_models)) is not None:
                 waiting.remove(chosen)
+                await self._failpoints.reach("claim.before")
                 if await self._may_start(connection, chosen):
                     lease = await self._claim(connection, chosen, engine_id)
                     if lease is not None:
@@ -118,6 +122,7 @@ class LeaseService:
             engine_id=engine_id,
             lease_seconds=self._lease_seconds,
             running_jobs=self._quotas.default_running_jobs,
+            alone=chosen.alone,
         )
         if claimed is None:
             return None
@@ -201,6 +206,8 @@ class LeaseService:
         for numbered in events:
             if isinstance(numbered.event, CheckpointReady):
                 await self._check_uploaded(run, numbered.event)
+        point = failpoint_of(events)
+        await self._failpoints.reach(f"{point}.before")
         async with self._database.transaction() as connection:
             job, reported = await locked(connection, run)
             fresh = [numbered for numbered in events if numbered.sequence > reported]
@@ -208,6 +215,7 @@ class LeaseService:
                 await self._reports.store(connection, job, numbered.event)
             if fresh:
                 await leases.set_reported(connection, job_id=job.id, sequence=fresh[-1].sequence)
+        await self._failpoints.reach(f"{point}.after")
         if any(isinstance(numbered.event, RunFinished) for numbered in fresh):
             self._trained.wake()
         if any(isinstance(numbered.event, RunInterrupted | RunPaused) for numbered in fresh):
@@ -224,6 +232,16 @@ class LeaseService:
     async def _tell(self, connection: Connection, job_id: str, message: str) -> None:
         event_id = self._new_id("ftevent-")
         await job_events.append(connection, event_id=event_id, job_id=job_id, message=message)
+
+
+def failpoint_of(events: Sequence[NumberedEvent]) -> str:
+    match events[-1].event if events else None:
+        case CheckpointReady(final=final):
+            return "final.row" if final else "checkpoint.row"
+        case RunFinished():
+            return "finish.row"
+        case _:
+            return "report.row"
 
 
 async def locked(connection: Connection, run: RunRef) -> tuple[Job, int]:

@@ -1,12 +1,13 @@
 """What an engine's report changes: one small function per kind of event, all inside the caller's transaction."""
 
-from typing import assert_never
+from typing import Any, assert_never
 
 from api.blobs.objects import checkpoint_key
 from api.domain.events import EventLevel
 from api.domain.ids import NewId, checkpoint_name, model_name
 from api.domain.jobs import Job, JobError, JobStatus
 from api.domain.models import AdapterFile
+from api.domain.poison import is_guilty, verdict
 from api.store import job_events, jobs, keys, leases, models
 from api.store.database import Connection
 from engine.contract.events import (
@@ -46,10 +47,7 @@ class Reports:
             case RunPaused():
                 await self._paused(connection, job, event)
             case RunInterrupted():
-                await leases.requeue(connection, job_id=job.id, lost=not event.planned)
-                then = "stays paused" if job.status is JobStatus.PAUSED else "is queued again"
-                message = f"Training was interrupted ({event.reason}); the job {then}"
-                await self._tell(connection, job.id, message, level="warn")
+                await self._interrupted(connection, job, event)
             case RunNotice():
                 await self._tell(connection, job.id, event.message, level="warn" if event.warning else "info")
             case _:
@@ -61,22 +59,34 @@ class Reports:
         if job.status is JobStatus.PAUSED:
             await self._tell(connection, job.id, f"Fine-tuning job paused after step {event.step}")
 
+    async def _interrupted(self, connection: Connection, job: Job, event: RunInterrupted) -> None:
+        lost = not event.planned and not event.trainer_died
+        found = await leases.requeue(connection, job_id=job.id, lost=lost, trainer_died=event.trainer_died)
+        guilty = is_guilty(trainer_deaths=found.trainer_deaths, alone=found.alone)
+        if event.trainer_died and guilty:
+            error = verdict(trainer_deaths=found.trainer_deaths, step=found.told_step, reason=event.reason)
+            await jobs.fail(connection, job_id=job.id, error=error)
+            await self._tell(connection, job.id, error.message, level="error")
+            return
+        then = "stays paused" if job.status is JobStatus.PAUSED else "is queued again"
+        message = f"Training was interrupted ({event.reason}); the job {then}"
+        await self._tell(connection, job.id, message, level="warn")
+
     async def _step(self, connection: Connection, job: Job, event: StepDone) -> None:
         metrics = event.metrics
-        await leases.set_progress(
+        fresh = await leases.set_progress(
             connection,
             job_id=job.id,
             tokens=event.trained_tokens,
             step=metrics.step,
             total_steps=metrics.total_steps,
         )
+        told: dict[str, Any] = {"message": sentence(metrics), "data": measured(metrics)}
+        if not fresh:
+            await job_events.retell_step(connection, job_id=job.id, step=metrics.step, **told)
+            return
         await job_events.append(
-            connection,
-            event_id=self._new_id("ftevent-"),
-            job_id=job.id,
-            message=sentence(metrics),
-            type="metrics",
-            data=measured(metrics),
+            connection, event_id=self._new_id("ftevent-"), job_id=job.id, type="metrics", **told
         )
 
     async def _checkpoint(self, connection: Connection, job: Job, event: CheckpointReady) -> None:

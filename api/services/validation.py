@@ -10,7 +10,7 @@ from api.domain.errors import ServiceError
 from api.domain.ids import NewId
 from api.domain.jobs import DpoMethod, Job, JobError, Method, ReinforcementMethod, SupervisedMethod
 from api.domain.request_id import serving
-from api.services.holding import held
+from api.services.held import HOLD_SECONDS, held
 from api.services.jsonl import LineError, lines_from
 from api.services.rows import CheckLine, checker_for
 from api.services.wakeups import Wakeup
@@ -20,7 +20,6 @@ from engine.contract.formats import FormatError
 from engine.graders.item_keys import item_keys
 
 POLL_SECONDS: Final = 1.0
-HOLD_SECONDS: Final = 15.0
 RETRY_SECONDS: Final = 5.0
 MIN_EXAMPLES: Final = 10
 
@@ -46,7 +45,7 @@ class Validation:
                 job = await self._next()
                 if job is not None:
                     with serving(job.id):
-                        async with held(partial(self._hold, job), every_seconds=HOLD_SECONDS / 3):
+                        async with held(partial(self._hold, job)):
                             await self._validate(job)
                     continue
             except ServiceError as error:  # the job is due again by itself
@@ -60,7 +59,7 @@ class Validation:
 
     async def _hold(self, job: Job) -> None:
         async with self._database.transaction() as connection:
-            await jobs.hold(connection, job_id=job.id, seconds=HOLD_SECONDS)
+            await jobs.postpone(connection, job_id=job.id, seconds=HOLD_SECONDS)
 
     async def _validate(self, job: Job) -> None:
         try:

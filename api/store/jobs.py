@@ -95,17 +95,13 @@ async def resume(connection: Connection, *, project_id: str, job_id: str) -> Job
 
 
 async def claim_due(connection: Connection, *, stage: Stage, hold_seconds: float) -> Due | None:
-    """Takes the oldest job that waits for this work, for so long."""
+    """Takes the oldest job that waits for this work, for a while."""
     row = await fetch_one(connection, queries("jobs")["claim_due"], stage=stage, hold_seconds=hold_seconds)
     return Due(job=job_from(row), waited_seconds=row["waited_seconds"]) if row else None
 
 
 async def postpone(connection: Connection, *, job_id: str, seconds: float) -> None:
     await execute(connection, queries("jobs")["postpone"], id=job_id, seconds=seconds)
-
-
-async def hold(connection: Connection, *, job_id: str, seconds: float) -> None:
-    await execute(connection, queries("jobs")["hold"], id=job_id, seconds=seconds)
 
 
 async def queue(connection: Connection, *, job_id: str, method: Method) -> bool:

@@ -39,7 +39,7 @@ where project_id = %(project_id)s and id = %(id)s and status = 'paused'
 returning *
 
 -- name: claim_due
--- Work that was claimed and is not held any longer (a killed process) is due again after a while.
+-- Work that was claimed and is held no longer (a killed process) is due again after a while.
 update job set due_at = now() + make_interval(secs => %(hold_seconds)s)
 where id = (
     select id from job
@@ -53,10 +53,6 @@ returning *, extract(epoch from now() - coalesce(trained_at, created_at))::float
 
 -- name: postpone
 update job set due_at = now() + make_interval(secs => %(seconds)s) where id = %(id)s
-
--- name: hold
--- Only what is still to be done: whoever has done it may have set another time.
-update job set due_at = greatest(due_at, now() + make_interval(secs => %(seconds)s)) where id = %(id)s
 
 -- name: queue
 update job set status = 'queued', method = %(method)s
@@ -82,7 +78,9 @@ with full_project as (
     where job.status = 'running'
     group by job.project_id, project_quota.running_jobs
     having count(*) >= coalesce(project_quota.running_jobs, %(running_jobs)s))
-select id, project_id, coalesce(base_model, model) as model, attempt from job
+select id, project_id, coalesce(base_model, model) as model, attempt, trainer_deaths,
+       lost_attempts + case when status = 'running' then 1 else 0 end as lost_attempts
+from job
 where lost_attempts < %(max_lost)s
   and (   (status = 'queued' and not exists (select from full_project where project_id = job.project_id))
        or (status = 'running' and trained_at is null and lease_until < now()))
@@ -93,7 +91,7 @@ limit 100
 update job set status = 'running',
                attempt = attempt + 1,
                lost_attempts = lost_attempts + case when status = 'running' then 1 else 0 end,
-               engine_id = %(engine_id)s,
+               engine_id = %(engine_id)s, alone = %(alone)s,
                lease_until = now() + make_interval(secs => %(lease_seconds)s),
                reported_sequence = 0, prepared_at = null, tokens_seen = 0, estimated_finish = null,
                resumed_step = coalesce((
@@ -110,6 +108,10 @@ where id = (
            or (status = 'running' and trained_at is null and lease_until < now()))
     for update skip locked)
 returning *
+
+-- name: live_of_engine
+select alone from job
+where engine_id = %(engine_id)s and status in ('running', 'paused') and trained_at is null and lease_until > now()
 
 -- name: given_up
 -- Every attempt was lost: the last lease ran out, or the last engine gave it back by a fault.
@@ -138,24 +140,40 @@ update job set reported_sequence = %(sequence)s where id = %(id)s
 update job set prepared_at = now() where id = %(id)s
 
 -- name: progress
--- What is left takes as long per step as what is done did.
+-- What is left takes as long per step as what is done did. A step that nobody was told before clears the run of all suspicion.
+with before as (select told_step from job where id = %(id)s)
 update job set tokens_seen = %(tokens)s,
+               told_step = greatest(told_step, %(step)s),
+               alone = alone and %(step)s <= told_step,
+               trainer_deaths = case when %(step)s <= told_step then trainer_deaths else 0 end,
+               lost_attempts = case when %(step)s <= told_step then lost_attempts else 0 end,
                estimated_finish = case when status = 'running' then
                    now() + (now() - prepared_at) / greatest(1, %(step)s - resumed_step) * (%(total_steps)s - %(step)s)
                    + interval '3 seconds' end  -- publishing
 where id = %(id)s
+returning (select told_step from before) as told_before
 
 -- name: trained
 update job set trained_at = now(), tokens_seen = %(tokens)s, due_at = now(), engine_id = null where id = %(id)s
 
 -- name: requeue
 update job set status = case when status = 'paused' then 'paused' else 'queued' end, lease_until = null, engine_id = null, estimated_finish = null,
-               lost_attempts = lost_attempts + %(lost)s
+               lost_attempts = lost_attempts + %(lost)s, trainer_deaths = trainer_deaths + %(deaths)s
 where id = %(id)s
+returning trainer_deaths, alone, told_step
 
 -- name: insert_event
 insert into job_event (id, job_id, project_id, level, message, type, data)
 select %(id)s, job.id, job.project_id, %(level)s, %(message)s, %(type)s, %(data)s from job where job.id = %(job_id)s
+
+-- name: retell_step
+-- In its old place: whoever follows the events has passed it. What is trained again is near the end.
+update job_event set message = %(message)s, data = %(data)s
+where sequence = (
+    select sequence from job_event
+    where job_id = %(job_id)s and type = 'metrics' and (data ->> 'step')::int = %(step)s
+    order by sequence desc
+    limit 1)
 
 -- name: list_events
 select * from job_event

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Sequence
 
 from api.domain.jobs import Job, JobStatus
-from api.domain.leases import Waiting
-from api.store.database import Connection, execute, fetch, fetch_one, queries
+from api.domain.leases import Suspicion, Waiting
+from api.domain.poison import tried_alone
+from api.store.database import Connection, Row, execute, fetch, fetch_one, queries
 from api.store.job_rows import job_from
 from engine.contract.spec import RunRef
 
@@ -12,11 +13,29 @@ from engine.contract.spec import RunRef
 async def waiting(connection: Connection, *, max_lost: int, running_jobs: int) -> Sequence[Waiting]:
     """Oldest first, at most a hundred. `running_jobs` holds for projects without a quota of their own."""
     rows = await fetch(connection, queries("jobs")["waiting"], max_lost=max_lost, running_jobs=running_jobs)
-    return [Waiting(**row) for row in rows]
+    return [waiting_from(row) for row in rows]
+
+
+def waiting_from(row: Row) -> Waiting:
+    fields = dict(row)
+    deaths, lost = fields.pop("trainer_deaths"), fields.pop("lost_attempts")
+    return Waiting(**fields, alone=tried_alone(trainer_deaths=deaths, lost_attempts=lost))
+
+
+async def live_of_engine(connection: Connection, *, engine_id: str) -> Sequence[bool]:
+    """For each of its runs, whether that one has the engine to itself."""
+    rows = await fetch(connection, queries("jobs")["live_of_engine"], engine_id=engine_id)
+    return [row["alone"] for row in rows]
 
 
 async def claim(
-    connection: Connection, *, job_id: str, engine_id: str, lease_seconds: int, running_jobs: int
+    connection: Connection,
+    *,
+    job_id: str,
+    engine_id: str,
+    lease_seconds: int,
+    running_jobs: int,
+    alone: bool = False,
 ) -> tuple[Job, int] | None:
     """Begins the next attempt, and says after which step; None when another engine was faster, or took the project's
     last free place."""
@@ -27,6 +46,7 @@ async def claim(
         engine_id=engine_id,
         lease_seconds=lease_seconds,
         running_jobs=running_jobs,
+        alone=alone,
     )
     return (job_from(row), row["resumed_step"]) if row else None
 
@@ -68,8 +88,9 @@ async def set_prepared(connection: Connection, *, job_id: str) -> None:
 
 async def set_progress(
     connection: Connection, *, job_id: str, tokens: int, step: int, total_steps: int
-) -> None:
-    await execute(
+) -> bool:
+    """Whether the job's owner has not been told of this step before."""
+    row = await fetch_one(
         connection,
         queries("jobs")["progress"],
         id=job_id,
@@ -77,6 +98,8 @@ async def set_progress(
         step=step,
         total_steps=total_steps,
     )
+    assert row is not None
+    return bool(step > row["told_before"])
 
 
 async def set_trained(connection: Connection, *, job_id: str, tokens: int) -> None:
@@ -84,5 +107,11 @@ async def set_trained(connection: Connection, *, job_id: str, tokens: int) -> No
     await execute(connection, queries("jobs")["trained"], id=job_id, tokens=tokens)
 
 
-async def requeue(connection: Connection, *, job_id: str, lost: bool) -> None:
-    await execute(connection, queries("jobs")["requeue"], id=job_id, lost=int(lost))
+async def requeue(
+    connection: Connection, *, job_id: str, lost: bool, trainer_died: bool = False
+) -> Suspicion:
+    row = await fetch_one(
+        connection, queries("jobs")["requeue"], id=job_id, lost=int(lost), deaths=int(trainer_died)
+    )
+    assert row is not None
+    return Suspicion(**row)

@@ -85,10 +85,12 @@ class RunFailed:
 
 @dataclass(frozen=True, kw_only=True)
 class RunInterrupted:
-    """The engine's fault: another attempt may succeed. A planned one does not count against the run."""
+    """The engine's fault: another attempt may succeed. A planned one does not count against the run. `trainer_died`: the
+    run was in a trainer whose process ended, alone or beside others, so it may be the cause."""
 
     reason: str
     planned: bool = False
+    trainer_died: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

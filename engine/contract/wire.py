@@ -186,7 +186,7 @@ def event_to_pb(numbered: events.NumberedEvent) -> pb.TrainEvent:
         case events.RunFailed() as e:
             message.failed.CopyFrom(pb.RunFailed(code=e.code, message=e.message, param=e.param))
         case events.RunInterrupted() as e:
-            message.interrupted.CopyFrom(pb.RunInterrupted(reason=e.reason, planned=e.planned))
+            message.interrupted.CopyFrom(pb.RunInterrupted(**vars(e)))
         case events.RunPaused() as e:
             message.paused.CopyFrom(pb.RunPaused(step=e.step))
         case events.RunNotice() as e:
@@ -237,7 +237,11 @@ def _kind_from_pb(message: pb.TrainEvent) -> events.TrainEvent:
             return events.RunFailed(code=failed.code, message=failed.message, param=failed.param)
         case "interrupted":
             interrupted = message.interrupted
-            return events.RunInterrupted(reason=interrupted.reason, planned=interrupted.planned)
+            return events.RunInterrupted(
+                reason=interrupted.reason,
+                planned=interrupted.planned,
+                trainer_died=interrupted.trainer_died,
+            )
         case "paused":
             return events.RunPaused(step=message.paused.step)
         case kind:

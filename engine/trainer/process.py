@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from engine.contract import pipe, wire
-from engine.contract.events import NumberedEvent, RunFailed, RunFinished, RunPaused, TrainEvent
+from engine.contract.events import (
+    NumberedEvent,
+    RunFailed,
+    RunFinished,
+    RunInterrupted,
+    RunPaused,
+    TrainEvent,
+)
 from engine.contract.spec import RunSpec
 from engine.passes.model import Model
 from engine.trainer.live import LiveRun
@@ -117,7 +124,7 @@ class Trainer:
         run.sequence += 1
         message = wire.event_to_pb(NumberedEvent(sequence=run.sequence, event=event))
         self.send(pb.TrainerReport(event=pb.RunEvent(run=wire.ref_to_pb(run.ref), event=message)))
-        if isinstance(event, RunFinished | RunFailed | RunPaused):
+        if isinstance(event, RunFinished | RunFailed | RunPaused | RunInterrupted):
             self.drop(run)
 
     def send(self, report: pb.TrainerReport) -> None:

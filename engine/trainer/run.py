@@ -20,6 +20,7 @@ from engine.contract.events import (
     StepMetrics,
     TrainEvent,
 )
+from engine.contract.failpoints import NONE, Failpoints
 from engine.contract.spec import INITIAL_FOLDER, RESUME_FOLDER, RunSpec
 from engine.core.batches import derived_seed, epoch_batches
 from engine.core.memory import Need, gigabytes
@@ -35,6 +36,7 @@ from engine.methods.objective import Objective, Score, Scoring, StepContext
 from engine.methods.reinforcement import GraderFailedError
 from engine.passes.model import Model, Trainable
 from engine.passes.work import Enter, Measure, Outside, Results, Weights, Works
+from engine.trainer import keeping
 from engine.trainer.checks import check_modules, check_schema
 from engine.trainer.objectives import chat_of, objective_of
 
@@ -78,9 +80,17 @@ class Run:
     """A run with its adapter. `stream()` is to be advanced until it ends, then `close()` takes the adapter away."""
 
     def __init__(
-        self, spec: RunSpec, *, folder: Path, model: Model, max_tokens: int, control: RunControl
+        self,
+        spec: RunSpec,
+        *,
+        folder: Path,
+        model: Model,
+        max_tokens: int,
+        control: RunControl,
+        failpoints: Failpoints = NONE,
     ) -> None:
         self.spec, self.folder, self.model, self.control = spec, folder, model, control
+        self._failpoints = failpoints
         self._max_tokens = max_tokens
         self._adapter: Trainable | None = None
         self._initial: Trainable | None = None
@@ -205,6 +215,8 @@ class Run:
                     yield (yield from self._checkpoint(metrics, final=False))
                 yield RunPaused(step=done)
                 return
+            keeping.note(self.folder, f"step {done + 1} ({named(self._batch(done))})")
+            self._failpoints.reach_blocking("step", about=self.spec.seed)
             score = yield from self._step(done)
             metrics = yield from self._metrics(score, step=done + 1)
             yield StepDone(metrics=metrics, trained_tokens=self._kept.trained_tokens)
@@ -342,9 +354,13 @@ class Run:
         folder = self.folder / "checkpoints" / f"step-{metrics.step}"
         if final and self._kept.best is not None:
             self.adapter.weights.copy_(self._kept.best)
-        files = adapters.export(self.adapter, base_model=self.model.base.name, folder=folder)
-        if not final:
-            files += (training_state.save(folder, self.optimizer, self._kept),)
+        files = keeping.write(
+            self.adapter,
+            folder=folder,
+            base_model=self.model.base.name,
+            state=None if final else (self.optimizer, self._kept),
+            failpoints=self._failpoints,
+        )
         self._saved_step = metrics.step
         probe = yield from self._probe()
         return CheckpointReady(step=metrics.step, files=files, metrics=metrics, final=final, probe=probe)

@@ -6,6 +6,7 @@ import shutil
 import signal
 from typing import Final
 
+from engine.contract import failpoints
 from engine.settings import EngineSettings, trainer_environment
 from engine.worker.control_plane import ControlPlane, credentials
 from engine.worker.session import Session
@@ -64,7 +65,13 @@ async def one_trainer(
         await asyncio.wait({starting})
         return
     trainer = starting.result()
-    session = Session(trainer=trainer, control=control, transfers=transfers, workspace=settings.workspace)
+    session = Session(
+        trainer=trainer,
+        control=control,
+        transfers=transfers,
+        workspace=settings.workspace,
+        failpoints=failpoints.parse(settings.failpoints),
+    )
     try:
         await session.serve(stopping)
     finally:

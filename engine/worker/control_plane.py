@@ -88,10 +88,10 @@ class ControlPlane:
         reply = await self._call(self._stub.AcquireLease, request, seconds=seconds)
         return leased(reply.lease) if reply.HasField("lease") else None
 
-    async def heartbeat(self, runs: Sequence[RunRef]) -> Orders:
-        """Keeps the leases."""
+    async def heartbeat(self, runs: Sequence[RunRef], *, seconds: float = CALL_SECONDS) -> Orders:
+        """Keeps the leases. `seconds`: the answer is of no use later."""
         request = pb.HeartbeatRequest(engine_id=self._engine_id, runs=[wire.ref_to_pb(run) for run in runs])
-        reply = await self._call(self._stub.Heartbeat, request)
+        reply = await self._call(self._stub.Heartbeat, request, seconds=min(seconds, CALL_SECONDS))
         return Orders(
             stop=[wire.ref_from_pb(run) for run in reply.stop],
             pause=[wire.ref_from_pb(run) for run in reply.pause],

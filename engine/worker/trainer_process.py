@@ -15,6 +15,7 @@ from engine.settings import EngineSettings
 from tuningfork_pb.v1 import engine_pb2 as pb
 
 END_SECONDS: Final = 3.0
+WORDS_SECONDS: Final = 1.0
 LARGEST_FRAME: Final = pipe.MAX_FRAME_BYTES
 
 log = logging.getLogger("tuningfork.worker")
@@ -84,7 +85,7 @@ class TrainerProcess:
             self._process.stdin.write(pipe.encode(command))
             await self._process.stdin.drain()
         except (BrokenPipeError, ConnectionResetError) as error:
-            raise TrainerDiedError("its pipe is closed") from error
+            raise TrainerDiedError(await self._words()) from error
 
     async def _read(self) -> pb.TrainerReport:
         assert self._process.stdout is not None
@@ -92,9 +93,28 @@ class TrainerProcess:
             header = await self._process.stdout.readexactly(pipe.HEADER.size)
             payload = await self._process.stdout.readexactly(pipe.frame_length(header))
         except (asyncio.IncompleteReadError, ValueError) as error:
-            raise TrainerDiedError("its pipe ended") from error
+            raise TrainerDiedError(await self._words()) from error
         report: pb.TrainerReport = pb.TrainerReport.FromString(payload)
         return report
+
+    async def _words(self) -> str:
+        """How it ended, once its pipe has."""
+        try:
+            return ended_by(await asyncio.wait_for(self._process.wait(), timeout=WORDS_SECONDS))
+        except TimeoutError:
+            return "its pipe ended"
+
+
+def ended_by(status: int) -> str:
+    """An exit status in words; a negative one is a signal's number."""
+    if status >= 0:
+        return f"it ended with status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = "unknown"
+    guess = ", as the system does when a machine runs out of memory" if status == -signal.SIGKILL else ""
+    return f"it was killed by signal {-status} ({name}){guess}"
 
 
 def command(settings: EngineSettings) -> list[str]:
@@ -111,4 +131,5 @@ def command(settings: EngineSettings) -> list[str]:
         *(("--quantization", settings.quantization) if settings.quantization else ()),
         *("--devices", str(settings.devices)),
         *("--shard", settings.shard),
+        *(("--failpoints", settings.failpoints) if settings.failpoints else ()),
     ]

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from api.domain.jobs import NewJob
 from api.rest.idempotency import Fingerprint
-from api.services.idempotency import LOCK_SECONDS, IdempotencyService
+from api.services.held import HOLD_SECONDS
+from api.services.idempotency import IdempotencyService
 from tests.store.test_tenancy import DATA, upload
 from tests.support.app import OUR_KEY, THEIR_KEY, Rest
 from tests.support.stores import World
@@ -185,4 +186,4 @@ async def test_a_request_that_takes_long_keeps_its_key(api: Rest, world: World) 
                 "select locked_until - now() as left from idempotency where key = 'slow'"
             )
         ).fetchone()
-    assert row is not None and row["left"].total_seconds() > LOCK_SECONDS - 1
+    assert row is not None and row["left"].total_seconds() > HOLD_SECONDS - 1

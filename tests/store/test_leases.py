@@ -11,6 +11,7 @@ from api.domain.errors import ErrorKind, ServiceError
 from api.domain.jobs import Hyperparameters, Job, JobStatus, NewJob, SupervisedMethod
 from api.domain.keys import Caller
 from api.domain.leases import Lease
+from api.domain.poison import MAX_LOST_ATTEMPTS
 from api.store import jobs
 from engine.contract.events import (
     CheckpointFile,
@@ -175,16 +176,21 @@ async def test_progress_gives_an_estimate(world: World) -> None:
     assert 0.5 < (job.estimated_finish - job.created_at).total_seconds() < 10
 
 
-async def test_three_lost_attempts_fail_the_job(world: World) -> None:
+async def test_many_lost_attempts_without_a_new_step_fail_the_job(world: World) -> None:
     await queued(world)
-    for attempt in (1, 2, 3):
+    for attempt in range(1, MAX_LOST_ATTEMPTS + 1):
         run = await leased(world)
         assert run.attempt == attempt
-        await report(world, run, RunInterrupted(reason="the trainer process died"))
+        await report(world, run, PREPARED, step(1), RunInterrupted(reason="its disk is full"))
+        if attempt == 1:  # the step was new, so it all begins again
+            async with world.database.transaction() as connection:
+                await connection.execute("update job set lost_attempts = 0")
+    run = await leased(world)
+    await report(world, run, RunInterrupted(reason="its disk is full"))
     assert await lease(world) is None
     job = await status(world, run)
     assert job.status is JobStatus.FAILED and job.error is not None
-    assert job.error.code == "server_error" and "3 times" in job.error.message
+    assert job.error.code == "server_error" and "10 times" in job.error.message
     assert (await messages(world, run))[-1] == job.error.message
 
 
