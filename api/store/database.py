@@ -1,5 +1,6 @@
 """Connections and transactions. Knows no table: each aggregate has a module and a .sql file beside this one."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
@@ -17,6 +18,13 @@ Row = Mapping[str, Any]
 STATEMENT_TIMEOUT_MS = 15_000
 POOL_TIMEOUT_SECONDS = 10
 TENANT_ROLE = "tuningfork_tenant"
+# A host that is gone without a word answers neither: the kernel gives up after some 10 seconds, not after hours.
+NOTICE_A_DEAD_PEER = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
 # Both end with the transaction, so that a connection goes back to the pool as it came.
 ENTER_PROJECT = (
     b"select set_config('role', %(role)s, true), set_config('tuningfork.project_id', %(project_id)s, true)"
@@ -36,6 +44,7 @@ class Database:
             kwargs={
                 "row_factory": dict_row,
                 "connect_timeout": 5,
+                **NOTICE_A_DEAD_PEER,
                 "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC",
             },
         )
@@ -54,6 +63,8 @@ class Database:
             async with self._pool.connection() as connection, connection.transaction():
                 yield connection
         except (psycopg.OperationalError, PoolTimeout) as error:
+            if is_cancelled():
+                raise asyncio.CancelledError from error
             raise ServiceError(
                 ErrorKind.UNAVAILABLE, "The database does not answer. Please try again."
             ) from error
@@ -77,6 +88,13 @@ class Database:
         except ServiceError:
             return False
         return True
+
+
+def is_cancelled() -> bool:
+    """psycopg tells a cancelled statement to the server, and what that raises takes the cancellation's place: a loop that
+    goes on after "the database does not answer" would then never end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 @cache
