@@ -10,18 +10,21 @@ from api.domain.errors import ServiceError
 
 HOLD_SECONDS: Final = 10.0
 BEAT_SECONDS: Final = 3.0
+CANCEL_AGAIN_SECONDS: Final = 0.5
 
 log = logging.getLogger("tuningfork.held")
 
 
 @asynccontextmanager
-async def held(hold: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+async def held(
+    hold: Callable[[], Awaitable[None]], *, every_seconds: float = BEAT_SECONDS
+) -> AsyncIterator[None]:
     """Calls `hold`, which takes the work for another HOLD_SECONDS, until the body ends. It is no lock: whoever lost it to a
     pause of the whole process must find in its last transaction that somebody else was faster."""
 
     async def beat() -> None:
         while True:
-            await asyncio.sleep(BEAT_SECONDS)
+            await asyncio.sleep(every_seconds)
             try:
                 await hold()
             except ServiceError as error:
@@ -31,5 +34,14 @@ async def held(hold: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        holding.cancel()
-        await asyncio.wait({holding})
+        await ended(holding)
+
+
+async def ended(*tasks: "asyncio.Task[None]") -> None:
+    """Cancels them until they are done: Python 3.11's `wait_for`, which the connection pool uses, loses a cancellation that
+    comes with what it waits for, and a loop would go on for ever."""
+    going = set(tasks)
+    while going:
+        for task in going:
+            task.cancel()
+        _, going = await asyncio.wait(going, timeout=CANCEL_AGAIN_SECONDS)

@@ -1,6 +1,5 @@
 """Connections and transactions. Knows no table: each aggregate has a module and a .sql file beside this one."""
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
@@ -63,8 +62,6 @@ class Database:
             async with self._pool.connection() as connection, connection.transaction():
                 yield connection
         except (psycopg.OperationalError, PoolTimeout) as error:
-            if is_cancelled():
-                raise asyncio.CancelledError from error
             raise ServiceError(
                 ErrorKind.UNAVAILABLE, "The database does not answer. Please try again."
             ) from error
@@ -88,13 +85,6 @@ class Database:
         except ServiceError:
             return False
         return True
-
-
-def is_cancelled() -> bool:
-    """psycopg tells a cancelled statement to the server, and what that raises takes the cancellation's place: a loop that
-    goes on after "the database does not answer" would then never end."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 @cache

@@ -20,6 +20,7 @@ from tuningfork_pb.v1 import engine_pb2 as pb
 ACQUIRE_WAIT_SECONDS: Final = 10
 RETRY_SECONDS: Final = 1.0
 HEARTBEATS_PER_LEASE: Final = 3
+CANCEL_AGAIN_SECONDS: Final = 5.0  # leaving the trainer takes some
 TRIES_PER_LEASE: Final = 10  # once a heartbeat was not taken
 LEAST_CALL_SECONDS: Final = 0.2
 LONGEST_UNWELL_SECONDS: Final = 30.0
@@ -190,8 +191,10 @@ class Session:
 
 
 async def ended(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait({task})
+    """Cancelled until it is done: Python 3.11's `wait_for` loses a cancellation that comes with what it waits for."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=CANCEL_AGAIN_SECONDS)
 
 
 def fault_of(loops: Sequence[asyncio.Task[None]]) -> str:

@@ -163,7 +163,13 @@ def disturb(plan: Plan, monkey: Monkey, customer: Customer, ordered: Sequence[Or
         nonlocal told_at
         if time.monotonic() - told_at > SAY_SECONDS:
             told_at = time.monotonic()
-            log.info("%d of %d jobs ended, %d faults", len(customer.ended), len(ordered), monkey.count)
+            log.info(
+                "%d of %d jobs ended, %d faults; open: %s",
+                len(customer.ended),
+                len(ordered),
+                monkey.count,
+                ", ".join(customer.open[:3]),
+            )
         return not buyer.is_alive()
 
     monkey.rage(interval=plan.interval, over=over, most=plan.faults)

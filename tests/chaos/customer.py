@@ -41,6 +41,8 @@ class Customer:
         self._files: dict[str, asyncio.Task[str]] = {}
         self.answers: Counter[str] = Counter()
         self.ended: dict[str, FineTuningJob] = {}  # by order key
+        self.open: list[str] = []
+        self._resumed: set[str] = set()
 
     async def close(self) -> None:
         for client in self._clients:
@@ -95,13 +97,22 @@ class Customer:
         await follower
         return self.ended
 
+    async def _look(self, waiting: Mapping[str, Order]) -> list[FineTuningJob]:
+        """Of a job that was paused after all the resume is said again: a late pause may have come behind it."""
+        found = [job for job in await self._newest(set(waiting)) if job.id in waiting]
+        for job in found:
+            if job.status == "paused" and job.id in self._resumed:
+                await self._willing(lambda client, job_id=job.id: client.fine_tuning.jobs.resume(job_id))
+        self.open = [f"{job.id} {job.status}" for job in found if job.status not in TERMINAL]
+        return found
+
     async def _follow(
         self, waiting: dict[str, Order], places: asyncio.Semaphore, done: asyncio.Event
     ) -> None:
         while waiting or not done.is_set():
             await asyncio.sleep(LOOK_SECONDS)
-            for job in await self._newest(set(waiting)):
-                if job.status in TERMINAL and job.id in waiting:
+            for job in await self._look(waiting):
+                if job.status in TERMINAL:
                     self.ended[waiting.pop(job.id).key] = job
                     places.release()
 
@@ -163,6 +174,7 @@ class Customer:
                 await asyncio.sleep(random.random() * 5)
                 await self._willing(lambda client: client.fine_tuning.jobs.pause(job_id))
                 await asyncio.sleep(random.random() * 3)
+                self._resumed.add(job_id)
                 await self._willing(lambda client: client.fine_tuning.jobs.resume(job_id))
 
     async def _willing(self, call: Callable[[AsyncOpenAI], Awaitable[FineTuningJob]]) -> None:

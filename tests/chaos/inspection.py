@@ -29,7 +29,6 @@ class Findings:
     wrong: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     attempts: int = 0
     steps_repeated: int = 0
-    seconds_repeated: list[float] = field(default_factory=list)
 
     def note(self, kind: str, job: str) -> None:
         self.wrong[kind].append(job)
@@ -84,25 +83,22 @@ class Inspection:
         return newest_first[::-1]
 
     def _log(self, order: Order, job: FineTuningJob, events: Sequence[FineTuningJobEvent]) -> None:
-        """Within an attempt the steps follow each other; an attempt begins where something was kept; the end is told
-        once and is the end."""
+        """Each step is told once, in order, however often it was trained; an attempt begins where something was kept;
+        the end is told once and is the end."""
         if len({event.id for event in events}) != len(events):
             self.findings.note("an event doubled", job.id)
-        last = kept = 0
-        last_at: int | None = None
+        last = 0
         for event in events:
             if (begun := AFTER.match(event.message)) is not None:
                 self.findings.attempts += 1
                 kept = int(begun[1] or 0)
                 if kept > last:
                     self.findings.note("an attempt begins after what was done", job.id)
-                if last_at is not None and last > kept:
-                    self.findings.steps_repeated += last - kept
-                last = kept
+                self.findings.steps_repeated += max(0, last - kept)
             elif (step := STEP.match(event.message)) is not None:
                 if int(step[1]) != last + 1:
                     self.findings.note("a step lost or doubled", f"{job.id} {event.message}")
-                last, last_at = int(step[1]), event.created_at
+                last = int(step[1])
         if job.status == "succeeded" and last != order.steps:
             self.findings.note("a step lost or doubled", f"{job.id} ends at {last} of {order.steps}")
         for told in (DONE, MADE):
