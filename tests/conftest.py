@@ -2,6 +2,8 @@
 
 import os
 
+import pytest
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 pytest_plugins = [
@@ -12,3 +14,7 @@ pytest_plugins = [
     "tests.support.tiny_model",
     "tests.support.wires",
 ]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--failpoint-seeds", default="1", help="how many seeds are killed at every failpoint")
