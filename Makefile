@@ -15,8 +15,9 @@ TORCH_BACKEND := $(if $(filter cpu,$(DEVICE)),$(if $(strip $(UV_FIND_LINKS)),,--
 OVERRIDES     := $(if $(filter cpu,$(DEVICE)),--overrides requirements/cpu-overrides.txt)
 
 SCHEDULES ?= 200
+SEEDS     ?= 3
 
-.PHONY: help install demo serve test isolation check proto bench bench-engine bench-quantization lock clean schemathesis compatibility
+.PHONY: help install demo serve test isolation failpoints check proto bench bench-engine bench-quantization lock clean schemathesis compatibility
 help: ## what each command does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
@@ -54,6 +55,9 @@ test: install $(SDK1)/installed $(NPM)/installed ## the whole suite: unit, store
 
 isolation: install ## runs that join and leave at random keep their bits: SCHEDULES=200 of them, with what was compared
 	$(BIN)/python -m tests.support.schedules --count $(SCHEDULES)
+
+failpoints: install ## a kill at every named failpoint, with SEEDS=3 seeds
+	$(BIN)/python -m pytest tests/e2e/test_failpoints.py -q -s --failpoint-seeds $(SEEDS) --timeout 3000
 
 schemathesis: install ## made-up requests: SCHEMATHESIS_EXAMPLES=200 SCHEMATHESIS_SECONDS=300 for tens of thousands
 	$(BIN)/python -m pytest tests/contract/test_schemathesis.py -q -s

@@ -131,14 +131,7 @@ class Parts:
         audit = AuditLog(**shared)
         quotas = QuotaService(database=database, audit=audit, defaults=quotas_of(settings))
         outbound = Outbound(allow_private=settings.allow_private_webhooks)
-        files = FileService(
-            blobs=blobs,
-            audit=audit,
-            quotas=quotas,
-            max_bytes=settings.max_file_bytes,
-            failpoints=self._failpoints,
-            **shared,
-        )
+        files = files_of(settings, shared | {"failpoints": self._failpoints}, blobs, audit, quotas)
         self.metering = Metering(database=database)
         limits = limits_of(
             settings, database=database, audit=audit, metering=self.metering, replicas=replicas
@@ -264,6 +257,12 @@ def blobs_of(settings: ApiSettings) -> Blobs:
         bucket=settings.s3_bucket,
         secure=settings.s3_secure,
     )
+
+
+def files_of(
+    settings: ApiSettings, shared: dict[str, Any], blobs: Blobs, audit: AuditLog, quotas: QuotaService
+) -> FileService:
+    return FileService(blobs=blobs, audit=audit, quotas=quotas, max_bytes=settings.max_file_bytes, **shared)
 
 
 def limits_of(

@@ -28,3 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.relative_to(TESTS).parts[0]
         group = "service" if folder in WHOLE_SERVICE else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--failpoint-seeds", default="1", help="how many seeds are killed at every failpoint")

@@ -8,8 +8,8 @@ from typing import Final
 
 from api.domain.errors import ServiceError
 
-HOLD_SECONDS: Final = 10.0
-BEAT_SECONDS: Final = 3.0
+HOLD_SECONDS: Final = 5.0
+BEAT_SECONDS: Final = 1.5
 CANCEL_AGAIN_SECONDS: Final = 0.5
 
 log = logging.getLogger("tuningfork.held")
