@@ -16,6 +16,7 @@ import uvloop
 from api import logs
 from api.blobs.objects import Blobs
 from api.domain.ids import NewId, make_id
+from api.domain.priorities import NAMED, Standing
 from api.domain.quotas import Quotas
 from api.domain.usage import Price
 from api.rest import app as rest
@@ -39,7 +40,7 @@ from api.services.idempotency import IdempotencyService
 from api.services.integrations import IntegrationDelivery
 from api.services.jobs import JobService
 from api.services.keys import KeyService
-from api.services.leases import LeaseService
+from api.services.leases import MAX_LOST_ATTEMPTS, LeaseService
 from api.services.limits import LimitService
 from api.services.members import MemberService
 from api.services.metering import Metering
@@ -49,6 +50,7 @@ from api.services.permissions import PermissionService
 from api.services.projects import ProjectService
 from api.services.publishing import Publishing
 from api.services.quotas import QuotaService
+from api.services.scheduler import Scheduler
 from api.services.services import Services
 from api.services.stored import StoredService
 from api.services.uploads import UploadService
@@ -127,7 +129,8 @@ class Parts:
         self.settings, self.backends = settings, tracking_of(settings)
         keys = KeyService(pepper=settings.key_pepper.get_secret_value(), **shared)
         audit = AuditLog(**shared)
-        quotas = QuotaService(database=database, audit=audit, defaults=quotas_of(settings))
+        standing = Standing(max_priority=NAMED[settings.max_priority])
+        quotas = QuotaService(database=database, audit=audit, defaults=quotas_of(settings), standing=standing)
         outbound = Outbound(allow_private=settings.allow_private_webhooks)
         files = FileService(
             blobs=blobs, audit=audit, quotas=quotas, max_bytes=settings.max_file_bytes, **shared
@@ -194,7 +197,16 @@ class Parts:
         """What engines call, and the loops."""
         shared: dict[str, Any] = {"database": database, "new_id": new_id, "blobs": blobs}
         models, settings = self.services.models, self.settings
+        self.scheduler = Scheduler(
+            database=database,
+            holder=new_id("scheduler-"),
+            woken_by=nudges.queued,
+            max_lost=MAX_LOST_ATTEMPTS,
+            running_jobs=self.services.quotas.default_running_jobs,
+            alive_seconds=settings.lease_seconds,
+        )
         self.leases = LeaseService(
+            scheduler=self.scheduler,
             quotas=self.services.quotas,
             lease_seconds=settings.lease_seconds,
             queued=nudges.queued,
@@ -219,6 +231,7 @@ class Parts:
             for backend in self.backends.connected.values()
         ]
         self.loops: tuple[Loop, ...] = (
+            self.scheduler,
             self.validation,
             self.expiry,
             self.deliveries,
@@ -343,6 +356,7 @@ async def run_until_signal(parts: Parts, server: uvicorn.Server) -> None:
     server.should_exit = True
     await serving
     await parts.metering.close()
+    await parts.scheduler.close()
     for loop in loops:
         if loop.done():
             loop.result()

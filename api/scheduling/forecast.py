@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from api.domain.scheduling import Decisions, Engine, Forecast, Snapshot, WaitingJob
 from api.scheduling.line import Line
-from api.scheduling.snapshot import Decisions, Engine, Forecast, Snapshot, WaitingJob
 
 
 def forecast(snapshot: Snapshot, decisions: Decisions) -> list[Forecast]:

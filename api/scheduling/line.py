@@ -8,7 +8,7 @@ import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
-from api.scheduling.snapshot import Project, WaitingJob
+from api.domain.scheduling import Project, WaitingJob
 
 # A level of priority is worth so much waiting: a high job passes normal ones, and yet none of them waits for ever.
 LEVEL_SECONDS = 12 * 3600.0

@@ -4,9 +4,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Final
 
+from api.domain.scheduling import Decisions, Placement, Reservation, Snapshot, WaitingJob
 from api.scheduling.line import Line, turn
 from api.scheduling.preemption import preemptions
-from api.scheduling.snapshot import Decisions, Placement, Reservation, Snapshot, WaitingJob
 from api.scheduling.space import Seat, Space
 
 # A job that needs more than one place, and has waited for so long, gets the next room that is made.

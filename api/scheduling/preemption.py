@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from api.domain.priorities import Priority
+from api.domain.scheduling import LiveRun, Preemption, Snapshot, WaitingJob
 from api.scheduling.line import Line
-from api.scheduling.snapshot import LiveRun, Preemption, Snapshot, WaitingJob
 from api.scheduling.space import Seat, Space
 
 MIN_RUN_SECONDS: Final = 120.0  # so that no two jobs push each other off their places all the time

@@ -4,7 +4,7 @@ import heapq
 from collections import defaultdict
 from collections.abc import Iterable
 
-from api.scheduling.snapshot import Engine, Reservation, WaitingJob
+from api.domain.scheduling import Engine, Reservation, WaitingJob
 
 Entry = tuple[float, float, str, int, "Seat"]
 

@@ -68,7 +68,7 @@ class Session:
     async def _acquired(self) -> Leased:
         while True:
             try:
-                lease = await self._control.acquire(wait_seconds=ACQUIRE_WAIT_SECONDS)
+                lease = await self._control.acquire(self._trainer.ready, wait_seconds=ACQUIRE_WAIT_SECONDS)
             except (AwayError, RefusedError) as error:
                 log.warning("no lease: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)

@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 
 from api.domain.priorities import Priority
-from api.scheduling.snapshot import Engine, LiveRun, Project, Snapshot, WaitingJob
+from api.domain.scheduling import Engine, LiveRun, Project, Snapshot, WaitingJob
 
 BASES = ("x", "y", "z")
 PROJECTS = ("p0", "p1", "p2", "p3")

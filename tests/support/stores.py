@@ -23,11 +23,12 @@ from api.services.files import FileService
 from api.services.graders import GraderService
 from api.services.jobs import JobService
 from api.services.keys import KeyService
-from api.services.leases import LeaseService
+from api.services.leases import MAX_LOST_ATTEMPTS, LeaseService
 from api.services.limits import LimitService
 from api.services.metering import Metering
 from api.services.models import ModelService
 from api.services.quotas import QuotaService
+from api.services.scheduler import Scheduler
 from api.services.tracking import Backend
 from api.services.validation import Validation
 from api.services.wakeups import Wakeup
@@ -116,6 +117,7 @@ class World:
     jobs: JobService
     keys: KeyService
     leases: LeaseService
+    scheduler: Scheduler
     quotas: QuotaService
     validation: Validation
     backends: Backends
@@ -164,7 +166,16 @@ async def world_over(database: Database, blobs: Blobs, *, backends: Backends = C
     keys = KeyService(database=database, pepper="pepper", new_id=new_id)
     await keys.bootstrap(organization="personal", key="sk-tf-ours")
     await keys.bootstrap(organization="other", key="sk-tf-theirs")
+    scheduler = Scheduler(
+        database=database,
+        holder=new_id("scheduler-"),
+        woken_by=queued,
+        max_lost=MAX_LOST_ATTEMPTS,
+        running_jobs=QUOTAS.running_jobs,
+        alive_seconds=LEASE_SECONDS,
+    )
     return World(
+        scheduler=scheduler,
         database=database,
         blobs=blobs,
         new_id=new_id,
@@ -186,6 +197,7 @@ async def world_over(database: Database, blobs: Blobs, *, backends: Backends = C
         ),
         keys=keys,
         leases=LeaseService(
+            scheduler=scheduler,
             database=database,
             blobs=blobs,
             new_id=new_id,

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 
 from api.domain.priorities import Priority
+from api.domain.scheduling import Decisions, Engine, LiveRun, Project, Snapshot, WaitingJob
 from api.scheduling.forecast import forecast
 from api.scheduling.line import LEVEL_SECONDS, turn
 from api.scheduling.placement import PATIENCE_SECONDS, decide
 from api.scheduling.preemption import MIN_RUN_SECONDS
-from api.scheduling.snapshot import Decisions, Engine, LiveRun, Project, Snapshot, WaitingJob
 from api.scheduling.space import Seat
 from tests.support.snapshots import snapshots
 
