@@ -129,8 +129,7 @@ class Parts:
         self.settings, self.backends = settings, tracking_of(settings)
         keys = KeyService(pepper=settings.key_pepper.get_secret_value(), **shared)
         audit = AuditLog(**shared)
-        standing = Standing(max_priority=NAMED[settings.max_priority])
-        quotas = QuotaService(database=database, audit=audit, defaults=quotas_of(settings), standing=standing)
+        quotas = quota_service(settings, database=database, audit=audit)
         outbound = Outbound(allow_private=settings.allow_private_webhooks)
         files = FileService(
             blobs=blobs, audit=audit, quotas=quotas, max_bytes=settings.max_file_bytes, **shared
@@ -276,6 +275,11 @@ def limits_of(
         default_requests=settings.requests_per_minute,
         default_tokens=settings.tokens_per_minute,
     )
+
+
+def quota_service(settings: ApiSettings, *, database: Database, audit: AuditLog) -> QuotaService:
+    standing = Standing(max_priority=NAMED[settings.max_priority])
+    return QuotaService(database=database, audit=audit, defaults=quotas_of(settings), standing=standing)
 
 
 def quotas_of(settings: ApiSettings) -> Quotas:
