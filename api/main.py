@@ -16,6 +16,8 @@ import uvloop
 from api import logs
 from api.blobs.objects import Blobs
 from api.domain.ids import NewId, make_id
+from api.domain.poison import MAX_LOST_ATTEMPTS
+from api.domain.priorities import NAMED, Standing
 from api.domain.quotas import Quotas
 from api.domain.usage import Price
 from api.rest import app as rest
@@ -49,6 +51,7 @@ from api.services.permissions import PermissionService
 from api.services.projects import ProjectService
 from api.services.publishing import Publishing
 from api.services.quotas import QuotaService
+from api.services.scheduler import Scheduler
 from api.services.services import Services
 from api.services.stored import StoredService
 from api.services.uploads import UploadService
@@ -129,7 +132,7 @@ class Parts:
         self._failpoints = failpoints.parse(settings.failpoints)
         keys = KeyService(pepper=settings.key_pepper.get_secret_value(), **shared)
         audit = AuditLog(**shared)
-        quotas = QuotaService(database=database, audit=audit, defaults=quotas_of(settings))
+        quotas = quota_service(settings, database=database, audit=audit)
         outbound = Outbound(allow_private=settings.allow_private_webhooks)
         files = files_of(settings, shared | {"failpoints": self._failpoints}, blobs, audit, quotas)
         self.metering = Metering(database=database)
@@ -194,7 +197,16 @@ class Parts:
         """What engines call, and the loops."""
         shared: dict[str, Any] = {"database": database, "new_id": new_id, "blobs": blobs}
         models, settings = self.services.models, self.settings
+        self.scheduler = Scheduler(
+            database=database,
+            holder=new_id("scheduler-"),
+            woken_by=nudges.queued,
+            max_lost=MAX_LOST_ATTEMPTS,
+            running_jobs=self.services.quotas.default_running_jobs,
+            alive_seconds=settings.lease_seconds,
+        )
         self.leases = LeaseService(
+            scheduler=self.scheduler,
             quotas=self.services.quotas,
             lease_seconds=settings.lease_seconds,
             queued=nudges.queued,
@@ -226,6 +238,7 @@ class Parts:
             for backend in self.backends.connected.values()
         ]
         self.loops: tuple[Loop, ...] = (
+            self.scheduler,
             self.validation,
             self.expiry,
             self.deliveries,
@@ -276,6 +289,11 @@ def limits_of(
         default_requests=settings.requests_per_minute,
         default_tokens=settings.tokens_per_minute,
     )
+
+
+def quota_service(settings: ApiSettings, *, database: Database, audit: AuditLog) -> QuotaService:
+    standing = Standing(max_priority=NAMED[settings.max_priority])
+    return QuotaService(database=database, audit=audit, defaults=quotas_of(settings), standing=standing)
 
 
 def quotas_of(settings: ApiSettings) -> Quotas:
@@ -356,6 +374,7 @@ async def run_until_signal(parts: Parts, server: uvicorn.Server) -> None:
     server.should_exit = True
     await serving
     await parts.metering.close()
+    await parts.scheduler.close()
     for loop in loops:
         if loop.done():
             loop.result()

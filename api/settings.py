@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from api.domain.priorities import PriorityName
+
 
 class Replica(BaseModel):
     """A vLLM replica. `url` has no `/v1`; `base_model` is the name it serves the base under."""
@@ -71,6 +73,9 @@ class ApiSettings(BaseSettings):
     )
     max_queued_jobs: int = Field(default=1_000, ge=0)
     max_running_jobs: int = Field(default=100, ge=0)
+    max_priority: PriorityName = Field(
+        default="normal", description="that a job may be given, where no owner has set another"
+    )
     max_training_tokens_per_month: int = Field(default=10**10, ge=0, description="per calendar month, UTC")
     prices: dict[str, ModelPrice] = Field(
         default={},

@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Literal, assert_never
 
+from api.domain.priorities import Priority
 from engine.contract.graders import Grader
 from engine.contract.spec import LoraOptions, PairLoss, TrainingOptions
 
@@ -144,6 +145,17 @@ class NewJob:
     seed: int | None = None
     metadata: Mapping[str, str] | None = None
     integrations: tuple[Integration, ...] = ()
+    priority: Priority = Priority.NORMAL
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queue:
+    """What a queued job may expect, as the scheduler last saw it. Times are None where nothing can run it as things are."""
+
+    position: int
+    expected_start: datetime | None
+    expected_finish: datetime | None
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,3 +200,6 @@ class Job:
     estimated_finish: datetime | None = None
     finished_at: datetime | None = None
     error: JobError | None = None
+    priority: Priority = Priority.NORMAL
+    queue: Queue | None = None
+    yields_to: str | None = None

@@ -6,8 +6,7 @@ new step; when the trainer dies then too, the run fails and nobody else does. Le
 network) say little, so many of them are borne; they too are forgotten with the next step.
 """
 
-from collections.abc import Collection, Sequence
-from typing import Final, Protocol, TypeVar
+from typing import Final
 
 from api.domain.jobs import JobError
 
@@ -16,34 +15,9 @@ LOSSES_BEFORE_ALONE: Final = 4
 MAX_LOST_ATTEMPTS: Final = 10
 
 
-class Candidate(Protocol):
-    @property
-    def model(self) -> str: ...
-    @property
-    def alone(self) -> bool: ...
-
-
-C = TypeVar("C", bound=Candidate)
-
-
 def tried_alone(*, trainer_deaths: int, lost_attempts: int) -> bool:
     """Both since the run's last new step."""
     return trainer_deaths >= DEATHS_BEFORE_ALONE or lost_attempts >= LOSSES_BEFORE_ALONE
-
-
-def may_join(waiting: Sequence[C], *, base_models: Collection[str], live: Sequence[bool]) -> list[C]:
-    """Those of `waiting`, in its order, that an engine may take now. `live`: for each run that it has, whether that one
-    has it to itself. Nobody overtakes a suspect who waits for the engine to be empty."""
-    if any(live):
-        return []
-    joining: list[C] = []
-    for job in waiting:
-        if job.model not in base_models:
-            continue
-        if job.alone:
-            return joining if live or joining else [job]
-        joining.append(job)
-    return joining
 
 
 def is_guilty(*, trainer_deaths: int, alone: bool) -> bool:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from api.domain.priorities import Standing
+
 Quota = Literal["storage_bytes", "queued_jobs", "running_jobs", "training_tokens"]
 
 
@@ -20,3 +22,4 @@ class Quotas:
 class QuotaReport:
     limits: Quotas
     used: Quotas
+    standing: Standing

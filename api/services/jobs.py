@@ -63,6 +63,7 @@ class JobService:
             if new.validation_file is not None:
                 await self._check_file(connection, caller, new.validation_file, param="validation_file")
             await self._quotas.check_job(connection, caller.project_id)
+            await self._quotas.check_priority(connection, caller.project_id, new.priority)
             job = await jobs.insert(connection, job_id=job_id, caller=caller, new=new, seed=seed, start=start)
             await integrations.insert(connection, job=job)
             await idempotency.remember(connection, project_id=caller.project_id, key=once, made_id=job.id)

@@ -17,14 +17,14 @@ from api.domain.jobs import (
     ReinforcementMethod,
     SupervisedMethod,
 )
-from api.domain.leases import DataFile, HeartbeatReply, Lease, Waiting
+from api.domain.leases import DataFile, Given, HeartbeatReply, Lease, Offer
 from api.domain.models import AdapterFile
-from api.domain.poison import GIVEN_UP, MAX_LOST_ATTEMPTS, may_join
-from api.scheduling import fcfs
+from api.domain.poison import GIVEN_UP, MAX_LOST_ATTEMPTS
 from api.services.quotas import QuotaService
 from api.services.reports import Reports
+from api.services.scheduler import Scheduler
 from api.services.wakeups import Wakeup
-from api.store import engines, files, job_events, jobs, leases, models
+from api.store import engines, files, job_events, jobs, leases, models, scheduling
 from api.store.database import Connection, Database
 from engine.contract.events import (
     CheckpointFile,
@@ -49,6 +49,8 @@ from engine.contract.spec import (
 from engine.contract.spec import Method as RunMethod
 
 POLL_SECONDS: Final = 1.0
+ASKING_SECONDS: Final = 5.0  # a call that is not renewed so long is that of a dead process
+SETTLE_SECONDS: Final = 5.0
 CHECKPOINT_FILES: Final = frozenset({ADAPTER_WEIGHTS, ADAPTER_CONFIG, TRAINING_STATE})
 MAX_CHECKPOINT_BYTES: Final = 8 * 1024**3
 
@@ -62,6 +64,7 @@ class LeaseService:
         new_id: NewId,
         quotas: QuotaService,
         lease_seconds: int,
+        scheduler: Scheduler,
         queued: Wakeup,
         trained: Wakeup,
         failpoints: Failpoints = NONE,
@@ -69,41 +72,49 @@ class LeaseService:
         self._failpoints = failpoints
         self._database, self._blobs, self._new_id = database, blobs, new_id
         self._lease_seconds, self._queued, self._trained = lease_seconds, queued, trained
-        self._quotas = quotas
+        self._quotas, self._scheduler = quotas, scheduler
         self._reports = Reports(new_id=new_id)
 
-    async def acquire(
-        self, *, engine_id: str, base_models: Sequence[str], wait_seconds: float
-    ) -> Lease | None:
-        """The next run for this engine; waits up to `wait_seconds` for one."""
+    async def acquire(self, *, engine_id: str, offer: Offer, wait_seconds: float) -> Lease | None:
+        """What the scheduler gives to this engine; waits up to `wait_seconds` for it, and at least for one pass."""
         deadline = time.monotonic() + wait_seconds
+        fresh = 0.0
         while True:
-            lease = await self._try_acquire(engine_id, base_models)
-            if lease is not None:
-                await self._failpoints.reach("claim.after")
-            left = deadline - time.monotonic()
-            if lease is not None or left <= 0:
-                return lease
-            await self._queued.wait(seconds=min(POLL_SECONDS, left))
+            await self._ask(engine_id, offer)
+            await self._scheduler.settle(seconds=SETTLE_SECONDS, fresh=fresh)
+            placed, fresh = self._scheduler.placed(engine_id), POLL_SECONDS
+            while True:
+                left = deadline - time.monotonic()
+                woken = asyncio.create_task(placed.wait(seconds=min(POLL_SECONDS, max(0.0, left))))
+                lease = await self._take(engine_id, last=left <= 0)
+                if lease is not None:
+                    await self._failpoints.reach("claim.after")
+                if lease is not None or left <= 0:
+                    woken.cancel()
+                    return lease
+                if not await woken:
+                    break
 
-    async def _try_acquire(self, engine_id: str, base_models: Sequence[str]) -> Lease | None:
+    async def _ask(self, engine_id: str, offer: Offer) -> None:
         async with self._database.transaction() as connection:
-            await engines.seen(connection, engine_id=engine_id, base_models=base_models)
+            await engines.asks(connection, engine_id=engine_id, offer=offer, seconds=ASKING_SECONDS)
             await self._give_up(connection)
-            most = self._quotas.default_running_jobs
-            queue = await leases.waiting(connection, max_lost=MAX_LOST_ATTEMPTS, running_jobs=most)
-            live = await leases.live_of_engine(connection, engine_id=engine_id)
-            waiting = may_join(queue, base_models=base_models, live=live)
-            while (chosen := fcfs.choose(waiting, base_models=base_models)) is not None:
-                waiting.remove(chosen)
+
+    async def _take(self, engine_id: str, *, last: bool) -> Lease | None:
+        """Begins what this engine was given. `last`: or else it asks no more, and is given nothing."""
+        async with self._database.transaction() as connection:
+            for given in await engines.given(connection, engine_id=engine_id):
                 await self._failpoints.reach("claim.before")
-                if await self._may_start(connection, chosen):
-                    lease = await self._claim(connection, chosen, engine_id)
+                if await self._may_start(connection, given):
+                    lease = await self._claim(connection, given, engine_id)
                     if lease is not None:
+                        await engines.asks_no_more(connection, engine_id=engine_id)
                         return lease
+            if last:
+                await engines.asks_no_more(connection, engine_id=engine_id)
         return None
 
-    async def _may_start(self, connection: Connection, chosen: Waiting) -> bool:
+    async def _may_start(self, connection: Connection, chosen: Given) -> bool:
         """A job that would train beyond its project's tokens of the month fails, and says why."""
         try:
             await self._quotas.check_start(connection, chosen.project_id)
@@ -115,7 +126,7 @@ class LeaseService:
             return False
         return True
 
-    async def _claim(self, connection: Connection, chosen: Waiting, engine_id: str) -> Lease | None:
+    async def _claim(self, connection: Connection, chosen: Given, engine_id: str) -> Lease | None:
         claimed = await leases.claim(
             connection,
             job_id=chosen.id,
@@ -127,6 +138,7 @@ class LeaseService:
         if claimed is None:
             return None
         job, done_steps = claimed
+        await scheduling.taken(connection, job_id=job.id)
         again = f" again (attempt {job.attempt})" if job.attempt > 1 else ""
         after = f" after step {done_steps}" if done_steps else ""
         await self._tell(connection, job.id, f"Fine-tuning job started{again}{after}")
@@ -202,7 +214,7 @@ class LeaseService:
         return {file.name: self._blobs.put_url(key_of(run, step, file.name)) for file in checkpoint_files}
 
     async def report(self, *, run: RunRef, events: Sequence[NumberedEvent]) -> bool:
-        """Stores each event once; whether its owner wants the run to pause. Raises ServiceError(STALE_ATTEMPT), or INVALID for a checkpoint not uploaded."""
+        """Stores each event once; whether the run is to pause. Raises ServiceError(STALE_ATTEMPT), or INVALID for a checkpoint not uploaded."""
         for numbered in events:
             if isinstance(numbered.event, CheckpointReady):
                 await self._check_uploaded(run, numbered.event)
@@ -220,7 +232,7 @@ class LeaseService:
             self._trained.wake()
         if any(isinstance(numbered.event, RunInterrupted | RunPaused) for numbered in fresh):
             self._queued.wake()
-        return job.status is JobStatus.PAUSED
+        return job.status is JobStatus.PAUSED or job.yields_to is not None
 
     async def _check_uploaded(self, run: RunRef, event: CheckpointReady) -> None:
         keys = [key_of(run, event.step, file.name) for file in event.files]

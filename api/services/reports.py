@@ -8,8 +8,10 @@ from api.domain.ids import NewId, checkpoint_name, model_name
 from api.domain.jobs import Job, JobError, JobStatus
 from api.domain.models import AdapterFile
 from api.domain.poison import is_guilty, verdict
+from api.scheduling.pace import PUBLISHING_SECONDS, Pace
 from api.store import job_events, jobs, keys, leases, models
 from api.store.database import Connection
+from api.store.leases import Stepped
 from engine.contract.events import (
     CheckpointReady,
     RunFailed,
@@ -54,10 +56,13 @@ class Reports:
                 assert_never(event)
 
     async def _paused(self, connection: Connection, job: Job, event: RunPaused) -> None:
-        """Its owner may have changed their mind meanwhile: then it is queued again."""
+        """Its owner may have changed their mind meanwhile: then it is queued again. So is one that made room."""
         await leases.requeue(connection, job_id=job.id, lost=False)
         if job.status is JobStatus.PAUSED:
             await self._tell(connection, job.id, f"Fine-tuning job paused after step {event.step}")
+        elif job.yields_to is not None:
+            message = f"Training made room for a job of higher priority after step {event.step}; the job is queued again"
+            await self._tell(connection, job.id, message)
 
     async def _interrupted(self, connection: Connection, job: Job, event: RunInterrupted) -> None:
         lost = not event.planned and not event.trainer_died
@@ -74,12 +79,16 @@ class Reports:
 
     async def _step(self, connection: Connection, job: Job, event: StepDone) -> None:
         metrics = event.metrics
+        stepped = await leases.stepped(connection, job_id=job.id)
+        pace, left = after_step(stepped, step=metrics.step, total_steps=metrics.total_steps)
         fresh = await leases.set_progress(
             connection,
             job_id=job.id,
             tokens=event.trained_tokens,
             step=metrics.step,
-            total_steps=metrics.total_steps,
+            pace_steps=pace.steps,
+            pace_seconds=pace.seconds,
+            left=left,
         )
         told: dict[str, Any] = {"message": sentence(metrics), "data": measured(metrics)}
         if not fresh:
@@ -130,6 +139,15 @@ class Reports:
     ) -> None:
         event_id = self._new_id("ftevent-")
         await job_events.append(connection, event_id=event_id, job_id=job_id, message=message, level=level)
+
+
+def after_step(stepped: Stepped, *, step: int, total_steps: int) -> tuple[Pace, float]:
+    """The pace, and seconds to the end. The first step tells no pace yet: the time before it held loading and waiting."""
+    before = Pace(steps=stepped.pace_steps, seconds=stepped.pace_seconds)
+    if stepped.first:
+        return before, stepped.seconds * (total_steps - step) + PUBLISHING_SECONDS
+    pace = before.after(steps=1, seconds=stepped.seconds, total_steps=total_steps)
+    return pace, pace.left(total_steps - step) or PUBLISHING_SECONDS
 
 
 def stored_files(job: Job, event: CheckpointReady) -> dict[str, AdapterFile]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -34,6 +35,7 @@ class Database:
     """A pool of connections. Every statement has a timeout on the server and every wait one here."""
 
     def __init__(self, url: str) -> None:
+        self._url = url
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
             open=False,
@@ -77,6 +79,19 @@ class Database:
         async with self.transaction() as connection:
             await connection.execute(ENTER_PROJECT, {"role": TENANT_ROLE, "project_id": project_id})
             yield connection
+
+    async def listen(self, *channels: str) -> AsyncIterator[str]:
+        """The channels on which something is said, on a connection of its own. Raises ServiceError(UNAVAILABLE) when that
+        breaks."""
+        try:
+            connection = await psycopg.AsyncConnection.connect(self._url, autocommit=True, connect_timeout=5)
+            async with connection:
+                for channel in channels:
+                    await connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
+                async for notification in connection.notifies():
+                    yield notification.channel
+        except psycopg.OperationalError as error:
+            raise ServiceError(ErrorKind.UNAVAILABLE, "The database says nothing any longer.") from error
 
     async def answers(self) -> bool:
         try:

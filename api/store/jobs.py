@@ -45,6 +45,7 @@ async def insert(
         seed=seed,
         metadata=None if new.metadata is None else Jsonb(dict(new.metadata)),
         integrations=Jsonb([integration_to(integration) for integration in new.integrations]),
+        priority=int(new.priority),
     )
     assert row is not None
     return job_from(row)

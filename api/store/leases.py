@@ -1,31 +1,13 @@
 """The rows behind leases. Every write of an engine is fenced: it must name the attempt that runs."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from api.domain.jobs import Job, JobStatus
-from api.domain.leases import Suspicion, Waiting
-from api.domain.poison import tried_alone
-from api.store.database import Connection, Row, execute, fetch, fetch_one, queries
+from api.domain.leases import Suspicion
+from api.store.database import Connection, execute, fetch, fetch_one, queries
 from api.store.job_rows import job_from
 from engine.contract.spec import RunRef
-
-
-async def waiting(connection: Connection, *, max_lost: int, running_jobs: int) -> Sequence[Waiting]:
-    """Oldest first, at most a hundred. `running_jobs` holds for projects without a quota of their own."""
-    rows = await fetch(connection, queries("jobs")["waiting"], max_lost=max_lost, running_jobs=running_jobs)
-    return [waiting_from(row) for row in rows]
-
-
-def waiting_from(row: Row) -> Waiting:
-    fields = dict(row)
-    deaths, lost = fields.pop("trainer_deaths"), fields.pop("lost_attempts")
-    return Waiting(**fields, alone=tried_alone(trainer_deaths=deaths, lost_attempts=lost))
-
-
-async def live_of_engine(connection: Connection, *, engine_id: str) -> Sequence[bool]:
-    """For each of its runs, whether that one has the engine to itself."""
-    rows = await fetch(connection, queries("jobs")["live_of_engine"], engine_id=engine_id)
-    return [row["alone"] for row in rows]
 
 
 async def claim(
@@ -37,8 +19,8 @@ async def claim(
     running_jobs: int,
     alone: bool = False,
 ) -> tuple[Job, int] | None:
-    """Begins the next attempt, and says after which step; None when another engine was faster, or took the project's
-    last free place."""
+    """Begins the next attempt, and says after which step; None when the job was not given to this engine, or another took
+    the project's last free place."""
     row = await fetch_one(
         connection,
         queries("jobs")["claim"],
@@ -86,17 +68,48 @@ async def set_prepared(connection: Connection, *, job_id: str) -> None:
     await execute(connection, queries("jobs")["prepared"], id=job_id)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stepped:
+    """The pace before this step: decayed steps and seconds. `seconds` since the step before it, or since the data was
+    ready when it is the first (`first`)."""
+
+    pace_steps: float
+    pace_seconds: float
+    seconds: float
+    first: bool
+
+
+async def stepped(connection: Connection, *, job_id: str) -> Stepped:
+    row = await fetch_one(connection, queries("jobs")["pace"], id=job_id)
+    assert row is not None
+    return Stepped(
+        pace_steps=row["pace_steps"],
+        pace_seconds=row["pace_seconds"],
+        seconds=row["seconds"],
+        first=not row["stepped"],
+    )
+
+
 async def set_progress(
-    connection: Connection, *, job_id: str, tokens: int, step: int, total_steps: int
+    connection: Connection,
+    *,
+    job_id: str,
+    tokens: int,
+    step: int,
+    pace_steps: float,
+    pace_seconds: float,
+    left: float,
 ) -> bool:
-    """Whether the job's owner has not been told of this step before."""
+    """Whether the job's owner has not been told of this step before. `left`: seconds to the expected finish."""
     row = await fetch_one(
         connection,
         queries("jobs")["progress"],
         id=job_id,
         tokens=tokens,
         step=step,
-        total_steps=total_steps,
+        pace_steps=pace_steps,
+        pace_seconds=pace_seconds,
+        left=left,
     )
     assert row is not None
     return bool(step > row["told_before"])

@@ -22,6 +22,24 @@ async def put(connection: Connection, *, project_id: str, values: Mapping[Quota,
     await execute(connection, queries("quotas")["put"], project_id=project_id, **columns)
 
 
+async def standing(connection: Connection, *, project_id: str) -> dict[str, int]:
+    """Only what an owner has set."""
+    row = await fetch_one(connection, queries("quotas")["standing"], project_id=project_id) or {}
+    return {name: value for name, value in row.items() if value is not None}
+
+
+async def stand(
+    connection: Connection, *, project_id: str, weight: int | None, max_priority: int | None
+) -> None:
+    await execute(
+        connection,
+        queries("quotas")["stand"],
+        project_id=project_id,
+        weight=weight,
+        max_priority=max_priority,
+    )
+
+
 async def used(connection: Connection, quota: Quota, *, project_id: str) -> int:
     row = await fetch_one(connection, queries("quotas")[quota], project_id=project_id)
     assert row is not None

@@ -20,7 +20,7 @@ import torch
 
 from engine.contract import failpoints, pipe
 from engine.contract.failpoints import Failpoints
-from engine.contract.spec import RunSpec
+from engine.contract.spec import ALL_LINEAR, LoraOptions, RunSpec
 from engine.models.decoder import why_unknown
 from engine.models.quantized import KIND, load_nf4
 from engine.models.resident import ResidentModel, dtype_of, load, size_of
@@ -80,7 +80,14 @@ def lead(options: argparse.Namespace, *, devices: int, reports: BinaryIO) -> Non
     base = read(options, sharded=sharded)
     model = chosen(base, options, others, sharded=sharded)
     device = str(base.device) if model.devices == 1 else f"{model.devices} x {base.device}"
-    ready = pb.TrainerReady(base_model=base.name, device=device, runs=model.most_runs)
+    ready = pb.TrainerReady(
+        base_model=base.name,
+        device=device,
+        runs=model.most_runs,
+        room_bytes=model.room,
+        pass_bytes=model.least_need(LoraOptions(rank=1), copies=0, tokens=1).passing,
+        rank_bytes=rank_bytes(model),
+    )
     pipe.write(reports, pb.TrainerReport(ready=ready))
     start = partial(
         start_run,
@@ -91,6 +98,12 @@ def lead(options: argparse.Namespace, *, devices: int, reports: BinaryIO) -> Non
     process.serve(model, start=start, commands_from=sys.stdin.buffer, reports_to=reports)
     if others is not None:
         others.close()
+
+
+def rank_bytes(model: Model) -> dict[str, int]:
+    """By module: what an adapter of rank 1 takes while its run lives."""
+    alone = {module: LoraOptions(rank=1, target_modules=(module,)) for module in ALL_LINEAR}
+    return {module: model.need(options, copies=0, tokens=1).resident for module, options in alone.items()}
 
 
 def chosen(base: ResidentModel, options: argparse.Namespace, others: Team | None, *, sharded: bool) -> Model:

@@ -80,9 +80,16 @@ class ControlPlane:
     async def close(self) -> None:
         await self._channel.close(grace=1)
 
-    async def acquire(self, *, wait_seconds: int) -> Leased | None:
+    async def acquire(self, ready: pb.TrainerReady, *, wait_seconds: int) -> Leased | None:
+        """`ready`: what the trainer said of itself."""
         request = pb.AcquireLeaseRequest(
-            engine_id=self._engine_id, base_models=[self._base_model], wait_seconds=wait_seconds
+            engine_id=self._engine_id,
+            base_models=[self._base_model],
+            wait_seconds=wait_seconds,
+            slots=ready.runs,
+            room_bytes=ready.room_bytes,
+            pass_bytes=ready.pass_bytes,
+            rank_bytes=ready.rank_bytes,
         )
         seconds = CALL_SECONDS + wait_seconds
         reply = await self._call(self._stub.AcquireLease, request, seconds=seconds)

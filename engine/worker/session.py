@@ -87,7 +87,7 @@ class Session:
         while True:
             await asyncio.sleep(self._unwell)
             try:
-                lease = await self._control.acquire(wait_seconds=ACQUIRE_WAIT_SECONDS)
+                lease = await self._control.acquire(self._trainer.ready, wait_seconds=ACQUIRE_WAIT_SECONDS)
             except (AwayError, RefusedError) as error:
                 log.warning("no lease: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)

@@ -26,12 +26,12 @@ class TrainerDiedError(Exception):
 
 
 class TrainerProcess:
-    """Started by `start`. It ends by itself when its stdin closes, so it cannot outlive the worker. `runs`: how many it
-    trains at a time."""
+    """Started by `start`. It ends by itself when its stdin closes, so it cannot outlive the worker. `ready`: what it said
+    of itself."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
-        self.runs = 1
+        self.ready = pb.TrainerReady(runs=1)
 
     @classmethod
     async def start(cls, settings: EngineSettings, *, environment: Mapping[str, str]) -> "TrainerProcess":
@@ -49,9 +49,14 @@ class TrainerProcess:
         except BaseException:
             await trainer.end()
             raise
-        trainer.runs = max(1, first.ready.runs)
+        trainer.ready = first.ready
         log.info("trainer %d holds %s on %s", process.pid, first.ready.base_model, first.ready.device)
         return trainer
+
+    @property
+    def runs(self) -> int:
+        """How many it trains at a time."""
+        return max(1, self.ready.runs)
 
     async def start_run(self, spec: RunSpec, *, folder: Path) -> None:
         start = pb.StartRun(spec=wire.spec_to_pb(spec), folder=str(folder))

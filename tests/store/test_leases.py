@@ -10,7 +10,7 @@ import pytest
 from api.domain.errors import ErrorKind, ServiceError
 from api.domain.jobs import Hyperparameters, Job, JobStatus, NewJob, SupervisedMethod
 from api.domain.keys import Caller
-from api.domain.leases import Lease
+from api.domain.leases import Lease, Offer
 from api.domain.poison import MAX_LOST_ATTEMPTS
 from api.store import jobs
 from engine.contract.events import (
@@ -48,7 +48,8 @@ async def queued(world: World, *, caller: Caller | None = None) -> Job:
 
 
 async def lease(world: World, engine: str = "e1", *, wait: float = 0) -> Lease | None:
-    return await world.leases.acquire(engine_id=engine, base_models=[BASE], wait_seconds=wait)
+    offer = Offer(base_models=[BASE])
+    return await world.leases.acquire(engine_id=engine, offer=offer, wait_seconds=wait)
 
 
 async def leased(world: World, engine: str = "e1") -> RunRef:
@@ -115,7 +116,8 @@ async def test_first_come_first_served(world: World) -> None:
 
 async def test_an_engine_gets_only_what_it_can_train(world: World) -> None:
     await queued(world)
-    assert await world.leases.acquire(engine_id="e", base_models=["another"], wait_seconds=0) is None
+    offer = Offer(base_models=["another"])
+    assert await world.leases.acquire(engine_id="e", offer=offer, wait_seconds=0) is None
 
 
 async def test_a_waiting_engine_is_woken(world: World) -> None:

@@ -1,13 +1,11 @@
 """Which run a dead trainer is blamed on: suspects are tried alone, the guilty one fails, its neighbours go on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from api.domain.jobs import JobStatus
-from api.domain.poison import may_join
 from engine.contract.events import RunInterrupted, StepDone
 from engine.contract.spec import RunRef
-from tests.store.test_leases import BASE, PREPARED, lease, leased, messages, queued, report, status, step
+from tests.store.test_leases import PREPARED, lease, leased, messages, queued, report, status, step
 from tests.support.stores import World
 
 DIED = RunInterrupted(reason="the trainer process died: killed by signal 9", trainer_died=True)
@@ -75,25 +73,3 @@ async def test_a_step_that_is_trained_again_is_told_once(world: World) -> None:
     await report(world, again, PREPARED, step(1), step(2), step(3))
     told = [message for message in await messages(world, again) if message.startswith("Step")]
     assert [message.split(":")[0] for message in told] == ["Step 1/3", "Step 2/3", "Step 3/3"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    id: int
-    model: str = BASE
-    alone: bool = False
-
-
-def joining(waiting: Sequence[Candidate], live: Sequence[bool]) -> list[int]:
-    return [job.id for job in may_join(waiting, base_models=[BASE], live=live)]
-
-
-def test_who_may_join() -> None:
-    usual, suspect, later = Candidate(id=1), Candidate(id=2, alone=True), Candidate(id=3)
-    assert joining([usual, later], [False]) == [1, 3]
-    assert joining([usual, later], [True]) == [], "a suspect has the engine to itself"
-    assert joining([suspect, later], []) == [2]
-    assert joining([suspect, later], [False]) == [], "nobody overtakes it while the engine empties"
-    assert joining([usual, suspect, later], []) == [1], "nor does it overtake"
-    other = Candidate(id=4, model="another", alone=True)
-    assert joining([other, later], [False]) == [3], "what another base's suspect waits for is no matter here"

@@ -15,6 +15,7 @@ from psycopg import sql
 from api.blobs.objects import Blobs
 from api.domain.ids import NewId, make_id
 from api.domain.keys import Caller
+from api.domain.poison import MAX_LOST_ATTEMPTS
 from api.domain.quotas import Quotas
 from api.services.asking import Asking
 from api.services.audit import AuditLog
@@ -28,6 +29,7 @@ from api.services.limits import LimitService
 from api.services.metering import Metering
 from api.services.models import ModelService
 from api.services.quotas import QuotaService
+from api.services.scheduler import Scheduler
 from api.services.tracking import Backend
 from api.services.validation import Validation
 from api.services.wakeups import Wakeup
@@ -116,6 +118,7 @@ class World:
     jobs: JobService
     keys: KeyService
     leases: LeaseService
+    scheduler: Scheduler
     quotas: QuotaService
     validation: Validation
     backends: Backends
@@ -164,7 +167,16 @@ async def world_over(database: Database, blobs: Blobs, *, backends: Backends = C
     keys = KeyService(database=database, pepper="pepper", new_id=new_id)
     await keys.bootstrap(organization="personal", key="sk-tf-ours")
     await keys.bootstrap(organization="other", key="sk-tf-theirs")
+    scheduler = Scheduler(
+        database=database,
+        holder=new_id("scheduler-"),
+        woken_by=queued,
+        max_lost=MAX_LOST_ATTEMPTS,
+        running_jobs=QUOTAS.running_jobs,
+        alive_seconds=LEASE_SECONDS,
+    )
     return World(
+        scheduler=scheduler,
         database=database,
         blobs=blobs,
         new_id=new_id,
@@ -186,6 +198,7 @@ async def world_over(database: Database, blobs: Blobs, *, backends: Backends = C
         ),
         keys=keys,
         leases=LeaseService(
+            scheduler=scheduler,
             database=database,
             blobs=blobs,
             new_id=new_id,

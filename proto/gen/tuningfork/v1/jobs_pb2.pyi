@@ -193,7 +193,7 @@ class JobError(_message.Message):
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., param: _Optional[str] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = ("id", "created_at", "finished_at", "estimated_finish", "status", "model", "fine_tuned_model", "organization_id", "training_file", "validation_file", "result_files", "trained_tokens", "error", "method", "seed", "user_provided_suffix", "metadata", "lora", "training", "dpo", "integrations")
+    __slots__ = ("id", "created_at", "finished_at", "estimated_finish", "status", "model", "fine_tuned_model", "organization_id", "training_file", "validation_file", "result_files", "trained_tokens", "error", "method", "seed", "user_provided_suffix", "metadata", "lora", "training", "dpo", "integrations", "priority", "queue")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -222,6 +222,8 @@ class Job(_message.Message):
     TRAINING_FIELD_NUMBER: _ClassVar[int]
     DPO_FIELD_NUMBER: _ClassVar[int]
     INTEGRATIONS_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
     id: str
     created_at: int
     finished_at: int
@@ -243,10 +245,24 @@ class Job(_message.Message):
     training: Training
     dpo: DpoOptions
     integrations: _containers.RepeatedCompositeFieldContainer[Integration]
-    def __init__(self, id: _Optional[str] = ..., created_at: _Optional[int] = ..., finished_at: _Optional[int] = ..., estimated_finish: _Optional[int] = ..., status: _Optional[str] = ..., model: _Optional[str] = ..., fine_tuned_model: _Optional[str] = ..., organization_id: _Optional[str] = ..., training_file: _Optional[str] = ..., validation_file: _Optional[str] = ..., result_files: _Optional[_Iterable[str]] = ..., trained_tokens: _Optional[int] = ..., error: _Optional[_Union[JobError, _Mapping]] = ..., method: _Optional[_Union[Method, _Mapping]] = ..., seed: _Optional[int] = ..., user_provided_suffix: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., lora: _Optional[_Union[Lora, _Mapping]] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., dpo: _Optional[_Union[DpoOptions, _Mapping]] = ..., integrations: _Optional[_Iterable[_Union[Integration, _Mapping]]] = ...) -> None: ...
+    priority: str
+    queue: Queue
+    def __init__(self, id: _Optional[str] = ..., created_at: _Optional[int] = ..., finished_at: _Optional[int] = ..., estimated_finish: _Optional[int] = ..., status: _Optional[str] = ..., model: _Optional[str] = ..., fine_tuned_model: _Optional[str] = ..., organization_id: _Optional[str] = ..., training_file: _Optional[str] = ..., validation_file: _Optional[str] = ..., result_files: _Optional[_Iterable[str]] = ..., trained_tokens: _Optional[int] = ..., error: _Optional[_Union[JobError, _Mapping]] = ..., method: _Optional[_Union[Method, _Mapping]] = ..., seed: _Optional[int] = ..., user_provided_suffix: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., lora: _Optional[_Union[Lora, _Mapping]] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., dpo: _Optional[_Union[DpoOptions, _Mapping]] = ..., integrations: _Optional[_Iterable[_Union[Integration, _Mapping]]] = ..., priority: _Optional[str] = ..., queue: _Optional[_Union[Queue, _Mapping]] = ...) -> None: ...
+
+class Queue(_message.Message):
+    __slots__ = ("position", "expected_start", "expected_finish", "reason")
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_START_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_FINISH_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    position: int
+    expected_start: int
+    expected_finish: int
+    reason: str
+    def __init__(self, position: _Optional[int] = ..., expected_start: _Optional[int] = ..., expected_finish: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class CreateJobRequest(_message.Message):
-    __slots__ = ("model", "training_file", "validation_file", "method", "suffix", "seed", "metadata", "lora", "training", "dpo", "integrations")
+    __slots__ = ("model", "training_file", "validation_file", "method", "suffix", "seed", "metadata", "lora", "training", "dpo", "integrations", "priority")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -265,6 +281,7 @@ class CreateJobRequest(_message.Message):
     TRAINING_FIELD_NUMBER: _ClassVar[int]
     DPO_FIELD_NUMBER: _ClassVar[int]
     INTEGRATIONS_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     model: str
     training_file: str
     validation_file: str
@@ -276,7 +293,8 @@ class CreateJobRequest(_message.Message):
     training: Training
     dpo: DpoOptions
     integrations: _containers.RepeatedCompositeFieldContainer[Integration]
-    def __init__(self, model: _Optional[str] = ..., training_file: _Optional[str] = ..., validation_file: _Optional[str] = ..., method: _Optional[_Union[Method, _Mapping]] = ..., suffix: _Optional[str] = ..., seed: _Optional[int] = ..., metadata: _Optional[_Mapping[str, str]] = ..., lora: _Optional[_Union[Lora, _Mapping]] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., dpo: _Optional[_Union[DpoOptions, _Mapping]] = ..., integrations: _Optional[_Iterable[_Union[Integration, _Mapping]]] = ...) -> None: ...
+    priority: str
+    def __init__(self, model: _Optional[str] = ..., training_file: _Optional[str] = ..., validation_file: _Optional[str] = ..., method: _Optional[_Union[Method, _Mapping]] = ..., suffix: _Optional[str] = ..., seed: _Optional[int] = ..., metadata: _Optional[_Mapping[str, str]] = ..., lora: _Optional[_Union[Lora, _Mapping]] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., dpo: _Optional[_Union[DpoOptions, _Mapping]] = ..., integrations: _Optional[_Iterable[_Union[Integration, _Mapping]]] = ..., priority: _Optional[str] = ...) -> None: ...
 
 class CreateJobResponse(_message.Message):
     __slots__ = ("job",)

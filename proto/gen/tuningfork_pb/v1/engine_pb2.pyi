@@ -7,14 +7,29 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class AcquireLeaseRequest(_message.Message):
-    __slots__ = ("engine_id", "base_models", "wait_seconds")
+    __slots__ = ("engine_id", "base_models", "wait_seconds", "slots", "room_bytes", "pass_bytes", "rank_bytes")
+    class RankBytesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     ENGINE_ID_FIELD_NUMBER: _ClassVar[int]
     BASE_MODELS_FIELD_NUMBER: _ClassVar[int]
     WAIT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    ROOM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PASS_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RANK_BYTES_FIELD_NUMBER: _ClassVar[int]
     engine_id: str
     base_models: _containers.RepeatedScalarFieldContainer[str]
     wait_seconds: int
-    def __init__(self, engine_id: _Optional[str] = ..., base_models: _Optional[_Iterable[str]] = ..., wait_seconds: _Optional[int] = ...) -> None: ...
+    slots: int
+    room_bytes: int
+    pass_bytes: int
+    rank_bytes: _containers.ScalarMap[str, int]
+    def __init__(self, engine_id: _Optional[str] = ..., base_models: _Optional[_Iterable[str]] = ..., wait_seconds: _Optional[int] = ..., slots: _Optional[int] = ..., room_bytes: _Optional[int] = ..., pass_bytes: _Optional[int] = ..., rank_bytes: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class AcquireLeaseResponse(_message.Message):
     __slots__ = ("lease",)
@@ -423,14 +438,27 @@ class TrainerReport(_message.Message):
     def __init__(self, ready: _Optional[_Union[TrainerReady, _Mapping]] = ..., event: _Optional[_Union[RunEvent, _Mapping]] = ..., stopped: _Optional[_Union[RunStopped, _Mapping]] = ...) -> None: ...
 
 class TrainerReady(_message.Message):
-    __slots__ = ("base_model", "device", "runs")
+    __slots__ = ("base_model", "device", "runs", "room_bytes", "pass_bytes", "rank_bytes")
+    class RankBytesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     RUNS_FIELD_NUMBER: _ClassVar[int]
+    ROOM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PASS_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RANK_BYTES_FIELD_NUMBER: _ClassVar[int]
     base_model: str
     device: str
     runs: int
-    def __init__(self, base_model: _Optional[str] = ..., device: _Optional[str] = ..., runs: _Optional[int] = ...) -> None: ...
+    room_bytes: int
+    pass_bytes: int
+    rank_bytes: _containers.ScalarMap[str, int]
+    def __init__(self, base_model: _Optional[str] = ..., device: _Optional[str] = ..., runs: _Optional[int] = ..., room_bytes: _Optional[int] = ..., pass_bytes: _Optional[int] = ..., rank_bytes: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class RunEvent(_message.Message):
     __slots__ = ("run", "event")
