@@ -15,6 +15,7 @@ import uvloop
 
 from api import logs
 from api.blobs.objects import Blobs
+from api.domain.cost import Pricing
 from api.domain.ids import NewId, make_id
 from api.domain.poison import MAX_LOST_ATTEMPTS
 from api.domain.priorities import NAMED, Standing
@@ -53,6 +54,7 @@ from api.services.publishing import Publishing
 from api.services.quotas import QuotaService
 from api.services.scheduler import Scheduler
 from api.services.services import Services
+from api.services.spending import spending_of
 from api.services.stored import StoredService
 from api.services.uploads import UploadService
 from api.services.usage import UsageService
@@ -132,7 +134,12 @@ class Parts:
         self._failpoints = failpoints.parse(settings.failpoints)
         keys = KeyService(pepper=settings.key_pepper.get_secret_value(), **shared)
         audit = AuditLog(**shared)
-        quotas = quota_service(settings, database=database, audit=audit)
+        pricing = Pricing(prices=prices_of(settings), currency=settings.currency)
+        stores: dict[str, Any] = {"database": database, "blobs": blobs, "replicas": replicas}
+        self.spending = spending_of(
+            pricing, quotas_of(settings), audit=audit, standing=standing_of(settings), **stores
+        )
+        quotas = self.spending.quotas
         outbound = Outbound(allow_private=settings.allow_private_webhooks)
         files = files_of(settings, shared | {"failpoints": self._failpoints}, blobs, audit, quotas)
         self.metering = Metering(database=database)
@@ -152,24 +159,13 @@ class Parts:
             permissions=PermissionService(audit=audit, **shared),
             limits=limits,
             quotas=quotas,
-            usage=UsageService(database=database, metering=self.metering, prices=prices_of(settings)),
+            usage=UsageService(database=database, metering=self.metering, prices=pricing.prices),
             stored=StoredService(database=database),
             idempotency=IdempotencyService(database=database),
             files=files,
             webhooks=webhooks_of(shared, audit=audit, outbound=outbound),
             uploads=UploadService(blobs=blobs, files=files, quotas=quotas, **shared),
-            jobs=JobService(
-                audit=audit,
-                quotas=quotas,
-                graders=graders,
-                backends=self.backends,
-                random_below=secrets.randbelow,
-                base_models=replicas.base_models,
-                to_validate=nudges.to_validate,
-                queued=nudges.queued,
-                trained=nudges.trained,
-                **shared,
-            ),
+            jobs=jobs_of(shared, self, nudges, audit=audit, graders=graders, replicas=replicas),
             models=models,
             graders=graders,
             asking=asking,
@@ -208,13 +204,21 @@ class Parts:
         self.leases = LeaseService(
             scheduler=self.scheduler,
             quotas=self.services.quotas,
+            caps=self.spending.caps,
             lease_seconds=settings.lease_seconds,
             queued=nudges.queued,
             trained=nudges.trained,
             failpoints=self._failpoints,
             **shared,
         )
-        self.validation = Validation(woken_by=nudges.to_validate, wakes=nudges.queued, **shared)
+        self.validation = Validation(
+            database=database,
+            new_id=new_id,
+            checks=self.spending.checks,
+            estimates=self.spending.estimates,
+            woken_by=nudges.to_validate,
+            wakes=nudges.queued,
+        )
         self.publishing = Publishing(
             replicas=replicas, woken_by=nudges.trained, failpoints=self._failpoints, **shared
         )
@@ -291,9 +295,8 @@ def limits_of(
     )
 
 
-def quota_service(settings: ApiSettings, *, database: Database, audit: AuditLog) -> QuotaService:
-    standing = Standing(max_priority=NAMED[settings.max_priority])
-    return QuotaService(database=database, audit=audit, defaults=quotas_of(settings), standing=standing)
+def standing_of(settings: ApiSettings) -> Standing:
+    return Standing(max_priority=NAMED[settings.max_priority])
 
 
 def quotas_of(settings: ApiSettings) -> Quotas:
@@ -302,6 +305,7 @@ def quotas_of(settings: ApiSettings) -> Quotas:
         queued_jobs=settings.max_queued_jobs,
         running_jobs=settings.max_running_jobs,
         training_tokens=settings.max_training_tokens_per_month,
+        training_cost=settings.max_training_cost_per_month,
     )
 
 
@@ -318,6 +322,30 @@ def tracking_of(settings: ApiSettings) -> Backends:
         wandb_url=settings.wandb_base_url,
         wandb_folder=settings.wandb_directory,
         mlflow=settings.mlflow_environment(),
+    )
+
+
+def jobs_of(
+    shared: dict[str, Any],
+    parts: Parts,
+    nudges: Nudges,
+    *,
+    audit: AuditLog,
+    graders: GraderService,
+    replicas: Replicas,
+) -> JobService:
+    return JobService(
+        audit=audit,
+        quotas=parts.spending.quotas,
+        graders=graders,
+        plans=parts.spending.plans,
+        backends=parts.backends,
+        random_below=secrets.randbelow,
+        base_models=replicas.base_models,
+        to_validate=nudges.to_validate,
+        queued=nudges.queued,
+        trained=nudges.trained,
+        **shared,
     )
 
 

@@ -22,13 +22,14 @@ class Replica(BaseModel):
 
 
 class ModelPrice(BaseModel):
-    """Per million tokens."""
+    """Per million tokens, and per hour of a device that trains."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     input: float = Field(default=0, ge=0)
     output: float = Field(default=0, ge=0)
     training: float = Field(default=0, ge=0)
+    device_hour: float = Field(default=0, ge=0)
 
 
 class ApiSettings(BaseSettings):
@@ -77,9 +78,12 @@ class ApiSettings(BaseSettings):
         default="normal", description="that a job may be given, where no owner has set another"
     )
     max_training_tokens_per_month: int = Field(default=10**10, ge=0, description="per calendar month, UTC")
+    max_training_cost_per_month: float | None = Field(
+        default=None, ge=0, description="money by `prices`, per calendar month, UTC; no limit where not set"
+    )
     prices: dict[str, ModelPrice] = Field(
         default={},
-        description="of base models, for /v1/organization/costs; a model without one costs nothing",
+        description="of base models, for the costs of jobs and /v1/organization/costs; a model without one costs nothing",
     )
     currency: str = Field(default="usd", pattern=r"^[a-z]{3}$")
     wandb_mode: Literal["online", "offline"] = Field(

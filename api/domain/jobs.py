@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Literal, assert_never
 
+from api.domain.cost import Bill, Budget, Estimate, Reached, Used
 from api.domain.priorities import Priority
 from engine.contract.graders import Grader
 from engine.contract.spec import LoraOptions, PairLoss, TrainingOptions
@@ -146,6 +147,7 @@ class NewJob:
     metadata: Mapping[str, str] | None = None
     integrations: tuple[Integration, ...] = ()
     priority: Priority = Priority.NORMAL
+    budget: Budget | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,3 +205,8 @@ class Job:
     priority: Priority = Priority.NORMAL
     queue: Queue | None = None
     yields_to: str | None = None
+    budget: Budget | None = None
+    over_budget: Reached | None = None
+    estimate: Estimate | None = None
+    used: Used = field(default_factory=Used)
+    bill: Bill | None = None  # once it is shown: the prices are not its own

@@ -1,4 +1,5 @@
-"""The wire of fine-tuning jobs, as OpenAI has it, and our `lora`, `training`, `dpo`, `priority` and `queue` beside it."""
+"""The wire of fine-tuning jobs, as OpenAI has it, and our own fields beside it: `lora`, `training`, `dpo`, `priority`, `queue`,
+`cost` and `budget`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Final, Literal
@@ -12,6 +13,7 @@ from api.domain.events import JobEvent
 from api.domain.jobs import DpoMethod, Job, NewJob, Queue
 from api.domain.priorities import NAMED, Priority, PriorityName
 from api.forms.checks import Strict, wrong
+from api.forms.cost import BudgetBody, BudgetObject, CostObject, budget_object, cost_object
 from api.forms.integrations import (
     IntegrationBodies,
     IntegrationObject,
@@ -89,6 +91,8 @@ class CreateJobBody(Strict):
     training: TrainingBody | None = None
     dpo: DpoOptionsBody | None = None
     priority: PriorityName | None = None
+    budget: BudgetBody | None = None
+    dry_run: Annotated[bool, Field(strict=True)] = False
 
 
 def new_job(body: CreateJobBody) -> NewJob:
@@ -105,6 +109,7 @@ def new_job(body: CreateJobBody) -> NewJob:
         metadata=body.metadata,
         integrations=integrations_of(body.integrations),
         priority=Priority.NORMAL if body.priority is None else NAMED[body.priority],
+        budget=body.budget.budget() if body.budget else None,
     )
 
 
@@ -168,6 +173,8 @@ class JobObject(BaseModel):
     dpo: Annotated[DpoOptionsObject | None, WhereThere] = None
     priority: PriorityName
     queue: QueueObject | None
+    cost: CostObject | None
+    budget: BudgetObject | None
 
 
 def job_object(job: Job) -> JobObject:
@@ -197,6 +204,8 @@ def job_object(job: Job) -> JobObject:
         dpo=dpo_object(job.method.options) if isinstance(job.method, DpoMethod) else None,
         priority=job.priority.word,
         queue=queue_object(job.queue) if job.queue else None,
+        cost=cost_object(job.bill) if job.bill else None,
+        budget=budget_object(job.budget),
     )
 
 

@@ -64,6 +64,7 @@ def completions_result(bucket: UsageBucket) -> CompletionsResult:
 class TrainingResult(BaseModel):
     object: Literal["organization.usage.fine_tuning.result"] = "organization.usage.fine_tuning.result"
     trained_tokens: int
+    device_seconds: float
     num_jobs: int
     project_id: str | None
     model: str | None
@@ -72,6 +73,7 @@ class TrainingResult(BaseModel):
 def training_result(bucket: UsageBucket) -> TrainingResult:
     return TrainingResult(
         trained_tokens=bucket.trained_tokens,
+        device_seconds=bucket.device_seconds,
         num_jobs=bucket.requests,
         project_id=bucket.project_id,
         model=bucket.model,
@@ -97,8 +99,8 @@ class CostResult(BaseModel):
     project_id: str | None
     api_key_id: str | None
     line_item: str | None
-    quantity: int | None
-    quantity_unit: Literal["tokens"] | None
+    quantity: int | float | None
+    quantity_unit: Literal["tokens", "duration_seconds"] | None
 
 
 def cost_result(cost: Cost, currency: str, *, by_item: bool) -> CostResult:
@@ -108,5 +110,5 @@ def cost_result(cost: Cost, currency: str, *, by_item: bool) -> CostResult:
         api_key_id=cost.api_key_id,
         line_item=cost.line_item,
         quantity=cost.quantity if by_item else None,
-        quantity_unit="tokens" if by_item else None,
+        quantity_unit=cost.unit if by_item else None,
     )

@@ -21,6 +21,7 @@ from api.services.idempotency import MAX_BODY_BYTES, Answer
 
 IN_MEMORY_BYTES: Final = 1024 * 1024
 CHUNK_BYTES: Final = 256 * 1024
+NOTHING_MADE: Final = "x-tuningfork-dry-run"  # a header of answers that are not kept: their key stays free
 
 
 class Idempotency:
@@ -142,11 +143,14 @@ class Recorder:
     content_type: str = "application/json"
     body: bytearray = field(default_factory=bytearray)
     whole: bool = False
+    kept: bool = True
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            self.content_type = Headers(raw=message["headers"]).get("content-type", self.content_type)
+            headers = Headers(raw=message["headers"])
+            self.content_type = headers.get("content-type", self.content_type)
+            self.kept = NOTHING_MADE not in headers
         elif message["type"] == "http.response.body":
             if len(self.body) <= MAX_BODY_BYTES:
                 self.body += message.get("body", b"")
@@ -154,7 +158,7 @@ class Recorder:
         await self.onward(message)
 
     def answer(self) -> Answer | None:
-        """None for an answer that broke off."""
-        if not self.whole:
+        """None for an answer that broke off, or that made nothing."""
+        if not self.whole or not self.kept:
             return None
         return Answer(status=self.status, content_type=self.content_type, body=bytes(self.body))

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 
 from api.domain.errors import invalid
 from api.forms.jobs import (
@@ -19,6 +19,7 @@ from api.forms.jobs import (
 from api.forms.wire import IdentifiedList, PagedList, listed
 from api.rest.context import CallerDep, OnceDep, ServicesDep
 from api.rest.document import answers
+from api.rest.idempotency import NOTHING_MADE
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
 METADATA_FILTER: Final = re.compile(r"metadata\[(.*)\]")
@@ -26,7 +27,13 @@ Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
 @router.post("", operation_id="createFineTuningJob", responses=answers(429))
-async def create(body: CreateJobBody, caller: CallerDep, services: ServicesDep, once: OnceDep) -> JobObject:
+async def create(
+    body: CreateJobBody, caller: CallerDep, services: ServicesDep, once: OnceDep, response: Response
+) -> JobObject:
+    """With `dry_run` everything is checked and estimated, and nothing is made: an Idempotency-Key stays unused."""
+    if body.dry_run:
+        response.headers[NOTHING_MADE] = "true"
+        return job_object(await services.jobs.dry_run(caller, new_job(body)))
     return job_object(await services.jobs.create(caller, new_job(body), once=once))
 
 

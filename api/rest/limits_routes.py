@@ -15,6 +15,7 @@ from api.rest.context import CallerDep, ServicesDep
 router = APIRouter(prefix="/v1/organization", tags=["organization"])
 PREFIX: Final = "rl-"
 Most = Annotated[int | None, Field(strict=True, ge=0, le=10**18)]
+MostMoney = Annotated[float | None, Field(strict=True, ge=0, le=10**12, allow_inf_nan=False)]
 
 
 class RateLimitObject(BaseModel):
@@ -75,6 +76,7 @@ class QuotasBody(BaseModel):
     max_training_tokens_per_month: Most = None
     weight: Annotated[int | None, Field(strict=True, ge=1, le=1000)] = None
     max_priority: PriorityName | None = None
+    max_training_cost_per_month: MostMoney = None
 
 
 class UsedObject(BaseModel):
@@ -82,6 +84,7 @@ class UsedObject(BaseModel):
     queued_jobs: int
     running_jobs: int
     training_tokens_this_month: int
+    training_cost_this_month: float
 
 
 class QuotasObject(BaseModel):
@@ -93,6 +96,7 @@ class QuotasObject(BaseModel):
     max_training_tokens_per_month: int
     weight: int
     max_priority: PriorityName
+    max_training_cost_per_month: float | None
     used: UsedObject
 
 
@@ -101,6 +105,7 @@ QUOTAS: Final[Mapping[str, Quota]] = {
     "max_queued_jobs": "queued_jobs",
     "max_running_jobs": "running_jobs",
     "max_training_tokens_per_month": "training_tokens",
+    "max_training_cost_per_month": "training_cost",
 }
 
 
@@ -110,6 +115,7 @@ def quotas_object(project_id: str, report: QuotaReport) -> QuotasObject:
         queued_jobs=report.used.queued_jobs,
         running_jobs=report.used.running_jobs,
         training_tokens_this_month=report.used.training_tokens,
+        training_cost_this_month=report.used.training_cost or 0.0,
     )
     limits = {name: getattr(report.limits, quota) for name, quota in QUOTAS.items()}
     return QuotasObject(

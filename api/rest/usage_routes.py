@@ -83,7 +83,8 @@ async def fine_tuning(
     limit: Limit = None,
     page: str | None = None,
 ) -> BucketPage[TrainingResult]:
-    """Ours: tokens that were trained, by the time at which their jobs ended. `model` is the base model."""
+    """Ours: tokens that were trained and the device seconds they took, by the time at which their jobs ended. `model` is
+    the base model."""
     over = span_of(start_time, end_time, SECONDS[bucket_width], LIMITS[bucket_width], limit, page)
     wanted = UsageFilter(group_by=group_by or (), projects=project_ids, models=models)
     found = await services.usage.added_up(caller, "training", over, wanted)

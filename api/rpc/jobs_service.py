@@ -22,7 +22,10 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):  # type: ignore[misc]
 
     async def CreateJob(self, request: pb.CreateJobRequest, context: Any) -> pb.CreateJobResponse:
         call = current.get()
-        new = new_job(checked(CreateJobBody, fields_of(request)))
+        body = checked(CreateJobBody, fields_of(request))
+        new = new_job(body)
+        if body.dry_run:
+            return pb.CreateJobResponse(job=job_to_pb(await self._services.jobs.dry_run(call.caller, new)))
         return pb.CreateJobResponse(
             job=job_to_pb(await self._services.jobs.create(call.caller, new, once=call.once))
         )

@@ -88,9 +88,10 @@ class Served:
         current.set(Call(caller=caller, once=self._metadata.get("idempotency-key")))
 
     async def _once(self, inner: Any, request: Any, context: Any) -> Any:
-        """A change with an idempotency key is made once; a twin has the same answer."""
+        """A change with an idempotency key is made once; a twin has the same answer. A dry run leaves its key unused."""
         call = current.get()
-        if call.once is None or self._scope is Scope.READ or self._handler.request_streaming:
+        makes = self._scope is not Scope.READ and not getattr(request, "dry_run", False)
+        if call.once is None or not makes or self._handler.request_streaming:
             return await inner(request, context)
         keys = self._calls.services.idempotency
         fingerprint = hashlib.sha256(

@@ -15,9 +15,10 @@ from api.domain.pages import Page
 from api.services.audit import AuditLog
 from api.services.backends import Backends
 from api.services.graders import GraderService
+from api.services.plans import Plans, planned_job
 from api.services.quotas import QuotaService
 from api.services.wakeups import Wakeup
-from api.store import files, idempotency, integrations, job_events, jobs, models
+from api.store import cost, files, idempotency, integrations, job_events, jobs, models
 from api.store.database import Connection, Database
 from engine.contract.spec import LoraOptions
 
@@ -37,6 +38,7 @@ class JobService:
         base_models: Sequence[str],
         graders: GraderService,
         quotas: QuotaService,
+        plans: Plans,
         backends: Backends,
         to_validate: Wakeup,
         queued: Wakeup,
@@ -45,26 +47,40 @@ class JobService:
         self._database, self._new_id, self._random_below = database, new_id, random_below
         self._base_models, self._to_validate, self._audit = base_models, to_validate, audit
         self._graders, self._wakes = graders, (queued, trained)
-        self._quotas, self._backends = quotas, backends
+        self._quotas, self._backends, self._plans = quotas, backends, plans
+
+    async def dry_run(self, caller: Caller, new: NewJob) -> Job:
+        """What `create` would make, with its estimate, after every check that `create` and validation make of it.
+        Nothing is written."""
+        start = await self._checked_start(caller, new)
+        async with self._database.tenant(caller.project_id) as connection:
+            await self._check_files(connection, caller, new)
+            await self._quotas.check_job(connection, caller.project_id)
+        method, estimate = await self._plans.made(caller, new, start)
+        self._plans.check_budget(new, start, estimate)
+        seed = self._random_below(MAX_SEED + 1) if new.seed is None else new.seed
+        moment = await self._plans.now()
+        return self._plans.priced(planned_job(caller, new, start, method, estimate, seed=seed, at=moment))
 
     async def create(self, caller: Caller, new: NewJob, *, once: str | None = None) -> Job:
         """`once` is the request's idempotency key: whatever happens, it makes one job."""
-        self._backends.check(new.integrations)
-        start = await self._start(caller, new)
-        if isinstance(new.method, ReinforcementMethod):
-            await self._graders.check_for_training(caller, new.method.grader, base_model=start.base_model)
+        start = await self._checked_start(caller, new)
+        await self._plans.check_affordable(caller, new, start)
         job_id = self._new_id("ftjob-")
         seed = self._random_below(MAX_SEED + 1) if new.seed is None else new.seed
         async with self._database.tenant(caller.project_id) as connection:
             made = await idempotency.made(connection, project_id=caller.project_id, key=once)
             if made is not None:
-                return await self._owned(connection, caller, made)
-            await self._check_file(connection, caller, new.training_file, param="training_file")
-            if new.validation_file is not None:
-                await self._check_file(connection, caller, new.validation_file, param="validation_file")
+                return self._plans.priced(await self._owned(connection, caller, made))
+            await self._check_files(connection, caller, new)
             await self._quotas.check_job(connection, caller.project_id)
             await self._quotas.check_priority(connection, caller.project_id, new.priority)
             job = await jobs.insert(connection, job_id=job_id, caller=caller, new=new, seed=seed, start=start)
+            if new.budget is not None:
+                await cost.set_budget(
+                    connection, project_id=caller.project_id, job_id=job.id, budget=new.budget
+                )
+                job = replace(job, budget=new.budget)
             await integrations.insert(connection, job=job)
             await idempotency.remember(connection, project_id=caller.project_id, key=once, made_id=job.id)
             validating = f"Validating training file: {job.training_file}"
@@ -74,7 +90,14 @@ class JobService:
                 await self._tell(connection, job.id, message)
             await self._audit.note(connection, caller, "fine_tuning.job.created", job.id)
         self._to_validate.wake()
-        return job
+        return self._plans.priced(job)
+
+    async def _checked_start(self, caller: Caller, new: NewJob) -> Start:
+        self._backends.check(new.integrations)
+        start = await self._start(caller, new)
+        if isinstance(new.method, ReinforcementMethod):
+            await self._graders.check_for_training(caller, new.method.grader, base_model=start.base_model)
+        return start
 
     async def _start(self, caller: Caller, new: NewJob) -> Start:
         """From a base model, or on from a tuned model of the caller's own, whose adapter keeps its shape."""
@@ -99,6 +122,11 @@ class JobService:
                 param="lora",
             )
         return Start(base_model=version.base_model, lora=shape, initial_version_id=version.id)
+
+    async def _check_files(self, connection: Connection, caller: Caller, new: NewJob) -> None:
+        await self._check_file(connection, caller, new.training_file, param="training_file")
+        if new.validation_file is not None:
+            await self._check_file(connection, caller, new.validation_file, param="validation_file")
 
     async def _check_file(self, connection: Connection, caller: Caller, file_id: str, *, param: str) -> None:
         file = await files.get(connection, project_id=caller.project_id, file_id=file_id)
@@ -130,7 +158,7 @@ class JobService:
     ) -> Page[Job]:
         """Newest first: all, those that have all of these pairs, or those that have no metadata at all."""
         async with self._database.tenant(caller.project_id) as connection:
-            return await jobs.page(
+            page = await jobs.page(
                 connection,
                 project_id=caller.project_id,
                 after=after,
@@ -138,10 +166,11 @@ class JobService:
                 metadata=metadata,
                 without_metadata=without_metadata,
             )
+        return replace(page, items=[self._plans.priced(job) for job in page.items])
 
     async def retrieve(self, caller: Caller, job_id: str) -> Job:
         async with self._database.tenant(caller.project_id) as connection:
-            return await self._owned(connection, caller, job_id)
+            return self._plans.priced(await self._owned(connection, caller, job_id))
 
     async def _owned(self, connection: Connection, caller: Caller, job_id: str) -> Job:
         job = await jobs.get(connection, project_id=caller.project_id, job_id=job_id)
@@ -157,7 +186,7 @@ class JobService:
                 raise invalid(f"Job {job_id} is {job.status} and can no longer be cancelled.")
             await self._tell(connection, job_id, "Job cancelled")
             await self._audit.note(connection, caller, "fine_tuning.job.cancelled", job_id)
-            return cancelled
+            return self._plans.priced(cancelled)
 
     async def pause(self, caller: Caller, job_id: str) -> Job:
         """A running job is paused once its engine has written a checkpoint, a moment later; its model can be asked."""
@@ -168,7 +197,7 @@ class JobService:
                 raise invalid(f"Job {job_id} {unpausable(job)}")
             await self._tell(connection, job_id, "Fine-tuning job is asked to pause")
             await self._audit.note(connection, caller, "fine_tuning.job.paused", job_id)
-            return paused
+            return self._plans.priced(paused)
 
     async def resume(self, caller: Caller, job_id: str) -> Job:
         """Goes on from its newest checkpoint, on whatever engine is free."""
@@ -181,7 +210,7 @@ class JobService:
             await self._audit.note(connection, caller, "fine_tuning.job.resumed", job_id)
         for wakeup in self._wakes:
             wakeup.wake()
-        return resumed
+        return self._plans.priced(resumed)
 
     async def events(self, caller: Caller, job_id: str, *, after: str | None, limit: int) -> Page[JobEvent]:
         """Newest first."""

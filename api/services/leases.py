@@ -20,6 +20,7 @@ from api.domain.jobs import (
 from api.domain.leases import DataFile, Given, HeartbeatReply, Lease, Offer
 from api.domain.models import AdapterFile
 from api.domain.poison import GIVEN_UP, MAX_LOST_ATTEMPTS
+from api.services.caps import Caps
 from api.services.quotas import QuotaService
 from api.services.reports import Reports
 from api.services.scheduler import Scheduler
@@ -63,6 +64,7 @@ class LeaseService:
         blobs: Blobs,
         new_id: NewId,
         quotas: QuotaService,
+        caps: Caps,
         lease_seconds: int,
         scheduler: Scheduler,
         queued: Wakeup,
@@ -73,7 +75,7 @@ class LeaseService:
         self._database, self._blobs, self._new_id = database, blobs, new_id
         self._lease_seconds, self._queued, self._trained = lease_seconds, queued, trained
         self._quotas, self._scheduler = quotas, scheduler
-        self._reports = Reports(new_id=new_id)
+        self._reports = Reports(new_id=new_id, caps=caps)
 
     async def acquire(self, *, engine_id: str, offer: Offer, wait_seconds: float) -> Lease | None:
         """What the scheduler gives to this engine; waits up to `wait_seconds` for it, and at least for one pass."""
@@ -214,7 +216,8 @@ class LeaseService:
         return {file.name: self._blobs.put_url(key_of(run, step, file.name)) for file in checkpoint_files}
 
     async def report(self, *, run: RunRef, events: Sequence[NumberedEvent]) -> bool:
-        """Stores each event once; whether the run is to pause. Raises ServiceError(STALE_ATTEMPT), or INVALID for a checkpoint not uploaded."""
+        """Stores each event once; whether the run is to pause: its owner wants it, it makes room, or it has come to a cap.
+        Raises ServiceError(STALE_ATTEMPT), or INVALID for a checkpoint not uploaded."""
         for numbered in events:
             if isinstance(numbered.event, CheckpointReady):
                 await self._check_uploaded(run, numbered.event)
@@ -223,8 +226,7 @@ class LeaseService:
         async with self._database.transaction() as connection:
             job, reported = await locked(connection, run)
             fresh = [numbered for numbered in events if numbered.sequence > reported]
-            for numbered in fresh:
-                await self._reports.store(connection, job, numbered.event)
+            stored = [await self._reports.store(connection, job, numbered.event) for numbered in fresh]
             if fresh:
                 await leases.set_reported(connection, job_id=job.id, sequence=fresh[-1].sequence)
         await self._failpoints.reach(f"{point}.after")
@@ -232,7 +234,8 @@ class LeaseService:
             self._trained.wake()
         if any(isinstance(numbered.event, RunInterrupted | RunPaused) for numbered in fresh):
             self._queued.wake()
-        return job.status is JobStatus.PAUSED or job.yields_to is not None
+        asked = job.status is JobStatus.PAUSED or job.yields_to is not None
+        return asked or job.over_budget is not None or any(stored)
 
     async def _check_uploaded(self, run: RunRef, event: CheckpointReady) -> None:
         keys = [key_of(run, event.step, file.name) for file in event.files]

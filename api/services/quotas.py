@@ -5,8 +5,9 @@ requests at once cannot pass a limit together.
 """
 
 from collections.abc import Mapping
-from typing import Final, get_args
+from typing import Any, Final, get_args
 
+from api.domain.cost import Pricing
 from api.domain.errors import ErrorKind, ServiceError, invalid
 from api.domain.keys import Caller, Scope
 from api.domain.priorities import Priority, Standing
@@ -23,6 +24,7 @@ MEND: Final[Mapping[Quota, tuple[str, str]]] = {
     "queued_jobs": ("jobs that wait", f"Wait until some have started, cancel some, {OWNER}"),
     "running_jobs": ("jobs that run", f"Wait until some have ended, {OWNER}"),
     "training_tokens": ("tokens trained in this calendar month (UTC)", f"Wait for the next month, {OWNER}"),
+    "training_cost": ("for training in this calendar month (UTC)", f"Wait for the next month, {OWNER}"),
 }
 
 
@@ -33,11 +35,12 @@ class QuotaService:
         database: Database,
         audit: AuditLog,
         defaults: Quotas,
+        pricing: Pricing,
         standing: Standing = Standing(),  # noqa: B008 - frozen
     ) -> None:
         """`standing`: of a project of which no owner has said otherwise."""
         self._database, self._audit, self._defaults = database, audit, defaults
-        self._default_standing = standing
+        self._default_standing, self._pricing = standing, pricing
 
     @property
     def default_running_jobs(self) -> int:
@@ -48,6 +51,7 @@ class QuotaService:
         await quotas.lock(connection, project_id=project_id)
         await self._check(connection, project_id, "queued_jobs", more=1)
         await self._check(connection, project_id, "training_tokens", more=1)
+        await self._check_cost(connection, project_id)
 
     async def check_priority(self, connection: Connection, project_id: str, asked: Priority) -> None:
         """Raises ServiceError(INVALID) for more than the project's jobs may be given."""
@@ -73,16 +77,36 @@ class QuotaService:
         await self._check(connection, project_id, "storage_bytes", more=more)
 
     async def check_start(self, connection: Connection, project_id: str) -> None:
-        """Before a job begins to train: those before it may have used up the month's tokens meanwhile."""
+        """Before a job begins to train: those before it may have used up the month's tokens or money meanwhile."""
         await quotas.lock(connection, project_id=project_id)
         await self._check(connection, project_id, "training_tokens", more=1)
+        await self._check_cost(connection, project_id)
+
+    async def cost_reached(self, connection: Connection, project_id: str) -> float | None:
+        """The money that the project may spend on training in a month, once it has."""
+        own = await quotas.own(connection, project_id=project_id)
+        limit = own.get("training_cost", self._defaults.training_cost)
+        if limit is None or await self._used(connection, "training_cost", project_id) < limit:
+            return None
+        return limit
+
+    async def _check_cost(self, connection: Connection, project_id: str) -> None:
+        limit = await self.cost_reached(connection, project_id)
+        if limit is not None:
+            used = await self._used(connection, "training_cost", project_id)
+            raise over("training_cost", limit=limit, used=used, unit=f" {self._pricing.currency}")
 
     async def _check(self, connection: Connection, project_id: str, quota: Quota, *, more: int) -> None:
         own = await quotas.own(connection, project_id=project_id)
         limit = own.get(quota, getattr(self._defaults, quota))
-        used = await quotas.used(connection, quota, project_id=project_id)
+        used = await self._used(connection, quota, project_id)
         if used + more > limit:
             raise over(quota, limit=limit, used=used, more=more)
+
+    async def _used(self, connection: Connection, quota: Quota, project_id: str) -> float:
+        if quota == "training_cost":
+            return self._pricing.of_all(await quotas.spent_this_month(connection, project_id=project_id))
+        return await quotas.used(connection, quota, project_id=project_id)
 
     async def report(self, caller: Caller, project_id: str) -> QuotaReport:
         caller.require(Scope.ADMIN)
@@ -92,8 +116,8 @@ class QuotaService:
 
     async def _report(self, connection: Connection, project_id: str) -> QuotaReport:
         own = await quotas.own(connection, project_id=project_id)
-        used = {name: await quotas.used(connection, name, project_id=project_id) for name in NAMES}
-        limits = {name: own.get(name, getattr(self._defaults, name)) for name in NAMES}
+        used: dict[str, Any] = {name: await self._used(connection, name, project_id) for name in NAMES}
+        limits: dict[str, Any] = {name: own.get(name, getattr(self._defaults, name)) for name in NAMES}
         standing = await self._standing(connection, project_id)
         return QuotaReport(limits=Quotas(**limits), used=Quotas(**used), standing=standing)
 
@@ -101,7 +125,7 @@ class QuotaService:
         self,
         caller: Caller,
         project_id: str,
-        changes: Mapping[Quota, int | None],
+        changes: Mapping[Quota, float | None],
         *,
         standing: Mapping[str, int | None],
     ) -> QuotaReport:
@@ -129,11 +153,15 @@ class QuotaService:
             return await self._report(connection, project_id)
 
 
-def over(quota: Quota, *, limit: int, used: int, more: int) -> ServiceError:
+def over(quota: Quota, *, limit: float, used: float, more: int = 0, unit: str = "") -> ServiceError:
     what, mend = MEND[quota]
     asked = f", and this needs {more} more" if quota == "storage_bytes" else ""
     return ServiceError(
         ErrorKind.OVER_QUOTA,
-        f"You exceeded a quota of your project: {limit} {what}. It has {used}{asked}. {mend}",
+        f"You exceeded a quota of your project: {shown(limit)}{unit} {what}. It has {shown(used)}{asked}. {mend}",
         code=f"{quota}_quota_exceeded",
     )
+
+
+def shown(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.6g}"

@@ -9,7 +9,8 @@ from api.domain.jobs import Job, JobError, JobStatus
 from api.domain.models import AdapterFile
 from api.domain.poison import is_guilty, verdict
 from api.scheduling.pace import PUBLISHING_SECONDS, Pace
-from api.store import job_events, jobs, keys, leases, models
+from api.services.caps import Caps
+from api.store import cost, job_events, jobs, keys, leases, models
 from api.store.database import Connection
 from api.store.leases import Stepped
 from engine.contract.events import (
@@ -26,22 +27,30 @@ from engine.contract.events import (
 )
 from engine.contract.spec import ADAPTER_WEIGHTS, TRAINING_STATE
 
+OtherEvent = RunPrepared | CheckpointReady | RunFinished | RunFailed | RunInterrupted | RunPaused | RunNotice
+
 
 class Reports:
-    def __init__(self, *, new_id: NewId) -> None:
-        self._new_id = new_id
+    def __init__(self, *, new_id: NewId, caps: Caps) -> None:
+        self._new_id, self._caps = new_id, caps
 
-    async def store(self, connection: Connection, job: Job, event: TrainEvent) -> None:
-        """`job` is locked and `event` is the next of its running attempt."""
+    async def store(self, connection: Connection, job: Job, event: TrainEvent) -> bool:
+        """`job` is locked and `event` is the next of its running attempt. Whether it has brought the job to a cap."""
+        if isinstance(event, StepDone):
+            await self._step(connection, job, event)
+            return await self._caps.spend(connection, job, seconds=event.device_seconds)
+        await self._other(connection, job, event)
+        return False
+
+    async def _other(self, connection: Connection, job: Job, event: OtherEvent) -> None:
         match event:
             case RunPrepared():
                 await leases.set_prepared(connection, job_id=job.id)
-            case StepDone():
-                await self._step(connection, job, event)
             case CheckpointReady():
                 await self._checkpoint(connection, job, event)
             case RunFinished():
                 await leases.set_trained(connection, job_id=job.id, tokens=event.trained_tokens)
+                await cost.charge(connection, job_id=job.id, seconds=event.device_seconds)
             case RunFailed():
                 error = JobError(code=event.code, message=event.message, param=event.param or None)
                 await jobs.fail(connection, job_id=job.id, error=error)
@@ -58,6 +67,11 @@ class Reports:
     async def _paused(self, connection: Connection, job: Job, event: RunPaused) -> None:
         """Its owner may have changed their mind meanwhile: then it is queued again. So is one that made room."""
         await leases.requeue(connection, job_id=job.id, lost=False)
+        error = await self._caps.stopped(connection, job, step=event.step)
+        if error is not None:
+            await jobs.fail(connection, job_id=job.id, error=error)
+            await self._tell(connection, job.id, error.message, level="error")
+            return
         if job.status is JobStatus.PAUSED:
             await self._tell(connection, job.id, f"Fine-tuning job paused after step {event.step}")
         elif job.yields_to is not None:
@@ -130,6 +144,7 @@ class Reports:
             state=state,
         )
         if not event.final:
+            await cost.keep(connection, job_id=job.id)
             await models.publish(connection, version_id=version_id)
             message = f"Checkpoint created at step {event.step} with Snapshot ID: {name}"
             await self._tell(connection, job.id, message)

@@ -5,6 +5,7 @@ from typing import Any, assert_never
 
 from psycopg.types.json import Jsonb
 
+from api.domain.cost import Budget, Estimate, Reached, Used
 from api.domain.jobs import (
     DpoHyperparameters,
     DpoMethod,
@@ -59,6 +60,10 @@ def job_from(row: Row) -> Job:
         priority=Priority(row["priority"]),
         queue=queue_from(row),
         yields_to=row["yields_to"],
+        budget=Budget(**row["budget"]) if row["budget"] else None,
+        over_budget=Reached(**row["over_budget"]) if row["over_budget"] else None,
+        estimate=Estimate(**row["estimate"]) if row["estimate"] else None,
+        used=Used(trained_tokens=row["tokens_seen"], device_seconds=row["device_seconds"]),
     )
 
 

@@ -110,7 +110,8 @@ for update skip locked
 update job set lease_until = now() + make_interval(secs => %(lease_seconds)s)
 where status in ('running', 'paused') and trained_at is null and engine_id = %(engine_id)s
   and (id, attempt) in (select * from unnest(%(ids)s::text[], %(attempts)s::int[]))
-returning id, attempt, case when yields_to is null then status else 'paused' end as status
+returning id, attempt,
+          case when yields_to is null and over_budget is null then status else 'paused' end as status
 
 -- name: lock_attempt
 select * from job

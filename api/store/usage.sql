@@ -16,14 +16,14 @@ order by 1, 2, 3, 4
 
 -- name: training
 -- A job counts when it ends, however it ends: also what failed was trained.
-select to_timestamp(floor(extract(epoch from finished_at) / %(width)s) * %(width)s) as start,
-       case when 'project_id' = any(%(group_by)s::text[]) then job.project_id end as project_id,
-       case when 'model' = any(%(group_by)s::text[]) then coalesce(base_model, model) end as model,
-       count(*) as requests, sum(tokens_seen)::bigint as trained_tokens
-from job join project on project.id = job.project_id
-where project.organization_id = %(organization_id)s
-  and finished_at >= to_timestamp(%(start)s) and finished_at < to_timestamp(%(end)s)
-  and (%(projects)s::text[] is null or job.project_id = any(%(projects)s::text[]))
-  and (%(models)s::text[] is null or coalesce(base_model, model) = any(%(models)s::text[]))
+select to_timestamp(floor(extract(epoch from ended_at) / %(width)s) * %(width)s) as start,
+       case when 'project_id' = any(%(group_by)s::text[]) then project_id end as project_id,
+       case when 'model' = any(%(group_by)s::text[]) then base_model end as model,
+       count(*) as requests, sum(trained_tokens)::bigint as trained_tokens, sum(device_seconds) as device_seconds
+from training_ledger
+where organization_id = %(organization_id)s
+  and ended_at >= to_timestamp(%(start)s) and ended_at < to_timestamp(%(end)s)
+  and (%(projects)s::text[] is null or project_id = any(%(projects)s::text[]))
+  and (%(models)s::text[] is null or base_model = any(%(models)s::text[]))
 group by 1, 2, 3
 order by 1, 2, 3

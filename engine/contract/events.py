@@ -49,8 +49,11 @@ class RunPrepared:
 
 @dataclass(frozen=True, kw_only=True)
 class StepDone:
+    """`device_seconds`: that this attempt has taken of devices so far, alone or as its share of passes."""
+
     metrics: StepMetrics
     trained_tokens: int
+    device_seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,7 @@ class RunPaused:
 @dataclass(frozen=True, kw_only=True)
 class RunFinished:
     trained_tokens: int
+    device_seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

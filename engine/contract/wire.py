@@ -177,12 +177,18 @@ def event_to_pb(numbered: events.NumberedEvent) -> pb.TrainEvent:
                 )
             )
         case events.StepDone() as e:
-            step = pb.StepDone(metrics=metrics_to_pb(e.metrics), trained_tokens=e.trained_tokens)
+            step = pb.StepDone(
+                metrics=metrics_to_pb(e.metrics),
+                trained_tokens=e.trained_tokens,
+                device_seconds=e.device_seconds,
+            )
             message.step_done.CopyFrom(step)
         case events.CheckpointReady() as e:
             message.checkpoint_ready.CopyFrom(_checkpoint_to_pb(e))
         case events.RunFinished() as e:
-            message.finished.CopyFrom(pb.RunFinished(trained_tokens=e.trained_tokens))
+            message.finished.CopyFrom(
+                pb.RunFinished(trained_tokens=e.trained_tokens, device_seconds=e.device_seconds)
+            )
         case events.RunFailed() as e:
             message.failed.CopyFrom(pb.RunFailed(code=e.code, message=e.message, param=e.param))
         case events.RunInterrupted() as e:
@@ -225,11 +231,18 @@ def _kind_from_pb(message: pb.TrainEvent) -> events.TrainEvent:
             )
         case "step_done":
             done = message.step_done
-            return events.StepDone(metrics=metrics_from_pb(done.metrics), trained_tokens=done.trained_tokens)
+            return events.StepDone(
+                metrics=metrics_from_pb(done.metrics),
+                trained_tokens=done.trained_tokens,
+                device_seconds=done.device_seconds,
+            )
         case "checkpoint_ready":
             return _checkpoint_from_pb(message.checkpoint_ready)
         case "finished":
-            return events.RunFinished(trained_tokens=message.finished.trained_tokens)
+            return events.RunFinished(
+                trained_tokens=message.finished.trained_tokens,
+                device_seconds=message.finished.device_seconds,
+            )
         case "notice":
             return events.RunNotice(message=message.notice.message, warning=message.notice.warning)
         case "failed":

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
+from engine.contract.formats.plain import plain
 from engine.core.packing import Tokens
 from engine.data.errors import DataError
 
@@ -92,16 +93,6 @@ def last_weighted(weights: Sequence[float]) -> int:
         if weights[index]:
             return index
     raise ValueError("has no assistant message to learn from: give one a weight of 1.")
-
-
-def plain(message: Message) -> dict[str, Any]:
-    """The message as templates expect it: text content, and a role of the three they know."""
-    content = message.get("content")
-    if isinstance(content, list):
-        content = "".join(part["text"] for part in content)
-    role = "system" if message["role"] == "developer" else message["role"]
-    kept = {key: value for key, value in message.items() if key in {"tool_calls", "tool_call_id", "name"}}
-    return kept | {"role": role, "content": content or ""}
 
 
 def check_template(messages: Sequence[Message], *, tools: object, chat: ChatFormat) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.contract.formats.plain import answered
 from engine.core.packing import Tokens
 from engine.data.chat import ChatFormat, encode, read_rows
 
@@ -31,13 +32,3 @@ def encode_pair(row: Mapping[str, Any], *, chat: ChatFormat) -> Pair:
     if preferred.token_ids == other.token_ids:
         raise ValueError("has two equal answers: there is nothing to prefer.")
     return Pair(preferred=preferred, other=other)
-
-
-def answered(row: Mapping[str, Any], key: str) -> dict[str, Any]:
-    asked = row["input"]
-    before = [
-        {**message, "weight": 0} if message["role"] == "assistant" else message
-        for message in asked["messages"]
-    ]
-    (answer,) = row[key]
-    return {**asked, "messages": [*before, {**answer, "weight": 1}]}

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.data.chat import ChatFormat, check_template, plain, read_rows
+from engine.contract.formats.plain import plain
+from engine.data.chat import ChatFormat, check_template, read_rows
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
+from engine.contract.sampling import MAX_ANSWER_TOKENS, group_size
 from engine.contract.spec import Reinforcement
 from engine.core.batches import derived_seed
 from engine.core.packing import Tokens
@@ -25,9 +26,6 @@ from engine.models.grammar import schema_of
 from engine.passes.work import Answer, Ask, Outside, Results, Sample, Sampling, Weights, Works
 
 Rollout = tuple[Sequence[Answer], list[Grade]]
-GROUP = 8  # samples per prompt at a compute_multiplier of 1
-MIN_GROUP, MAX_GROUP = 2, 64
-MAX_ANSWER_TOKENS = 256
 MIN_ANSWER_TOKENS = 16
 MAX_ROWS = 64  # samples asked for at a time: other runs have their turn in between
 
@@ -38,10 +36,6 @@ class GraderFailedError(Exception):
     def __init__(self, details: str) -> None:
         super().__init__("no sample could be graded")
         self.details = details
-
-
-def group_size(compute_multiplier: float) -> int:
-    return max(MIN_GROUP, min(MAX_GROUP, round(GROUP * compute_multiplier)))
 
 
 def advantages(rewards: Sequence[float]) -> list[float]:

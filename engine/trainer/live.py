@@ -39,6 +39,7 @@ class LiveRun:
         self.ref = RunRef(job_id=run.spec.job_id, attempt=run.spec.attempt)
         self.sequence = 0
         self.served = 0  # rounds it has had a part in
+        self.device_seconds = 0.0  # its share of passes by their tokens, and what it computed alone
         self.waiting: deque[tuple[int, Work]] = deque()
         self.tasks: dict[int, Future[Any]] = {}
         self.asked: queue.SimpleQueue[Asked] = queue.SimpleQueue()

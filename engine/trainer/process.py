@@ -6,8 +6,10 @@ Runs join and leave between rounds. A run that raises fails alone; the base mode
 import contextlib
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
@@ -19,6 +21,7 @@ from engine.contract.events import (
     RunFinished,
     RunInterrupted,
     RunPaused,
+    StepDone,
     TrainEvent,
 )
 from engine.contract.spec import RunSpec
@@ -115,13 +118,17 @@ class Trainer:
         return done or spoken
 
     def advance(self, run: LiveRun) -> None:
+        begun = time.monotonic()
         event = run.advance()
+        run.device_seconds += time.monotonic() - begun
         if event is not None:
             self.tell(run, event)
 
     def tell(self, run: LiveRun, event: TrainEvent) -> None:
         """What ends a run takes it away."""
         run.sequence += 1
+        if isinstance(event, StepDone | RunFinished):
+            event = replace(event, device_seconds=run.device_seconds)
         message = wire.event_to_pb(NumberedEvent(sequence=run.sequence, event=event))
         self.send(pb.TrainerReport(event=pb.RunEvent(run=wire.ref_to_pb(run.ref), event=message)))
         if isinstance(event, RunFinished | RunFailed | RunPaused | RunInterrupted):

@@ -4,6 +4,7 @@ What a run's piece holds is its own doing; who shares its pass is decided here, 
 """
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -107,6 +108,7 @@ class Rounds:
         for piece in pieces:
             if piece[0] not in kept:
                 kept[piece[0]] = gradient_of(piece)
+        begun = time.monotonic()
         try:
             outcomes = self.model.run_pass([lesson_of(piece) for piece in pieces])
         except Exception as error:
@@ -115,6 +117,7 @@ class Rounds:
                 put_back(piece, kept[piece[0]])
             self._smaller(pieces, error)
             return
+        charge(pieces, seconds=time.monotonic() - begun, devices=self.model.devices)
         for (one, number, _), outcome in zip(pieces, outcomes, strict=True):
             deliver(one, number, outcome)
 
@@ -150,10 +153,13 @@ class Rounds:
         """A few tokens of the first in line, so that a long group holds up nobody's passes. One at a time on each device:
         each holds a cache of keys and values."""
         first = list(islice(self._samplers, self.model.devices))
+        begun = time.monotonic()
         for sampler in first:
             if not goes_on(sampler):
                 sampler.steps.close()
                 self._samplers.remove(sampler)
+        for sampler in first:
+            sampler.one.device_seconds += time.monotonic() - begun
         return bool(first)
 
     def _start_tasks(self, one: LiveRun) -> None:
@@ -238,6 +244,15 @@ def put_back(piece: Piece, gradient: torch.Tensor | None) -> None:
         one.run.adapter.gradient.zero_()
     else:
         one.run.adapter.gradient.copy_(gradient)
+
+
+def charge(pieces: Sequence[Piece], *, seconds: float, devices: int) -> None:
+    """A pass's time to its runs, by their share of its tokens. Fewer pieces than devices leave some of them idle; what
+    failed and is done again is nobody's."""
+    each = seconds * min(devices, len(pieces)) / max(1, tokens_of(pieces))
+    for one, _, work in pieces:
+        if isinstance(work, Learn | Measure):
+            one.device_seconds += each * work.packed.tokens
 
 
 def tokens_of(pieces: Sequence[Piece]) -> int:

@@ -104,6 +104,17 @@ class ReplicaClient:
             json.loads(reply), token_ids
         )  # orjson reads no NaN, and a broken model says it
 
+    async def tokenize(self, conversation: Mapping[str, Any]) -> Sequence[str]:
+        """The tokens of `messages` under the base's chat template, as its vocabulary writes them. Raises ReplicaError."""
+        body = {"model": self.base_model, "return_token_strs": True, **conversation}
+        status, reply = await self._post("/tokenize", body)
+        if status >= 400:
+            raise ReplicaError(f"status {status}", refused=status < 500)
+        try:
+            return [str(token) for token in json.loads(reply)["token_strs"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ReplicaError("no tokens in its answer") from error
+
     async def unload(self, model: str) -> None:
         """Unloading what is not loaded is no error. Raises ReplicaError when there is no answer."""
         await self._post("/v1/unload_lora_adapter", {"lora_name": model})

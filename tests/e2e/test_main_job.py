@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from openai import OpenAI
@@ -64,6 +65,25 @@ def test_trained_tokens_and_times_are_true(job: FineTuningJob) -> None:
     assert job.trained_tokens is not None and job.trained_tokens % 3 == 0, "three equal epochs"
     assert job.finished_at is not None and job.created_at < job.finished_at <= time.time() + 1
     assert job.estimated_finish is None
+
+
+def test_the_job_cost_what_was_estimated(client: OpenAI, job: FineTuningJob) -> None:
+    """Tokens to the last one, since every row of a small file is counted; device seconds from the second job on."""
+    cost: Any = job.cost  # type: ignore[attr-defined]
+    assert (cost["estimated"]["method"], cost["estimated"]["device_seconds"]) == ("sampled", None)
+    assert cost["estimated"]["trained_tokens"] == pytest.approx(job.trained_tokens, rel=0.1)
+    assert cost["actual"]["trained_tokens"] == job.trained_tokens
+    assert job.finished_at is not None
+    assert 0 < cost["actual"]["device_seconds"] < job.finished_at - job.created_at
+    again: Any = client.fine_tuning.jobs.create(
+        model=BASE,
+        training_file=job.training_file,
+        method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 3}}},
+        extra_body={"dry_run": True},
+    )
+    assert again.cost["estimated"]["device_seconds"] == pytest.approx(
+        cost["actual"]["device_seconds"], rel=0.1
+    )
 
 
 def test_every_epoch_left_a_checkpoint_that_answers(client: OpenAI, job: FineTuningJob) -> None:

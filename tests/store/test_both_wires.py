@@ -141,6 +141,16 @@ CASES = {
     "a tag of the service's own": create(
         integrations=[{"type": "mlflow", "mlflow": {"experiment": "e", "tags": {"tuningfork.job_id": "x"}}}]
     ),
+    "a job with a budget begins": create(
+        budget={"amount": 2.5, "trained_tokens": 10_000_000, "device_seconds": 60.5}
+    ),
+    "a dry run": create(dry_run=True, suffix="mine", budget={"amount": 2.5}),
+    "a dry run of pairs on other rows": create(dry_run=True, method={"type": "dpo"}),
+    "a dry run of an unknown file": create(dry_run=True, training_file="file-x"),
+    "a budget that cannot do": create(dry_run=True, budget={"trained_tokens": 1}),
+    "a job over its budget": create(budget={"trained_tokens": 1}),
+    "an empty budget": create(budget={}),
+    "a budget of nothing": create(budget={"amount": 0.0}),
     "an unknown model": create(model="gpt-9"),
     "an unknown file": create(training_file="file-x"),
     "a seed below 0": create(seed=-1),

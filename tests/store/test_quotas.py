@@ -136,11 +136,12 @@ async def test_a_running_limit_of_none_holds_up_nobody_else(world: World) -> Non
     assert await acquire(world) is None
 
 
-async def trained(world: World, job_id: str, *, tokens: int, ended: str) -> None:
+async def trained(world: World, job_id: str, *, tokens: int, ended: str, seconds: float = 0) -> None:
     async with world.database.transaction() as connection:
         await connection.execute(
-            f"update job set status = 'failed', tokens_seen = %s, finished_at = {ended} where id = %s".encode(),
-            (tokens, job_id),
+            f"update job set status = 'failed', tokens_seen = %s, device_seconds = %s, finished_at = {ended} "
+            "where id = %s".encode(),
+            (tokens, seconds, job_id),
         )
 
 
@@ -177,6 +178,7 @@ async def test_an_owner_reads_and_sets_them(api: Rest) -> None:
         "queued_jobs": 0,
         "running_jobs": 0,
         "training_tokens_this_month": 0,
+        "training_cost_this_month": 0.0,
     }
     changed = await made(owner, path, max_queued_jobs=0, max_storage_bytes=5)
     assert (changed["max_queued_jobs"], changed["max_storage_bytes"]) == (0, 5)

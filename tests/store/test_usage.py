@@ -66,7 +66,7 @@ async def test_training_and_costs(served: Rest) -> None:
     await ask(served.as_key(OUR_KEY))
     for tokens in (1_000, 2_000):
         job = await queued(world)
-        await trained(world, job.id, tokens=tokens, ended="now()")
+        await trained(world, job.id, tokens=tokens, ended="now()", seconds=tokens / 400)
     today = int(time.time()) // DAY * DAY
     query = {"start_time": today, "group_by[]": ["model"]}
     reply = (await served.as_key(OUR_KEY).get("organization/usage/fine_tuning", params=query)).json()
@@ -74,19 +74,21 @@ async def test_training_and_costs(served: Rest) -> None:
     assert result == {
         "object": "organization.usage.fine_tuning.result",
         "trained_tokens": 3_000,
+        "device_seconds": 7.5,
         "num_jobs": 2,
         "project_id": None,
         "model": BASE,
     }
     whole = (await admin(served).costs(start_time=today)).data[0].results
     assert [(r.amount.value, r.amount.currency) for r in whole] == [
-        (pytest.approx((30 * 1 + 12 * 2 + 3_000 * 3) / 1e6), "eur")
+        (pytest.approx((30 * 1 + 12 * 2 + 3_000 * 3) / 1e6 + 7.5 * 36 / 3600), "eur")
     ]
     items = (await admin(served).costs(start_time=today, group_by=["line_item"])).data[0].results
     assert {item.line_item: (item.quantity, item.quantity_unit) for item in items} == {
         f"{BASE}, input_tokens": (30, "tokens"),
         f"{BASE}, output_tokens": (12, "tokens"),
         f"{BASE}, training_tokens": (3_000, "tokens"),
+        f"{BASE}, device_seconds": (7.5, "duration_seconds"),
     }
 
 

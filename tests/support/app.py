@@ -10,7 +10,6 @@ import httpx
 import pytest_asyncio
 
 from api.domain.ids import make_id
-from api.domain.usage import Price
 from api.rest import app as rest
 from api.services.accounts import AccountService
 from api.services.asking import Asking
@@ -36,9 +35,8 @@ from api.services.webhooks import WebhookService
 from engine.graders.sandbox.bubblewrap import Sandbox
 from serving.gateway.client import ReplicaClient
 from serving.gateway.replicas import Replicas
-from tests.support.stores import BASE, World
+from tests.support.stores import BASE, PRICES, World
 
-PRICES = {BASE: Price(input=1, output=2, training=3)}
 OUR_KEY, THEIR_KEY = "sk-tf-ours", "sk-tf-theirs"
 
 

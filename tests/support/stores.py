@@ -13,10 +13,12 @@ import pytest_asyncio
 from psycopg import sql
 
 from api.blobs.objects import Blobs
+from api.domain.cost import Pricing
 from api.domain.ids import NewId, make_id
 from api.domain.keys import Caller
 from api.domain.poison import MAX_LOST_ATTEMPTS
 from api.domain.quotas import Quotas
+from api.domain.usage import Price
 from api.services.asking import Asking
 from api.services.audit import AuditLog
 from api.services.backends import Backends
@@ -30,6 +32,7 @@ from api.services.metering import Metering
 from api.services.models import ModelService
 from api.services.quotas import QuotaService
 from api.services.scheduler import Scheduler
+from api.services.spending import spending_of
 from api.services.tracking import Backend
 from api.services.validation import Validation
 from api.services.wakeups import Wakeup
@@ -42,6 +45,7 @@ from serving.gateway.replicas import Replicas
 
 BASE = "tiny-base"
 TEMPLATE = "migrated"
+PRICES = {BASE: Price(input=1, output=2, training=3, device_hour=36)}
 
 
 @pytest.fixture(scope="session")
@@ -130,9 +134,13 @@ LEASE_SECONDS = 2
 QUOTAS = Quotas(storage_bytes=10**9, queued_jobs=1_000, running_jobs=100, training_tokens=10**9)
 
 
+def nobody() -> Replicas:
+    return Replicas([ReplicaClient(base_model=BASE, url="http://127.0.0.1:9", api_key="nobody")])
+
+
 def graders_over(database: Database, blobs: Blobs, audit: AuditLog) -> GraderService:
     """Nobody answers behind the replica: what is checked before a model is asked can be tried."""
-    replicas = Replicas([ReplicaClient(base_model=BASE, url="http://127.0.0.1:9", api_key="nobody")])
+    replicas = nobody()
     models = ModelService(database=database, blobs=blobs, audit=audit, replicas=replicas, salt_key="salt")
     limits = LimitService(
         database=database,
@@ -159,11 +167,21 @@ CONNECTED = Backends(
 )
 
 
-async def world_over(database: Database, blobs: Blobs, *, backends: Backends = CONNECTED) -> World:
+async def world_over(
+    database: Database, blobs: Blobs, *, backends: Backends = CONNECTED, replicas: Replicas | None = None
+) -> World:
     new_id = partial(make_id, random_below=secrets.randbelow)
     to_validate, queued, trained = Wakeup(), Wakeup(), Wakeup()
     audit = AuditLog(database=database, new_id=new_id)
-    quotas = QuotaService(database=database, audit=audit, defaults=QUOTAS)
+    spending = spending_of(
+        Pricing(prices=PRICES, currency="eur"),
+        QUOTAS,
+        database=database,
+        blobs=blobs,
+        replicas=replicas or nobody(),
+        audit=audit,
+    )
+    quotas = spending.quotas
     keys = KeyService(database=database, pepper="pepper", new_id=new_id)
     await keys.bootstrap(organization="personal", key="sk-tf-ours")
     await keys.bootstrap(organization="other", key="sk-tf-theirs")
@@ -191,6 +209,7 @@ async def world_over(database: Database, blobs: Blobs, *, backends: Backends = C
             random_below=secrets.randbelow,
             base_models=[BASE],
             graders=graders_over(database, blobs, audit),
+            plans=spending.plans,
             backends=backends,
             to_validate=to_validate,
             queued=queued,
@@ -203,13 +222,19 @@ async def world_over(database: Database, blobs: Blobs, *, backends: Backends = C
             blobs=blobs,
             new_id=new_id,
             quotas=quotas,
+            caps=spending.caps,
             lease_seconds=LEASE_SECONDS,
             queued=queued,
             trained=trained,
         ),
         quotas=quotas,
         validation=Validation(
-            database=database, blobs=blobs, new_id=new_id, woken_by=to_validate, wakes=queued
+            database=database,
+            new_id=new_id,
+            checks=spending.checks,
+            estimates=spending.estimates,
+            woken_by=to_validate,
+            wakes=queued,
         ),
         backends=backends,
         caller=await keys.authenticate("sk-tf-ours"),

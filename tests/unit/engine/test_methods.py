@@ -8,9 +8,10 @@ import pytest
 
 from engine.contract.events import CheckpointReady, RunFailed, RunFinished, RunPaused, StepDone, TrainEvent
 from engine.contract.graders import GraderMessage, PythonGrader, ScoreModel, StringCheck
+from engine.contract.sampling import group_size
 from engine.contract.spec import Dpo, LoraOptions, Method, Reinforcement, RunSpec, Supervised
 from engine.data.chat import ChatFormat
-from engine.methods.reinforcement import advantages, group_size
+from engine.methods.reinforcement import advantages
 from engine.models.resident import load
 from engine.passes.choose import model_of
 from engine.passes.model import Model

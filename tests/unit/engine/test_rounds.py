@@ -3,6 +3,7 @@ short."""
 
 import os
 import random
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -253,3 +254,48 @@ def test_a_run_stops_early_and_its_model_is_the_best_checkpoint(model: FusedMode
     assert f"The best was at step {best}" in str(told[-2])
     by_step = {c.step: c.files[0].sha256 for c in kept[:-1]}
     assert kept[-1].files[0].sha256 == by_step[best]
+
+
+def test_device_time_is_shared_by_tokens(
+    model: FusedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every pass takes a known time: together the runs pay for all of them, each by its own tokens."""
+    passes: list[tuple[float, dict[int, int]]] = []
+    run_pass = model.run_pass
+
+    def timed(lessons: Sequence[Lesson]) -> list[Outcome]:
+        begun = time.monotonic()
+        outcomes = run_pass(lessons)
+        time.sleep(0.01)
+        tokens: dict[int, int] = defaultdict(int)
+        for lesson in lessons:
+            tokens[id(lesson.adapter)] += lesson.packed.tokens
+        passes.append((time.monotonic() - begun, tokens))
+        return outcomes
+
+    monkeypatch.setattr(model, "run_pass", timed)
+    for name, rows in (("small", ROWS), ("large", [*ROWS, *ROWS])):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "train.jsonl", rows)
+    runs = [
+        live_run(
+            spec(job_id=name, method=supervised(batch_size=size, n_epochs=3)),
+            folder=tmp_path / name,
+            model=model,
+        )
+        for name, size in (("small", 4), ("large", 8))
+    ]
+    owners: dict[int, LiveRun] = {}
+
+    def note(run: LiveRun, event: TrainEvent) -> None:
+        if isinstance(event, StepDone):
+            owners[id(run.run.adapter)] = run
+
+    stories(runs, model=model, on_event=note)
+    assert sum(run.device_seconds for run in runs) == pytest.approx(
+        sum(seconds for seconds, _ in passes), rel=0.02
+    )
+    for key, run in owners.items():
+        own = sum(seconds * tokens[key] / sum(tokens.values()) for seconds, tokens in passes)
+        assert run.device_seconds == pytest.approx(own, rel=0.02)
+    assert runs[1].device_seconds > runs[0].device_seconds > 0

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -75,9 +76,11 @@ def test_bad_runs_fail_alone_and_good_ones_finish(trainer: TrainerProcess, tmp_p
     trainer.start(spec(method=wild), tmp_path / "b")
     assert trainer.until_end()[-1] == "failed"
     assert trainer.last.failed.code == "training_diverged"
+    begun = time.monotonic()
     trainer.start(replace(spec(), lora=LoraOptions(rank=2, alpha=4)), tmp_path / "c")
     step = ["step_done"] * 3 + ["checkpoint_ready"]
     assert trainer.until_end() == ["prepared", "notice", *step, *step, "finished"]
+    assert 0 < trainer.last.finished.device_seconds < time.monotonic() - begun
 
 
 def test_a_stopped_run_says_no_more(trainer: TrainerProcess, tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ kinds = {
         tokens_per_epoch=small,
         total_steps=small,
     ),
-    events.StepDone: st.builds(events.StepDone, metrics=metrics, trained_tokens=small),
+    events.StepDone: st.builds(events.StepDone, metrics=metrics, trained_tokens=small, device_seconds=floats),
     events.CheckpointReady: st.builds(
         events.CheckpointReady,
         step=small,
@@ -108,7 +108,7 @@ kinds = {
         final=st.booleans(),
         probe=st.none() | probes,
     ),
-    events.RunFinished: st.builds(events.RunFinished, trained_tokens=small),
+    events.RunFinished: st.builds(events.RunFinished, trained_tokens=small, device_seconds=floats),
     events.RunFailed: st.builds(events.RunFailed, code=text, message=text, param=text),
     events.RunInterrupted: st.builds(events.RunInterrupted, reason=text),
     events.RunPaused: st.builds(events.RunPaused, step=small),

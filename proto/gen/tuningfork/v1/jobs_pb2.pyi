@@ -192,8 +192,58 @@ class JobError(_message.Message):
     param: str
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., param: _Optional[str] = ...) -> None: ...
 
+class Budget(_message.Message):
+    __slots__ = ("amount", "trained_tokens", "device_seconds")
+    AMOUNT_FIELD_NUMBER: _ClassVar[int]
+    TRAINED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    amount: float
+    trained_tokens: int
+    device_seconds: float
+    def __init__(self, amount: _Optional[float] = ..., trained_tokens: _Optional[int] = ..., device_seconds: _Optional[float] = ...) -> None: ...
+
+class EstimatedCost(_message.Message):
+    __slots__ = ("trained_tokens", "tokens_per_epoch", "n_epochs", "device_seconds", "amount", "method", "margin", "note")
+    TRAINED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_PER_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    N_EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    MARGIN_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    trained_tokens: int
+    tokens_per_epoch: int
+    n_epochs: int
+    device_seconds: float
+    amount: float
+    method: str
+    margin: float
+    note: str
+    def __init__(self, trained_tokens: _Optional[int] = ..., tokens_per_epoch: _Optional[int] = ..., n_epochs: _Optional[int] = ..., device_seconds: _Optional[float] = ..., amount: _Optional[float] = ..., method: _Optional[str] = ..., margin: _Optional[float] = ..., note: _Optional[str] = ...) -> None: ...
+
+class ActualCost(_message.Message):
+    __slots__ = ("trained_tokens", "device_seconds", "amount")
+    TRAINED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_FIELD_NUMBER: _ClassVar[int]
+    trained_tokens: int
+    device_seconds: float
+    amount: float
+    def __init__(self, trained_tokens: _Optional[int] = ..., device_seconds: _Optional[float] = ..., amount: _Optional[float] = ...) -> None: ...
+
+class Cost(_message.Message):
+    __slots__ = ("currency", "estimated", "actual")
+    CURRENCY_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATED_FIELD_NUMBER: _ClassVar[int]
+    ACTUAL_FIELD_NUMBER: _ClassVar[int]
+    currency: str
+    estimated: EstimatedCost
+    actual: ActualCost
+    def __init__(self, currency: _Optional[str] = ..., estimated: _Optional[_Union[EstimatedCost, _Mapping]] = ..., actual: _Optional[_Union[ActualCost, _Mapping]] = ...) -> None: ...
+
 class Job(_message.Message):
-    __slots__ = ("id", "created_at", "finished_at", "estimated_finish", "status", "model", "fine_tuned_model", "organization_id", "training_file", "validation_file", "result_files", "trained_tokens", "error", "method", "seed", "user_provided_suffix", "metadata", "lora", "training", "dpo", "integrations", "priority", "queue")
+    __slots__ = ("id", "created_at", "finished_at", "estimated_finish", "status", "model", "fine_tuned_model", "organization_id", "training_file", "validation_file", "result_files", "trained_tokens", "error", "method", "seed", "user_provided_suffix", "metadata", "lora", "training", "dpo", "integrations", "priority", "queue", "cost", "budget")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -224,6 +274,8 @@ class Job(_message.Message):
     INTEGRATIONS_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     QUEUE_FIELD_NUMBER: _ClassVar[int]
+    COST_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_FIELD_NUMBER: _ClassVar[int]
     id: str
     created_at: int
     finished_at: int
@@ -247,7 +299,9 @@ class Job(_message.Message):
     integrations: _containers.RepeatedCompositeFieldContainer[Integration]
     priority: str
     queue: Queue
-    def __init__(self, id: _Optional[str] = ..., created_at: _Optional[int] = ..., finished_at: _Optional[int] = ..., estimated_finish: _Optional[int] = ..., status: _Optional[str] = ..., model: _Optional[str] = ..., fine_tuned_model: _Optional[str] = ..., organization_id: _Optional[str] = ..., training_file: _Optional[str] = ..., validation_file: _Optional[str] = ..., result_files: _Optional[_Iterable[str]] = ..., trained_tokens: _Optional[int] = ..., error: _Optional[_Union[JobError, _Mapping]] = ..., method: _Optional[_Union[Method, _Mapping]] = ..., seed: _Optional[int] = ..., user_provided_suffix: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., lora: _Optional[_Union[Lora, _Mapping]] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., dpo: _Optional[_Union[DpoOptions, _Mapping]] = ..., integrations: _Optional[_Iterable[_Union[Integration, _Mapping]]] = ..., priority: _Optional[str] = ..., queue: _Optional[_Union[Queue, _Mapping]] = ...) -> None: ...
+    cost: Cost
+    budget: Budget
+    def __init__(self, id: _Optional[str] = ..., created_at: _Optional[int] = ..., finished_at: _Optional[int] = ..., estimated_finish: _Optional[int] = ..., status: _Optional[str] = ..., model: _Optional[str] = ..., fine_tuned_model: _Optional[str] = ..., organization_id: _Optional[str] = ..., training_file: _Optional[str] = ..., validation_file: _Optional[str] = ..., result_files: _Optional[_Iterable[str]] = ..., trained_tokens: _Optional[int] = ..., error: _Optional[_Union[JobError, _Mapping]] = ..., method: _Optional[_Union[Method, _Mapping]] = ..., seed: _Optional[int] = ..., user_provided_suffix: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., lora: _Optional[_Union[Lora, _Mapping]] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., dpo: _Optional[_Union[DpoOptions, _Mapping]] = ..., integrations: _Optional[_Iterable[_Union[Integration, _Mapping]]] = ..., priority: _Optional[str] = ..., queue: _Optional[_Union[Queue, _Mapping]] = ..., cost: _Optional[_Union[Cost, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ...) -> None: ...
 
 class Queue(_message.Message):
     __slots__ = ("position", "expected_start", "expected_finish", "reason")
@@ -262,7 +316,7 @@ class Queue(_message.Message):
     def __init__(self, position: _Optional[int] = ..., expected_start: _Optional[int] = ..., expected_finish: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class CreateJobRequest(_message.Message):
-    __slots__ = ("model", "training_file", "validation_file", "method", "suffix", "seed", "metadata", "lora", "training", "dpo", "integrations", "priority")
+    __slots__ = ("model", "training_file", "validation_file", "method", "suffix", "seed", "metadata", "lora", "training", "dpo", "integrations", "priority", "budget", "dry_run")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -282,6 +336,8 @@ class CreateJobRequest(_message.Message):
     DPO_FIELD_NUMBER: _ClassVar[int]
     INTEGRATIONS_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
     model: str
     training_file: str
     validation_file: str
@@ -294,7 +350,9 @@ class CreateJobRequest(_message.Message):
     dpo: DpoOptions
     integrations: _containers.RepeatedCompositeFieldContainer[Integration]
     priority: str
-    def __init__(self, model: _Optional[str] = ..., training_file: _Optional[str] = ..., validation_file: _Optional[str] = ..., method: _Optional[_Union[Method, _Mapping]] = ..., suffix: _Optional[str] = ..., seed: _Optional[int] = ..., metadata: _Optional[_Mapping[str, str]] = ..., lora: _Optional[_Union[Lora, _Mapping]] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., dpo: _Optional[_Union[DpoOptions, _Mapping]] = ..., integrations: _Optional[_Iterable[_Union[Integration, _Mapping]]] = ..., priority: _Optional[str] = ...) -> None: ...
+    budget: Budget
+    dry_run: bool
+    def __init__(self, model: _Optional[str] = ..., training_file: _Optional[str] = ..., validation_file: _Optional[str] = ..., method: _Optional[_Union[Method, _Mapping]] = ..., suffix: _Optional[str] = ..., seed: _Optional[int] = ..., metadata: _Optional[_Mapping[str, str]] = ..., lora: _Optional[_Union[Lora, _Mapping]] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., dpo: _Optional[_Union[DpoOptions, _Mapping]] = ..., integrations: _Optional[_Iterable[_Union[Integration, _Mapping]]] = ..., priority: _Optional[str] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., dry_run: _Optional[bool] = ...) -> None: ...
 
 class CreateJobResponse(_message.Message):
     __slots__ = ("job",)

@@ -328,12 +328,14 @@ class StepMetrics(_message.Message):
     def __init__(self, step: _Optional[int] = ..., total_steps: _Optional[int] = ..., train_loss: _Optional[float] = ..., train_mean_token_accuracy: _Optional[float] = ..., valid_loss: _Optional[float] = ..., valid_mean_token_accuracy: _Optional[float] = ..., full_valid_loss: _Optional[float] = ..., full_valid_mean_token_accuracy: _Optional[float] = ..., extra: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class StepDone(_message.Message):
-    __slots__ = ("metrics", "trained_tokens")
+    __slots__ = ("metrics", "trained_tokens", "device_seconds")
     METRICS_FIELD_NUMBER: _ClassVar[int]
     TRAINED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     metrics: StepMetrics
     trained_tokens: int
-    def __init__(self, metrics: _Optional[_Union[StepMetrics, _Mapping]] = ..., trained_tokens: _Optional[int] = ...) -> None: ...
+    device_seconds: float
+    def __init__(self, metrics: _Optional[_Union[StepMetrics, _Mapping]] = ..., trained_tokens: _Optional[int] = ..., device_seconds: _Optional[float] = ...) -> None: ...
 
 class CheckpointReady(_message.Message):
     __slots__ = ("step", "files", "metrics", "final", "probe")
@@ -372,10 +374,12 @@ class RunPaused(_message.Message):
     def __init__(self, step: _Optional[int] = ...) -> None: ...
 
 class RunFinished(_message.Message):
-    __slots__ = ("trained_tokens",)
+    __slots__ = ("trained_tokens", "device_seconds")
     TRAINED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     trained_tokens: int
-    def __init__(self, trained_tokens: _Optional[int] = ...) -> None: ...
+    device_seconds: float
+    def __init__(self, trained_tokens: _Optional[int] = ..., device_seconds: _Optional[float] = ...) -> None: ...
 
 class RunFailed(_message.Message):
     __slots__ = ("code", "message", "param")
