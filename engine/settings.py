@@ -38,6 +38,13 @@ class EngineSettings(BaseSettings):
         description="on a GPU: products of equally many rows, so that a run's bits do not depend on its neighbours",
     )
     threads: int = Field(default=0, ge=0, description="of each device; 0: as many as torch chooses")
+    drain_seconds: float = Field(
+        default=30,
+        ge=0,
+        le=3600,
+        description="after SIGTERM: for the checkpoints of runs that are trained here; what is not done by then goes on "
+        "from its last one",
+    )
     devices: int = Field(default=0, ge=0, le=64, description="0: every GPU, or one process on the CPU")
     shard: Literal["auto", "on", "off"] = Field(
         default="auto",

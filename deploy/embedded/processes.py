@@ -148,6 +148,7 @@ class Processes:
             "WORKSPACE": self._home.path / "workspace",
             "MAX_EXAMPLE_TOKENS": self._max_tokens(),
             "RUNS": self._settings.runs,
+            "DRAIN_SECONDS": self._settings.drain_seconds,
             "FIXED_SHAPES": self._settings.fixed_shapes,
             "DTYPE": self._settings.dtype,
             **({} if quantization is None else {"QUANTIZATION": quantization}),

@@ -44,6 +44,12 @@ class UpSettings(BaseSettings):
         description="nf4: train on the base with 4 bits a weight (QLoRA), under a name of its own",
     )
     max_model_len: int = Field(default=2048, ge=16, description="tokens of prompt and answer together")
+    drain_seconds: float = Field(
+        default=30,
+        ge=0,
+        le=3600,
+        description="at the end: for the checkpoints of jobs that are being trained",
+    )
     runs: int = Field(default=8, ge=1, le=1024, description="jobs that the engine trains at the same time")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",

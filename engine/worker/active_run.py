@@ -6,6 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +34,7 @@ RETRY_SECONDS: Final = 1.0
 LAST_WORD_SECONDS: Final = 3.0
 LEAVE_SECONDS: Final = 2.0
 SAFE_SHARE: Final = 0.8  # of the lease: two clocks never agree quite
+SHUTS_DOWN: Final = "the engine shuts down"
 
 log = logging.getLogger("tuningfork.worker")
 
@@ -58,7 +60,10 @@ class ActiveRun:
         self._stopped = asyncio.Event()
         self._held: NumberedEvent | None = None
         self._last_sequence = 0
-        self._pausing = False
+        self._in_trainer = False
+        self._asked_to_pause = False
+        self._owner_pauses = False
+        self.draining = False
 
     def receive(self, event: NumberedEvent) -> None:
         self._last_sequence = event.sequence
@@ -82,13 +87,14 @@ class ActiveRun:
         ended = False
         try:
             await self._prepare()
+            self._in_trainer = True
             await self._trainer.start_run(self.lease.spec, folder=self._folder)
             while not ended:
                 ended = await self._pass_on(await self._next_events())
         except StaleAttemptError as error:
             log.warning("%s: %s", self.ref.job_id, error)
         finally:
-            if not ended:
+            if not ended and self._in_trainer:
                 await self._leave_trainer()
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
@@ -127,17 +133,38 @@ class ActiveRun:
 
     async def _pass_on(self, events: Sequence[NumberedEvent]) -> bool:
         """Whether the run has ended with these."""
+        events = [self._retold(numbered) for numbered in events]
         for numbered in events:
             if isinstance(numbered.event, CheckpointReady):
                 await self._upload(numbered.event)
         if await self._report(events):
             await self.pause()
-        return isinstance(events[-1].event, RunFinished | RunFailed | RunPaused)
+        return isinstance(events[-1].event, RunFinished | RunFailed | RunPaused | RunInterrupted)
+
+    def _retold(self, numbered: NumberedEvent) -> NumberedEvent:
+        """A pause that nobody but this engine's end asked for: the job is to go on elsewhere."""
+        if self._owner_pauses or not isinstance(numbered.event, RunPaused):
+            return numbered
+        reason = f"{SHUTS_DOWN} after step {numbered.event.step}"
+        return replace(numbered, event=RunInterrupted(reason=reason, planned=True))
 
     async def pause(self) -> None:
+        """As its owner wants it."""
+        self._owner_pauses = True
+        await self._end_at_checkpoint()
+
+    async def drain(self) -> bool:
+        """Asks for all that is done to be kept and given back. False: the trainer does not have the run yet, so there is
+        nothing to wait for."""
+        self.draining = True
+        if self._in_trainer:
+            await self._end_at_checkpoint()
+        return self._in_trainer
+
+    async def _end_at_checkpoint(self) -> None:
         """The trainer writes a checkpoint before its next step and ends the run. Asked twice, it does so once."""
-        if not self._pausing:
-            self._pausing = True
+        if not self._asked_to_pause:
+            self._asked_to_pause = True
             await self._trainer.pause_run(self.ref.job_id)
 
     async def _upload(self, checkpoint: CheckpointReady) -> None:
