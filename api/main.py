@@ -17,6 +17,7 @@ from api import logs
 from api.blobs.objects import Blobs
 from api.domain.ids import NewId, make_id
 from api.domain.quotas import Quotas
+from api.domain.retention import Retention
 from api.domain.usage import Price
 from api.rest import app as rest
 from api.rest.patience import PatientProtocol
@@ -31,12 +32,12 @@ from api.services.batches import BatchService
 from api.services.eval_answers import EvalAnswers
 from api.services.eval_runs import EvalRuns
 from api.services.evals import EvalService
-from api.services.expiry import Expiry
 from api.services.files import FileService
 from api.services.graders import GraderService
 from api.services.health import HealthService
 from api.services.idempotency import IdempotencyService
 from api.services.integrations import IntegrationDelivery
+from api.services.janitor import Janitor
 from api.services.jobs import JobService
 from api.services.keys import KeyService
 from api.services.leases import LeaseService
@@ -213,14 +214,16 @@ class Parts:
         self.deliveries = WebhookDelivery(
             database=database, outbound=outbound, woken_by=Wakeup(), jitter=random.random
         )
-        self.expiry = Expiry(database=database, blobs=blobs)
+        self.janitor = Janitor(
+            database=database, blobs=blobs, retention=retention_of(settings), woken_by=Wakeup()
+        )
         tracking = [
             IntegrationDelivery(backend=backend, woken_by=Wakeup(), jitter=random.random, **shared)
             for backend in self.backends.connected.values()
         ]
         self.loops: tuple[Loop, ...] = (
             self.validation,
-            self.expiry,
+            self.janitor,
             self.deliveries,
             self.batch_runs,
             self.metering,
@@ -271,6 +274,14 @@ def quotas_of(settings: ApiSettings) -> Quotas:
         queued_jobs=settings.max_queued_jobs,
         running_jobs=settings.max_running_jobs,
         training_tokens=settings.max_training_tokens_per_month,
+    )
+
+
+def retention_of(settings: ApiSettings) -> Retention:
+    return Retention(
+        event_days=settings.keep_event_days,
+        usage_days=settings.keep_usage_days,
+        delivery_days=settings.keep_delivery_days,
     )
 
 

@@ -87,6 +87,13 @@ class ApiSettings(BaseSettings):
     mlflow_username: str | None = None
     mlflow_password: SecretStr | None = None
     mlflow_token: SecretStr | None = None
+    keep_event_days: int | None = Field(
+        default=None, ge=7, description="events of jobs that ended so long ago go; without it none do"
+    )
+    keep_usage_days: int | None = Field(
+        default=None, ge=90, description="minutes of usage; without it all stay"
+    )
+    keep_delivery_days: int = Field(default=30, ge=4, description="webhooks that were told or given up")
     lease_seconds: int = Field(default=30, ge=1)
     max_file_bytes: int = 512 * 1024 * 1024
 

@@ -64,6 +64,12 @@ class Database:
             ) from error
 
     @asynccontextmanager
+    async def rehearsal(self) -> AsyncIterator[Connection]:
+        """As `transaction`, and in the end nothing has changed."""
+        async with self.transaction() as connection, connection.transaction(force_rollback=True):
+            yield connection
+
+    @asynccontextmanager
     async def tenant(self, project_id: str) -> AsyncIterator[Connection]:
         """As `transaction`, behind the wall of one project: row-level security hides every other project's rows."""
         async with self.transaction() as connection:

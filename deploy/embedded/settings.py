@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "TUNINGFORK_"
 API_PREFIX = "TUNINGFORK_API_"
-# What an operator may say of tenants; the control plane's own settings describe and check them.
+# What an operator may say of tenants and what is kept of them; the control plane's own settings describe and check them.
 OF_TENANTS = (
     "REQUESTS_PER_MINUTE",
     "TOKENS_PER_MINUTE",
@@ -18,6 +18,9 @@ OF_TENANTS = (
     "MAX_RUNNING_JOBS",
     "MAX_TRAINING_TOKENS_PER_MONTH",
     "MAX_FILE_BYTES",
+    "KEEP_EVENT_DAYS",
+    "KEEP_USAGE_DAYS",
+    "KEEP_DELIVERY_DAYS",
     "PRICES",
     "CURRENCY",
     "WANDB_MODE",

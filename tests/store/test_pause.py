@@ -9,7 +9,6 @@ import pytest
 
 from api.domain.errors import ErrorKind, ServiceError
 from api.domain.jobs import JobStatus
-from api.services.expiry import Expiry
 from api.store import jobs as job_rows
 from engine.contract.events import (
     CheckpointFile,
@@ -30,6 +29,7 @@ from tests.store.test_leases import (
     status,
     step,
 )
+from tests.support.janitor import swept
 from tests.support.stores import LEASE_SECONDS, World
 
 STATE = "training_state.safetensors"
@@ -205,8 +205,8 @@ async def test_a_stranger_finds_no_job_to_pause(world: World) -> None:
 async def test_training_states_go_when_nobody_needs_them(world: World) -> None:
     run = await paused_by_its_engine(world)
     key = f"jobs/{run.job_id}/a1/step-2/{STATE}"
-    await Expiry(database=world.database, blobs=world.blobs).sweep()
+    await swept(world)
     assert await world.blobs.size(key) == len(CONTENT), "a paused job needs it"
     await world.jobs.cancel(world.caller, run.job_id)
-    await Expiry(database=world.database, blobs=world.blobs).sweep()
+    await swept(world)
     assert await world.blobs.size(key) is None
