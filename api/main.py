@@ -17,7 +17,6 @@ from api import logs
 from api.blobs.objects import Blobs
 from api.domain.ids import NewId, make_id
 from api.domain.quotas import Quotas
-from api.domain.retention import Retention
 from api.domain.usage import Price
 from api.rest import app as rest
 from api.rest.patience import PatientProtocol
@@ -215,7 +214,7 @@ class Parts:
             database=database, outbound=outbound, woken_by=Wakeup(), jitter=random.random
         )
         self.janitor = Janitor(
-            database=database, blobs=blobs, retention=retention_of(settings), woken_by=Wakeup()
+            database=database, blobs=blobs, retention=settings.retention(), woken_by=Wakeup()
         )
         tracking = [
             IntegrationDelivery(backend=backend, woken_by=Wakeup(), jitter=random.random, **shared)
@@ -274,14 +273,6 @@ def quotas_of(settings: ApiSettings) -> Quotas:
         queued_jobs=settings.max_queued_jobs,
         running_jobs=settings.max_running_jobs,
         training_tokens=settings.max_training_tokens_per_month,
-    )
-
-
-def retention_of(settings: ApiSettings) -> Retention:
-    return Retention(
-        event_days=settings.keep_event_days,
-        usage_days=settings.keep_usage_days,
-        delivery_days=settings.keep_delivery_days,
     )
 
 

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from api.domain.retention import Retention
+
 
 class Replica(BaseModel):
     """A vLLM replica. `url` has no `/v1`; `base_model` is the name it serves the base under."""
@@ -29,9 +31,34 @@ class ModelPrice(BaseModel):
     training: float = Field(default=0, ge=0)
 
 
-class ApiSettings(BaseSettings):
+class KeepSettings(BaseSettings):
+    """How long what is over is kept."""
+
     model_config = SettingsConfigDict(env_prefix="TUNINGFORK_API_", frozen=True)
 
+    keep_checkpoint_days: int | None = Field(
+        default=None,
+        ge=1,
+        description="checkpoints before the last go so long after their job's end; without it all stay",
+    )
+    keep_event_days: int | None = Field(
+        default=None, ge=7, description="events of jobs that ended so long ago go; without it none do"
+    )
+    keep_usage_days: int | None = Field(
+        default=None, ge=90, description="minutes of usage; without it all stay"
+    )
+    keep_delivery_days: int = Field(default=30, ge=4, description="webhooks that were told or given up")
+
+    def retention(self) -> Retention:
+        return Retention(
+            checkpoint_days=self.keep_checkpoint_days,
+            event_days=self.keep_event_days,
+            usage_days=self.keep_usage_days,
+            delivery_days=self.keep_delivery_days,
+        )
+
+
+class ApiSettings(KeepSettings):
     host: str = "127.0.0.1"
     port: int = 8000
     grpc_host: str = "127.0.0.1"
@@ -87,13 +114,6 @@ class ApiSettings(BaseSettings):
     mlflow_username: str | None = None
     mlflow_password: SecretStr | None = None
     mlflow_token: SecretStr | None = None
-    keep_event_days: int | None = Field(
-        default=None, ge=7, description="events of jobs that ended so long ago go; without it none do"
-    )
-    keep_usage_days: int | None = Field(
-        default=None, ge=90, description="minutes of usage; without it all stay"
-    )
-    keep_delivery_days: int = Field(default=30, ge=4, description="webhooks that were told or given up")
     lease_seconds: int = Field(default=30, ge=1)
     max_file_bytes: int = 512 * 1024 * 1024
 

@@ -38,6 +38,12 @@ class EngineSettings(BaseSettings):
         description="on a GPU: products of equally many rows, so that a run's bits do not depend on its neighbours",
     )
     threads: int = Field(default=0, ge=0, description="of each device; 0: as many as torch chooses")
+    checkpoint_minutes: float = Field(
+        default=10,
+        gt=0,
+        le=1440,
+        description="a run writes what it can go on from at least so often, and at each epoch's end",
+    )
     drain_seconds: float = Field(
         default=30,
         ge=0,

@@ -8,6 +8,7 @@ class Retention:
     """None keeps it for ever. `orphan_hours`: bytes without a row are left alone for so long, since bytes are written
     before their row."""
 
+    checkpoint_days: int | None = None
     event_days: int | None = None
     usage_days: int | None = None
     delivery_days: int | None = 30

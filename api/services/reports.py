@@ -56,7 +56,12 @@ class Reports:
                 assert_never(event)
 
     async def _paused(self, connection: Connection, job: Job, event: RunPaused) -> None:
-        """Its owner may have changed their mind meanwhile: then it is queued again."""
+        """Its owner may have changed their mind meanwhile: then it is queued again. What it stands at is a usable model,
+        also where nothing was done since a checkpoint that was not meant to be one."""
+        name = await models.publish_interim(connection, job_id=job.id, step=event.step)
+        if name is not None:
+            message = f"Checkpoint created at step {event.step} with Snapshot ID: {name}"
+            await self._tell(connection, job.id, message)
         await leases.requeue(connection, job_id=job.id, lost=False)
         if job.status is JobStatus.PAUSED:
             await self._tell(connection, job.id, f"Fine-tuning job paused after step {event.step}")
@@ -110,7 +115,7 @@ class Reports:
             final=event.final,
             state=state,
         )
-        if not event.final:
+        if not event.final and not event.interim:
             await models.publish(connection, version_id=version_id)
             message = f"Checkpoint created at step {event.step} with Snapshot ID: {name}"
             await self._tell(connection, job.id, message)

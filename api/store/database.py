@@ -27,6 +27,7 @@ class Database:
     """A pool of connections. Every statement has a timeout on the server and every wait one here."""
 
     def __init__(self, url: str) -> None:
+        self.url = url
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
             open=False,

@@ -77,6 +77,70 @@ insert into deletion (blob_key, project_id, subject)
 select state ->> 'blob_key', project_id, job_id from needless
 on conflict (blob_key) do nothing
 
+-- name: interim_checkpoints
+-- Nobody could ask them: they were there to go on from, and a newer one is, or the job is over.
+with doomed as (
+    select checkpoint.id as checkpoint_id, model_version.id as version_id, model_version.project_id,
+           model_version.job_id, files, state
+    from checkpoint join model_version on model_version.id = model_version_id
+    where not published and not final and deleted_at is null
+      and (   exists (select from job where job.id = checkpoint.job_id
+                                        and job.status in ('succeeded', 'failed', 'cancelled'))
+           or exists (select from checkpoint newer
+                      where newer.job_id = checkpoint.job_id and newer.step > checkpoint.step
+                        and newer.state is not null and newer.created_at < now() - interval '10 minutes'))
+    limit %(limit)s
+    for update skip locked),
+rows as (delete from checkpoint using doomed where checkpoint.id = checkpoint_id),
+versions as (delete from model_version using doomed where model_version.id = version_id)
+insert into deletion (blob_key, project_id, subject)
+select key, project_id, job_id from doomed, lateral (
+    select stored.value ->> 'blob_key' from jsonb_each(files) as stored
+    union all
+    select state ->> 'blob_key' where state is not null) as of_it (key)
+on conflict (blob_key) do nothing
+
+-- name: replaced_versions
+-- A later attempt came by the same step: nothing refers to what the earlier one had made of it, and nobody could ask it.
+with gone as (
+    delete from model_version
+    where id in (
+        select id from model_version
+        where not published and deleted_at is null and created_at < now() - interval '1 day'
+          and not exists (select from checkpoint where model_version_id = model_version.id)
+        limit %(limit)s
+        for update skip locked)
+    returning project_id, job_id, files)
+insert into deletion (blob_key, project_id, subject)
+select stored.value ->> 'blob_key', project_id, job_id from gone, jsonb_each(files) as stored
+on conflict (blob_key) do nothing
+
+-- name: old_checkpoints
+-- Of jobs that ended long ago, by the operator's word: never the model itself, one that a job starts from, or a shared one.
+with doomed as (
+    select model_version.id, model_version.name, model_version.project_id, model_version.job_id, files
+    from model_version
+    join checkpoint on model_version_id = model_version.id
+    join job on job.id = model_version.job_id
+    where published and not final and deleted_at is null
+      and job.finished_at < now() - make_interval(days => %(days)s)
+      and not exists (select from job later where later.initial_version_id = model_version.id
+                                              and later.status in ('validating_files', 'queued', 'running', 'paused'))
+      and not exists (select from checkpoint_permission where model_version_id = model_version.id)
+    limit %(limit)s
+    for update of model_version skip locked),
+deleted as (
+    update model_version set deleted_at = now(), files = '{}', probe = null
+    from doomed where model_version.id = doomed.id),
+told as (
+    insert into job_event (id, job_id, project_id, level, message, type)
+    select 'ftevent-' || replace(gen_random_uuid()::text, '-', ''), job_id, project_id, 'info',
+           'Checkpoint ' || name || ' was removed: it was kept for as long as this service keeps checkpoints', 'message'
+    from doomed)
+insert into deletion (blob_key, project_id, subject)
+select stored.value ->> 'blob_key', project_id, name from doomed, jsonb_each(files) as stored
+on conflict (blob_key) do nothing
+
 -- name: expired_leases
 -- A job that was paused while its engine died. What runs is taken over by the next engine.
 update job set engine_id = null, lease_until = null

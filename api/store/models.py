@@ -137,6 +137,12 @@ async def publish(connection: Connection, *, version_id: str) -> None:
     await execute(connection, queries("models")["publish"], id=version_id)
 
 
+async def publish_interim(connection: Connection, *, job_id: str, step: int) -> str | None:
+    """Its name, when at this step there is a checkpoint that nobody could ask so far."""
+    row = await fetch_one(connection, queries("models")["publish_interim"], job_id=job_id, step=step)
+    return str(row["name"]) if row else None
+
+
 async def published(connection: Connection, *, project_id: str) -> list[ModelVersion]:
     rows = await fetch(connection, queries("models")["published"], project_id=project_id)
     return [version_from(row) for row in rows]

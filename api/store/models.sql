@@ -40,6 +40,13 @@ where checkpoint.job_id = %(job_id)s and checkpoint.final
 -- name: publish
 update model_version set published = true where id = %(id)s
 
+-- name: publish_interim
+update model_version set published = true
+from checkpoint
+where checkpoint.model_version_id = model_version.id and checkpoint.job_id = %(job_id)s and step = %(step)s
+  and not final and not published and deleted_at is null
+returning name
+
 -- name: published
 select * from model_version
 where published and deleted_at is null

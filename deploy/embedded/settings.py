@@ -18,6 +18,7 @@ OF_TENANTS = (
     "MAX_RUNNING_JOBS",
     "MAX_TRAINING_TOKENS_PER_MONTH",
     "MAX_FILE_BYTES",
+    "KEEP_CHECKPOINT_DAYS",
     "KEEP_EVENT_DAYS",
     "KEEP_USAGE_DAYS",
     "KEEP_DELIVERY_DAYS",
@@ -47,6 +48,9 @@ class UpSettings(BaseSettings):
         description="nf4: train on the base with 4 bits a weight (QLoRA), under a name of its own",
     )
     max_model_len: int = Field(default=2048, ge=16, description="tokens of prompt and answer together")
+    checkpoint_minutes: float = Field(
+        default=10, gt=0, le=1440, description="what a killed engine has to do again, at most"
+    )
     drain_seconds: float = Field(
         default=30,
         ge=0,

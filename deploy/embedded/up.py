@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 
 import httpx
 
-from deploy.embedded import children, credentials, models
+from deploy.embedded import children, credentials, models, stores
 from deploy.embedded.home import Home
 from deploy.embedded.ports import is_free
 from deploy.embedded.processes import Processes, free_addresses
@@ -85,6 +85,7 @@ def run(settings: UpSettings, home: Home) -> None:
     fleet = Fleet(children_of(settings, processes, home), home=home)
     try:
         fleet.start()
+        stores.remember(home, processes.stores())
         await_ready(fleet, processes.reached_at)
         credentials.write_private(
             home.client_env, f"OPENAI_BASE_URL={processes.reached_at}/v1\nOPENAI_API_KEY={secrets.api_key}\n"
@@ -94,6 +95,7 @@ def run(settings: UpSettings, home: Home) -> None:
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, fleet.hurry)
+        stores.forget(home)
         fleet.stop()
 
 

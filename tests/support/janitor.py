@@ -5,7 +5,7 @@ from api.services.janitor import DUTIES, Janitor
 from api.services.wakeups import Wakeup
 from tests.support.stores import World
 
-SHORT = Retention(event_days=7, usage_days=90)
+SHORT = Retention(event_days=7, usage_days=90, checkpoint_days=1000)
 
 
 def janitor_of(world: World, retention: Retention = SHORT) -> Janitor:

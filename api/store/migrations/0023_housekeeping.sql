@@ -1,5 +1,3 @@
-set local lock_timeout = '3s';  -- a migration that waits holds up the release that still serves
-
 -- What is to go from the bucket, written in the transaction that lets go of it, and when it was gone. It outlives its
 -- project, so it does not refer to it.
 create table deletion (
