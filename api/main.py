@@ -34,12 +34,12 @@ from api.services.batches import BatchService
 from api.services.eval_answers import EvalAnswers
 from api.services.eval_runs import EvalRuns
 from api.services.evals import EvalService
-from api.services.expiry import Expiry
 from api.services.files import FileService
 from api.services.graders import GraderService
 from api.services.health import HealthService
 from api.services.idempotency import IdempotencyService
 from api.services.integrations import IntegrationDelivery
+from api.services.janitor import Janitor
 from api.services.jobs import JobService
 from api.services.keys import KeyService
 from api.services.leases import LeaseService
@@ -236,7 +236,9 @@ class Parts:
             jitter=random.random,
             failpoints=self._failpoints,
         )
-        self.expiry = Expiry(database=database, blobs=blobs)
+        self.janitor = Janitor(
+            database=database, blobs=blobs, retention=settings.retention(), woken_by=Wakeup()
+        )
         tracking = [
             IntegrationDelivery(backend=backend, woken_by=Wakeup(), jitter=random.random, **shared)
             for backend in self.backends.connected.values()
@@ -244,7 +246,7 @@ class Parts:
         self.loops: tuple[Loop, ...] = (
             self.scheduler,
             self.validation,
-            self.expiry,
+            self.janitor,
             self.deliveries,
             self.batch_runs,
             self.metering,

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from api.domain.priorities import PriorityName
+from api.domain.retention import Retention
 
 
 class Replica(BaseModel):
@@ -32,9 +33,34 @@ class ModelPrice(BaseModel):
     device_hour: float = Field(default=0, ge=0)
 
 
-class ApiSettings(BaseSettings):
+class KeepSettings(BaseSettings):
+    """How long what is over is kept."""
+
     model_config = SettingsConfigDict(env_prefix="TUNINGFORK_API_", frozen=True)
 
+    keep_checkpoint_days: int | None = Field(
+        default=None,
+        ge=1,
+        description="checkpoints before the last go so long after their job's end; without it all stay",
+    )
+    keep_event_days: int | None = Field(
+        default=None, ge=7, description="events of jobs that ended so long ago go; without it none do"
+    )
+    keep_usage_days: int | None = Field(
+        default=None, ge=90, description="minutes of usage; without it all stay"
+    )
+    keep_delivery_days: int = Field(default=30, ge=4, description="webhooks that were told or given up")
+
+    def retention(self) -> Retention:
+        return Retention(
+            checkpoint_days=self.keep_checkpoint_days,
+            event_days=self.keep_event_days,
+            usage_days=self.keep_usage_days,
+            delivery_days=self.keep_delivery_days,
+        )
+
+
+class ApiSettings(KeepSettings):
     host: str = "127.0.0.1"
     port: int = 8000
     grpc_host: str = "127.0.0.1"

@@ -4,7 +4,9 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any, BinaryIO, Final, TypeVar
 
 import urllib3
@@ -18,6 +20,7 @@ KEY: Final = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+(\.[a-z]+)?)+")
 CHUNK_BYTES: Final = 1024 * 1024
 PART_BYTES: Final = 16 * 1024 * 1024
 URL_LIFETIME: Final = timedelta(hours=12)
+PREFIXES: Final = ("files/", "jobs/", "uploads/")  # of all keys
 REGION: Final = "us-east-1"  # named, so that signing a URL needs no call
 BUCKET_PATIENCE_SECONDS: Final = 60
 
@@ -33,6 +36,15 @@ def part_key(upload_id: str, part_id: str) -> str:
 def checkpoint_key(*, job_id: str, attempt: int, step: int, name: str) -> str:
     """The attempt is part of the key: S3 cannot fence, so a stale writer must write elsewhere."""
     return f"jobs/{job_id}/a{attempt}/step-{step}/{name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """An object that is there. `modified_at` by the store's clock."""
+
+    key: str
+    size_bytes: int
+    modified_at: datetime
 
 
 class Blobs:
@@ -108,6 +120,20 @@ class Blobs:
     async def delete(self, key: str) -> None:
         """Deleting what is not there is no error."""
         await self._call(self._client.remove_object, self._bucket, checked(key))
+
+    async def page(self, prefix: str, *, after: str, limit: int) -> list[Stored]:
+        """Objects by their keys' order; `after` is the last key of the page before."""
+
+        def listed() -> list[Stored]:
+            found = self._client.list_objects(
+                self._bucket, prefix=prefix, recursive=True, start_after=after or None
+            )
+            return [
+                Stored(key=one.object_name, size_bytes=one.size or 0, modified_at=one.last_modified)
+                for one in islice((one for one in found if not one.is_dir), limit)
+            ]
+
+        return await self._call(listed)
 
     def get_url(self, key: str) -> str:
         """Whoever holds it can read this one object, for half a day. No call is made."""

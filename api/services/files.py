@@ -12,9 +12,10 @@ from api.domain.ids import NewId
 from api.domain.keys import Caller
 from api.domain.pages import Order, Page
 from api.services.audit import AuditLog
+from api.services.deletions import Deletions
 from api.services.jsonl import check_jsonl
 from api.services.quotas import QuotaService
-from api.store import files
+from api.store import deletions, files
 from api.store.database import Database
 from engine.contract.failpoints import NONE, Failpoints
 
@@ -37,6 +38,7 @@ class FileService:
         self._failpoints = failpoints
         self._audit, self._quotas = audit, quotas
         self._database, self._blobs, self._new_id, self._max_bytes = database, blobs, new_id, max_bytes
+        self._deletions = Deletions(database=database, blobs=blobs)
 
     async def create(
         self,
@@ -139,8 +141,11 @@ class FileService:
                 )
             if not await files.delete(connection, project_id=caller.project_id, file_id=file_id):
                 raise not_found(f"No such File object: {file_id}", param="id")
+            await deletions.add(
+                connection, project_id=caller.project_id, subject=file_id, keys=[file_key(file_id)]
+            )
             await self._audit.note(connection, caller, "file.deleted", file_id)
-        await self._blobs.delete(file_key(file_id))
+        await self._deletions.finish([file_key(file_id)])
 
 
 def check_size(size_bytes: int, *, most: int) -> None:

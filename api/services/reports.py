@@ -65,7 +65,12 @@ class Reports:
                 assert_never(event)
 
     async def _paused(self, connection: Connection, job: Job, event: RunPaused) -> None:
-        """Its owner may have changed their mind meanwhile: then it is queued again. So is one that made room."""
+        """Its owner may have changed their mind meanwhile: then it is queued again. So is one that made room. What it stands
+        at is a usable model, also where nothing was done since a checkpoint that was not meant to be one."""
+        name = await models.publish_interim(connection, job_id=job.id, step=event.step)
+        if name is not None:
+            message = f"Checkpoint created at step {event.step} with Snapshot ID: {name}"
+            await self._tell(connection, job.id, message)
         await leases.requeue(connection, job_id=job.id, lost=False)
         error = await self._caps.stopped(connection, job, step=event.step)
         if error is not None:
@@ -145,6 +150,7 @@ class Reports:
         )
         if not event.final:
             await cost.keep(connection, job_id=job.id)
+        if not event.final and not event.interim:
             await models.publish(connection, version_id=version_id)
             message = f"Checkpoint created at step {event.step} with Snapshot ID: {name}"
             await self._tell(connection, job.id, message)

@@ -35,7 +35,7 @@ class Database:
     """A pool of connections. Every statement has a timeout on the server and every wait one here."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self.url = url
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
             open=False,
@@ -74,6 +74,12 @@ class Database:
             ) from error
 
     @asynccontextmanager
+    async def rehearsal(self) -> AsyncIterator[Connection]:
+        """As `transaction`, and in the end nothing has changed."""
+        async with self.transaction() as connection, connection.transaction(force_rollback=True):
+            yield connection
+
+    @asynccontextmanager
     async def tenant(self, project_id: str) -> AsyncIterator[Connection]:
         """As `transaction`, behind the wall of one project: row-level security hides every other project's rows."""
         async with self.transaction() as connection:
@@ -84,7 +90,7 @@ class Database:
         """The channels on which something is said, on a connection of its own. Raises ServiceError(UNAVAILABLE) when that
         breaks."""
         try:
-            connection = await psycopg.AsyncConnection.connect(self._url, autocommit=True, connect_timeout=5)
+            connection = await psycopg.AsyncConnection.connect(self.url, autocommit=True, connect_timeout=5)
             async with connection:
                 for channel in channels:
                     await connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))

@@ -81,7 +81,3 @@ async def remember(connection: Connection, *, project_id: str, key: str | None, 
         await execute(
             connection, queries("idempotency")["remember"], project_id=project_id, key=key, made_id=made_id
         )
-
-
-async def forget_old(connection: Connection, *, keep_seconds: float) -> int:
-    return await execute(connection, queries("idempotency")["forget_old"], keep_seconds=keep_seconds)

@@ -39,6 +39,3 @@ select made_id from idempotency where project_id = %(project_id)s and key = %(ke
 
 -- name: remember
 update idempotency set made_id = %(made_id)s where project_id = %(project_id)s and key = %(key)s
-
--- name: forget_old
-delete from idempotency where created_at < now() - make_interval(secs => %(keep_seconds)s)

@@ -58,10 +58,13 @@ class StepDone:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointReady:
+    """`interim`: only for going on from, written because time has passed; the next one takes its place."""
+
     step: int
     files: tuple[CheckpointFile, ...]
     metrics: StepMetrics
     final: bool
+    interim: bool = False
     probe: Probe | None = None
 
 

@@ -208,6 +208,7 @@ def _checkpoint_to_pb(event: events.CheckpointReady) -> pb.CheckpointReady:
         files=[file_to_pb(file) for file in event.files],
         metrics=metrics_to_pb(event.metrics),
         final=event.final,
+        interim=event.interim,
     )
     if event.probe is not None:
         message.probe.CopyFrom(pb.Probe(token_ids=event.probe.token_ids, logprobs=event.probe.logprobs))
@@ -270,5 +271,6 @@ def _checkpoint_from_pb(message: pb.CheckpointReady) -> events.CheckpointReady:
         files=tuple(file_from_pb(file) for file in message.files),
         metrics=metrics_from_pb(message.metrics),
         final=message.final,
+        interim=message.interim,
         probe=probe,
     )

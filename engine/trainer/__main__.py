@@ -95,7 +95,13 @@ def lead(options: argparse.Namespace, *, devices: int, reports: BinaryIO) -> Non
         max_tokens=options.max_example_tokens,
         failpoints=failpoints.parse(options.failpoints),
     )
-    process.serve(model, start=start, commands_from=sys.stdin.buffer, reports_to=reports)
+    process.serve(
+        model,
+        start=start,
+        commands_from=sys.stdin.buffer,
+        reports_to=reports,
+        checkpoint_seconds=options.checkpoint_seconds,
+    )
     if others is not None:
         others.close()
 
@@ -196,6 +202,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, default=0, help="of each device; 0: as many as torch chooses")
     parser.add_argument("--runs", type=int, default=1, help="adapters that may be trained at the same time")
+    parser.add_argument(
+        "--checkpoint-seconds", type=float, default=600, help="between what a run can go on from"
+    )
     parser.add_argument("--devices", type=int, default=0, help="0: every GPU, or one process on the CPU")
     parser.add_argument(
         "--shard",

@@ -3,7 +3,7 @@ so the trainer can pack the work of many runs into one pass. Knows no pipe and n
 """
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -71,9 +71,12 @@ class OutOfMemoryError(Exception):
 
 @dataclass(kw_only=True)
 class RunControl:
-    """`pausing`: at its next step the run writes a checkpoint and ends with RunPaused."""
+    """`pausing`: at its next step the run writes a checkpoint and ends with RunPaused. `every_seconds`: by `clock`, a run
+    that has written none for so long writes one. A checkpoint only reads, so a clock changes no bit."""
 
     pausing: bool = False
+    every_seconds: float = math.inf
+    clock: Callable[[], float] = lambda: 0.0
 
 
 class Run:
@@ -97,7 +100,7 @@ class Run:
         self._budget = MICRO_TOKENS
         self.recomputes = False  # its passes keep each layer's input alone
         self._kept = Kept(trained_tokens=0, progress=Progress())
-        self._saved_step = spec.start_step
+        self._saved_step, self._saved_at = spec.start_step, control.clock()
 
     @property
     def adapter(self) -> Trainable:
@@ -144,6 +147,7 @@ class Run:
             yield RunPaused(step=self.spec.start_step)
             return
         self._begin()
+        self._saved_at = self.control.clock()
         yield from self._steps()
 
     objective: Objective
@@ -222,8 +226,9 @@ class Run:
             yield StepDone(metrics=metrics, trained_tokens=self._kept.trained_tokens)
             stopping = self._kept.progress.should_stop(self.spec.training.early_stopping)
             final = stopping or done + 1 == self.total_steps
-            if final or self._keeps(done + 1):
-                yield (yield from self._checkpoint(metrics, final=final))
+            keeps = final or self._keeps(done + 1)
+            if keeps or self._is_due():
+                yield (yield from self._checkpoint(metrics, final=final, interim=not keeps))
             if stopping:
                 yield stopped_early(self._kept.progress, step=done + 1)
                 break
@@ -241,6 +246,9 @@ class Run:
     def _keeps(self, step: int) -> bool:
         """A checkpoint at each epoch's end, and wherever the whole validation file was scored."""
         return self._epoch_end(step) or self._validates_all_at(step)
+
+    def _is_due(self) -> bool:
+        return self.control.clock() - self._saved_at >= self.control.every_seconds
 
     def _step(self, step: int) -> Generator[TrainEvent | Works, Results, Score]:
         """One optimizer step on the mean loss of the whole batch."""
@@ -348,7 +356,9 @@ class Run:
         size = self.objective.valid_examples
         return [(step * VALIDATION_BATCH + i) % size for i in range(min(VALIDATION_BATCH, size))]
 
-    def _checkpoint(self, metrics: StepMetrics, *, final: bool) -> Generator[Works, Results, CheckpointReady]:
+    def _checkpoint(
+        self, metrics: StepMetrics, *, final: bool, interim: bool = False
+    ) -> Generator[Works, Results, CheckpointReady]:
         """The adapter, and unless it is the last one all that is needed to go on from here. The last one holds the best
         weights where they are wanted."""
         folder = self.folder / "checkpoints" / f"step-{metrics.step}"
@@ -361,9 +371,11 @@ class Run:
             state=None if final else (self.optimizer, self._kept),
             failpoints=self._failpoints,
         )
-        self._saved_step = metrics.step
+        self._saved_step, self._saved_at = metrics.step, self.control.clock()
         probe = yield from self._probe()
-        return CheckpointReady(step=metrics.step, files=files, metrics=metrics, final=final, probe=probe)
+        return CheckpointReady(
+            step=metrics.step, files=files, metrics=metrics, final=final, interim=interim, probe=probe
+        )
 
     def _probe(self) -> Generator[Works, Results, Probe]:
         ids = self.objective.probe_tokens()[:PROBE_TOKENS]

@@ -6,6 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,6 +42,7 @@ RETRY_SECONDS: Final = 1.0
 LAST_WORD_SECONDS: Final = 3.0
 LEAVE_SECONDS: Final = 2.0
 SAFE_SHARE: Final = 0.8  # of the lease: two clocks never run quite alike, and stopping takes a moment
+SHUTS_DOWN: Final = "the engine shuts down"
 
 log = logging.getLogger("tuningfork.worker")
 
@@ -68,7 +70,9 @@ class ActiveRun:
         self._stopped = asyncio.Event()
         self._held: NumberedEvent | None = None
         self._last_sequence = 0
-        self._pausing = False
+        self._asked_to_pause = False
+        self._owner_pauses = False
+        self.draining = False
 
     def receive(self, event: NumberedEvent) -> None:
         self._last_sequence = event.sequence
@@ -110,7 +114,7 @@ class ActiveRun:
         except StaleAttemptError as error:
             log.warning("%s: %s", self.ref.job_id, error)
         finally:
-            if not ended:
+            if not ended and self.in_trainer:
                 await self._leave_trainer()
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
@@ -160,8 +164,9 @@ class ActiveRun:
 
     async def _pass_on(self, events: Sequence[NumberedEvent]) -> bool:
         """Whether the run has ended with these. Raises WorkspaceError where the trainer could not write."""
+        events = [self._retold(numbered) for numbered in events]
         last = events[-1].event
-        if isinstance(last, RunInterrupted):
+        if isinstance(last, RunInterrupted) and not last.planned:
             if events[:-1]:
                 await self._report(events[:-1])
             raise WorkspaceError(last.reason)
@@ -175,12 +180,32 @@ class ActiveRun:
             await self._failpoints.reach("checkpoint.told")
         if isinstance(last, RunFinished):
             await self._failpoints.reach("finish.after")
-        return isinstance(last, RunFinished | RunFailed | RunPaused)
+        return isinstance(last, RunFinished | RunFailed | RunPaused | RunInterrupted)
+
+    def _retold(self, numbered: NumberedEvent) -> NumberedEvent:
+        """A pause that nobody but this engine's end asked for: the job is to go on elsewhere."""
+        if self._owner_pauses or not isinstance(numbered.event, RunPaused):
+            return numbered
+        reason = f"{SHUTS_DOWN} after step {numbered.event.step}"
+        return replace(numbered, event=RunInterrupted(reason=reason, planned=True))
 
     async def pause(self) -> None:
+        """As its owner wants it."""
+        self._owner_pauses = True
+        await self._end_at_checkpoint()
+
+    async def drain(self) -> bool:
+        """Asks for all that is done to be kept and given back. False: the trainer does not have the run yet, so there is
+        nothing to wait for."""
+        self.draining = True
+        if self.in_trainer:
+            await self._end_at_checkpoint()
+        return self.in_trainer
+
+    async def _end_at_checkpoint(self) -> None:
         """The trainer writes a checkpoint before its next step and ends the run. Asked twice, it does so once."""
-        if not self._pausing:
-            self._pausing = True
+        if not self._asked_to_pause:
+            self._asked_to_pause = True
             await self._trainer.pause_run(self.ref.job_id)
 
     async def _upload(self, checkpoint: CheckpointReady) -> None:

@@ -5,15 +5,16 @@ import contextlib
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from engine.contract import wire
 from engine.contract.failpoints import NONE, Failpoints
 from engine.contract.spec import RunRef
-from engine.worker.active_run import ActiveRun
+from engine.worker.active_run import LAST_WORD_SECONDS, LEAVE_SECONDS, SHUTS_DOWN, ActiveRun
 from engine.worker.control_plane import AwayError, ControlPlane, Leased, Orders, RefusedError
-from engine.worker.trainer_process import TrainerDiedError, TrainerProcess
+from engine.worker.trainer_process import END_SECONDS, TrainerDiedError, TrainerProcess
 from engine.worker.transfers import TransferError, Transfers, WorkspaceError
 from tuningfork_pb.v1 import engine_pb2 as pb
 
@@ -24,11 +25,25 @@ CANCEL_AGAIN_SECONDS: Final = 5.0  # leaving the trainer takes some
 TRIES_PER_LEASE: Final = 10  # once a heartbeat was not taken
 LEAST_CALL_SECONDS: Final = 0.2
 LONGEST_UNWELL_SECONDS: Final = 30.0
+ENDING_SECONDS: Final = LEAVE_SECONDS + LAST_WORD_SECONDS + END_SECONDS  # of what was not done in time
 
 log = logging.getLogger("tuningfork.worker")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stopping:
+    """`asked` by a first signal: what is done is kept. `hurried` by a second one: nothing is waited for."""
+
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    hurried: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def signalled(self) -> None:
+        (self.hurried if self.asked.is_set() else self.asked).set()
+
+
 class Session:
+    """`drain_seconds`: from the first signal to the trainer's end."""
+
     def __init__(
         self,
         *,
@@ -36,10 +51,11 @@ class Session:
         control: ControlPlane,
         transfers: Transfers,
         workspace: Path,
+        drain_seconds: float,
         failpoints: Failpoints = NONE,
     ) -> None:
         self._trainer, self._control, self._transfers = trainer, control, transfers
-        self._workspace = workspace
+        self._workspace, self._drain_seconds = workspace, drain_seconds
         self._runs: dict[RunRef, tuple[ActiveRun, asyncio.Task[None]]] = {}
         self._leaving: dict[RunRef, asyncio.Task[None]] = {}
         self._failpoints = failpoints
@@ -47,21 +63,43 @@ class Session:
         self._unwell = 0.0  # seconds to wait before the next lease
         self._slots = asyncio.Semaphore(trainer.runs)
 
-    async def serve(self, stopping: asyncio.Event) -> None:
-        """Raises TrainerDiedError; returns when `stopping` is set. Either way every run has been given back."""
-        loops = [asyncio.create_task(work()) for work in (self._dispatch, self._lease, self._heartbeat)]
-        stop = asyncio.create_task(stopping.wait())
+    async def serve(self, stopping: Stopping) -> None:
+        """Raises TrainerDiedError; returns when it is to stop. Either way every run has been given back."""
+        leasing, *others = (
+            asyncio.create_task(work()) for work in (self._lease, self._dispatch, self._heartbeat)
+        )
+        stop = asyncio.create_task(stopping.asked.wait())
         try:
-            await asyncio.wait({*loops, stop}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({leasing, *others, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if stopping.asked.is_set():
+                leasing.cancel()
+                await self._drain(others, stopping)
         finally:
-            planned = stopping.is_set()
-            for task in (*loops, stop):
+            planned = stopping.asked.is_set()
+            for task in (leasing, *others, stop):
                 task.cancel()
-            reason = "the engine shuts down" if planned else f"the trainer process died: {fault_of(loops)}"
+            died = f"the trainer process died: {fault_of((leasing, *others))}"
+            reason = SHUTS_DOWN if planned else died
             await asyncio.gather(*(self._end(ref, reason, planned=planned) for ref in list(self._runs)))
-        for loop in loops:
+        for loop in (leasing, *others):
             if loop.done() and not loop.cancelled():
                 loop.result()
+
+    async def _drain(self, loops: Sequence[asyncio.Task[None]], stopping: Stopping) -> None:
+        """Until every run's checkpoint has been uploaded and the run given back, or the time is over."""
+        log.info("the engine drains: %d runs", len(self._runs))
+        draining = [task for run, task in list(self._runs.values()) if await run.drain()]
+        if not draining:
+            return
+        drained = asyncio.ensure_future(asyncio.wait(draining))
+        hurried = asyncio.create_task(stopping.hurried.wait())
+        await asyncio.wait(
+            {*loops, drained, hurried},
+            timeout=max(0.0, self._drain_seconds - ENDING_SECONDS),
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        for task in (drained, hurried):
+            task.cancel()
 
     async def _dispatch(self) -> None:
         async for report in self._trainer.reports():
@@ -118,7 +156,7 @@ class Session:
         except (TransferError, WorkspaceError, RefusedError) as error:
             log.warning("%s: %s", run.ref.job_id, error)
             self._pause_leasing()
-            await run.give_back(str(error), planned=False)
+            await run.give_back(str(error), planned=run.draining)
         except Exception as error:
             log.exception("%s: this engine failed", run.ref.job_id)
             self._pause_leasing()

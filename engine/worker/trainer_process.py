@@ -134,6 +134,7 @@ def command(settings: EngineSettings) -> list[str]:
         *("--threads", str(settings.threads)),
         *("--runs", str(settings.runs)),
         *(("--quantization", settings.quantization) if settings.quantization else ()),
+        *("--checkpoint-seconds", str(60 * settings.checkpoint_minutes)),
         *("--devices", str(settings.devices)),
         *("--shard", settings.shard),
         *(("--failpoints", settings.failpoints) if settings.failpoints else ()),

@@ -338,18 +338,20 @@ class StepDone(_message.Message):
     def __init__(self, metrics: _Optional[_Union[StepMetrics, _Mapping]] = ..., trained_tokens: _Optional[int] = ..., device_seconds: _Optional[float] = ...) -> None: ...
 
 class CheckpointReady(_message.Message):
-    __slots__ = ("step", "files", "metrics", "final", "probe")
+    __slots__ = ("step", "files", "metrics", "final", "probe", "interim")
     STEP_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
     FINAL_FIELD_NUMBER: _ClassVar[int]
     PROBE_FIELD_NUMBER: _ClassVar[int]
+    INTERIM_FIELD_NUMBER: _ClassVar[int]
     step: int
     files: _containers.RepeatedCompositeFieldContainer[CheckpointFile]
     metrics: StepMetrics
     final: bool
     probe: Probe
-    def __init__(self, step: _Optional[int] = ..., files: _Optional[_Iterable[_Union[CheckpointFile, _Mapping]]] = ..., metrics: _Optional[_Union[StepMetrics, _Mapping]] = ..., final: _Optional[bool] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ...) -> None: ...
+    interim: bool
+    def __init__(self, step: _Optional[int] = ..., files: _Optional[_Iterable[_Union[CheckpointFile, _Mapping]]] = ..., metrics: _Optional[_Union[StepMetrics, _Mapping]] = ..., final: _Optional[bool] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., interim: _Optional[bool] = ...) -> None: ...
 
 class Probe(_message.Message):
     __slots__ = ("token_ids", "logprobs")
