@@ -15,9 +15,10 @@ TORCH_BACKEND := $(if $(filter cpu,$(DEVICE)),$(if $(strip $(UV_FIND_LINKS)),,--
 OVERRIDES     := $(if $(filter cpu,$(DEVICE)),--overrides requirements/cpu-overrides.txt)
 
 SCHEDULES ?= 200
+SEED ?= 1
 SEEDS     ?= 3
 
-.PHONY: help install demo serve test isolation failpoints check proto bench bench-engine bench-quantization lock clean schemathesis compatibility
+.PHONY: help install demo serve test isolation chaos chaos-fake failpoints check proto bench bench-engine bench-quantization lock clean schemathesis compatibility
 help: ## what each command does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
@@ -58,6 +59,12 @@ isolation: install ## runs that join and leave at random keep their bits: SCHEDU
 
 failpoints: install ## a kill at every named failpoint, with SEEDS=3 seeds
 	$(BIN)/python -m pytest tests/e2e/test_failpoints.py -q -s --failpoint-seeds $(SEEDS) --timeout 3000
+
+chaos: install ## real jobs while a seeded monkey kills and cuts, then every promise checked: about 15 minutes
+	$(BIN)/python -m tests.chaos real --seed $(SEED)
+
+chaos-fake: install ## the same with a fake trainer and a fake vLLM: 10,000 jobs
+	$(BIN)/python -m tests.chaos fake --seed $(SEED)
 
 schemathesis: install ## made-up requests: SCHEMATHESIS_EXAMPLES=200 SCHEMATHESIS_SECONDS=300 for tens of thousands
 	$(BIN)/python -m pytest tests/contract/test_schemathesis.py -q -s

@@ -1,10 +1,10 @@
 -- name: tables
--- Every table of ours with the columns that are written, in their order.
+-- Every table of ours with the columns that are written, in their order; not what only a running service means.
 select relname as name, array_agg(attname::text order by attnum) as columns
 from pg_class join pg_attribute on attrelid = pg_class.oid
 where relnamespace = 'public'::regnamespace and relkind in ('r', 'p') and not relispartition
   and attnum > 0 and not attisdropped and attgenerated = ''
-  and relname not in ('migration', 'backup_hold')
+  and relname not in ('migration', 'backup_hold', 'engine', 'scheduler_lease', 'allocation')
 group by relname
 order by relname
 

@@ -2,6 +2,8 @@
 
 import io
 import re
+import statistics
+import time
 import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -13,11 +15,15 @@ from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 
 from tests.chaos.orders import Order, Wish
+from tests.support.hooks import Receiver
 
 PAGE: Final = 100
 STEP: Final = re.compile(r"Step (\d+)/(\d+): ")
 AFTER: Final = re.compile(r"Fine-tuning job started.*?(?: after step (\d+))?$")
 DONE: Final = "The job has successfully completed"
+CANCELLED: Final = "Job cancelled"
+ENDS: Final = tuple(f"fine_tuning.job.{status}" for status in ("succeeded", "failed", "cancelled"))
+WEBHOOK_SECONDS: Final = 90.0
 MADE: Final = "New fine-tuned model created: "
 WEIGHTS: Final = "adapter_model.safetensors"
 
@@ -29,6 +35,7 @@ class Findings:
     wrong: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     attempts: int = 0
     steps_repeated: int = 0
+    seconds_repeated: list[int] = field(default_factory=list)  # one for each attempt that was not the first
 
     def note(self, kind: str, job: str) -> None:
         self.wrong[kind].append(job)
@@ -63,6 +70,11 @@ class Inspection:
                 self.findings.note("a model of two jobs", name)
         return self.findings
 
+    def listen(self, receiver: Receiver) -> None:
+        """From now on the receiver is told how jobs end."""
+        body = {"name": "chaos", "url": receiver.url, "event_types": list(ENDS)}
+        self._http.post("/webhook_endpoints", json=body).raise_for_status()
+
     def _all_jobs(self) -> list[FineTuningJob]:
         return list(self._client.fine_tuning.jobs.list(limit=PAGE))
 
@@ -83,11 +95,11 @@ class Inspection:
         return newest_first[::-1]
 
     def _log(self, order: Order, job: FineTuningJob, events: Sequence[FineTuningJobEvent]) -> None:
-        """Each step is told once, in order, however often it was trained; an attempt begins where something was kept;
-        the end is told once and is the end."""
+        """Each step is told once, in order, however often it was trained; an attempt begins where something was kept, no
+        more than one checkpoint behind; the end is told once and is the end."""
         if len({event.id for event in events}) != len(events):
             self.findings.note("an event doubled", job.id)
-        last = 0
+        last, told_at = 0, {0: job.created_at}
         for event in events:
             if (begun := AFTER.match(event.message)) is not None:
                 self.findings.attempts += 1
@@ -95,18 +107,43 @@ class Inspection:
                 if kept > last:
                     self.findings.note("an attempt begins after what was done", job.id)
                 self.findings.steps_repeated += max(0, last - kept)
+                if last > kept:
+                    self.findings.seconds_repeated.append(told_at[last] - told_at[kept + 1])
+                if last - kept > order.steps_per_epoch:
+                    self.findings.note("more than a checkpoint's work repeated", f"{job.id} {kept} of {last}")
             elif (step := STEP.match(event.message)) is not None:
                 if int(step[1]) != last + 1:
                     self.findings.note("a step lost or doubled", f"{job.id} {event.message}")
                 last = int(step[1])
+                told_at[last] = event.created_at
         if job.status == "succeeded" and last != order.steps:
             self.findings.note("a step lost or doubled", f"{job.id} ends at {last} of {order.steps}")
         for told in (DONE, MADE):
             count = sum(event.message.startswith(told) for event in events)
             if count != (job.status == "succeeded"):
                 self.findings.note("an end not told once", f"{job.id} {count} x {told}")
-        if job.status == "succeeded" and not events[-1].message.startswith(DONE):
+        end = DONE if job.status == "succeeded" else CANCELLED
+        if not events[-1].message.startswith(end):
             self.findings.note("something after the end", f"{job.id} {events[-1].message}")
+
+    def webhooks(self, orders: Sequence[Order], receiver: Receiver) -> None:
+        """Each end is told to the endpoint, under one id however often; what is late has a while."""
+        ended = [
+            job for job in self._all_jobs() if (job.metadata or {}).get("key") in {o.key for o in orders}
+        ]
+        deadline = time.monotonic() + WEBHOOK_SECONDS
+        told: dict[str, set[tuple[str, str]]] = {}
+        while time.monotonic() < deadline:
+            told = defaultdict(set)
+            for one in list(receiver.deliveries):
+                told[one.body["data"]["id"]].add((one.webhook_id, one.body["type"]))
+            if all(job.id in told for job in ended):
+                break
+            time.sleep(0.5)
+        for job in ended:
+            types = [type for _, type in told[job.id]]
+            if types != [f"fine_tuning.job.{job.status}"]:
+                self.findings.note("a webhook lost or doubled", f"{job.id} {job.status} {types}")
 
     def _model(self, order: Order, job: FineTuningJob, events: Sequence[FineTuningJobEvent]) -> None:
         if self.weights(job.fine_tuned_model or "") != self._expected(order):
@@ -139,6 +176,9 @@ def report(findings: Findings, *, faults: Mapping[str, int], orders: int, answer
     lines += ["answers to the customer"]
     lines += [f"  {name:<44}{count:>7}" for name, count in sorted(answers.items())]
     lines += [f"{findings.attempts} attempts, {findings.steps_repeated} steps repeated"]
+    if findings.seconds_repeated:
+        most, usual = max(findings.seconds_repeated), statistics.mean(findings.seconds_repeated)
+        lines.append(f"  seconds of work repeated by an attempt: {usual:.1f}, at most {most}")
     must = (
         "lost",
         "doubled",

@@ -229,7 +229,7 @@ async def test_slots_and_memory_are_kept(world: World) -> None:
 
 async def test_everybody_hears_of_everything_in_time(world: World) -> None:
     """From queued to leased in well under a second, with the leader in another process."""
-    other = Database(world.database._url)
+    other = Database(world.database.url)
     await other.open()
     leader = another(world, "leader", database=other)
     async with running(leader):
@@ -349,7 +349,7 @@ async def test_service_is_remembered_and_fades(world: World) -> None:
 
 
 async def test_without_a_database_it_says_so_and_goes_on(world: World) -> None:
-    closed = Database(world.database._url.rsplit(":", 1)[0] + ":1/none")
+    closed = Database(world.database.url.rsplit(":", 1)[0] + ":1/none")
     with pytest.raises(ServiceError):
         async for _ in closed.listen("a"):
             pass
