@@ -20,7 +20,7 @@ from typing import Final
 
 from tests.chaos import fake_training
 from tests.chaos.customer import Customer
-from tests.chaos.fleet import FAKE_TRAINER, FAKE_VLLM, Fleet, Form, fenced_writes, tracebacks
+from tests.chaos.fleet import FAKE_TRAINER, FAKE_VLLM, KNOWING_VLLM, Fleet, Form, fenced_writes, tracebacks
 from tests.chaos.inspection import Findings, Inspection, report
 from tests.chaos.monkey import Monkey, all_faults
 from tests.chaos.orders import BATCH_SIZE, Order, Wish, orders
@@ -54,17 +54,17 @@ PLANS: Final[Mapping[str, Plan]] = {
         faults=500,
         interval=1.6,
         at_once=12,
-        rows=(10, 15),
-        epochs=(2, 3),
+        rows=(200, 300),
+        epochs=(3, 4),
         seeds=3,
     ),
     "short": Plan(
-        form=Form(vllm=FAKE_VLLM),
+        form=Form(vllm=KNOWING_VLLM),
         jobs=20,
         faults=50,
         interval=1.8,
         at_once=8,
-        rows=(10,),
+        rows=(120, 160),
         epochs=(2, 3),
         seeds=2,
     ),
@@ -111,7 +111,7 @@ def run(plan: Plan, folder: Path, *, seed: int) -> int:
         inspection = Inspection(fleet.url, key=fleet.key, expected=undisturbed(fleet, ordered))
         inspection.listen(receiver)
         log.info("%d trainings are known undisturbed; the monkey starts", len({o.training for o in ordered}))
-        monkey = Monkey(fleet, seed=seed, faults=all_faults(slow_vllm=plan.form.vllm != FAKE_VLLM))
+        monkey = Monkey(fleet, seed=seed, faults=all_faults(slow_vllm=plan.form.vllm == "serving.vllm"))
         customer = Customer(fleet.addresses, key=fleet.key, model=fleet.base)
         started = time.monotonic()
         disturb(plan, monkey, customer, ordered)

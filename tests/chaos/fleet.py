@@ -15,6 +15,7 @@ from tests.support.cluster import API_KEY, BASE, TOKEN, Cluster
 
 FAKE_TRAINER: Final = "tests.chaos.fake_trainer"
 FAKE_VLLM: Final = "tests.chaos.fake_vllm"
+KNOWING_VLLM: Final = "tests.support.fake_vllm"  # knows what a real trainer's probes were
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,8 @@ class Fleet(Cluster):
         return bool(pids)
 
     def _start_replica(self, extra: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+        if self.form.vllm == KNOWING_VLLM:
+            return super()._start_replica(extra)
         settings = {
             "BASE_MODEL": BASE,
             "MODEL_PATH": str(self.model),
