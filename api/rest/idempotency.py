@@ -1,6 +1,7 @@
 """`Idempotency-Key` at the edge: reads the body once, runs the request or repeats its answer."""
 
 import hashlib
+import logging
 import tempfile
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,10 +15,14 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.domain.errors import ServiceError
+from api.domain.keys import Caller
 from api.rest.context import bearer_token, services_of
 from api.rest.errors import on_http_error, on_service_error
 from api.services.held import held
 from api.services.idempotency import MAX_BODY_BYTES, Answer
+from api.services.services import Services
+
+log = logging.getLogger("tuningfork.rest")
 
 IN_MEMORY_BYTES: Final = 1024 * 1024
 CHUNK_BYTES: Final = 256 * 1024
@@ -61,7 +66,16 @@ class Idempotency:
                 async with held(holding):
                     await self._app(request.scope, replayed(body, receive), recorder.send)
             finally:
-                await services.idempotency.end(caller, key=key, answer=recorder.answer())
+                await end(services, caller, key, recorder.answer())
+
+
+async def end(services: Services, caller: Caller, key: str, answer: Answer | None) -> None:
+    """The client has its answer by now. Without a database it is not kept: then the key is free again when its lock runs
+    out, and what the request made is found by it."""
+    try:
+        await services.idempotency.end(caller, key=key, answer=answer)
+    except ServiceError as error:
+        log.warning("an answer is not kept for its Idempotency-Key: %s", error.message)
 
 
 async def read_body(request: Request, receive: Receive, body: IO[bytes]) -> bytes:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -133,5 +134,6 @@ def tracebacks(fleet: Fleet) -> list[str]:
 
 
 def last_line(traceback: str) -> str:
-    """The first line that is not indented: the exception."""
-    return next((line for line in traceback.splitlines() if line and not line.startswith(" ")), "")
+    """The first line that is not indented, behind what the log puts before each: the exception."""
+    lines = (re.sub(r"^\[[^]]*\] ", "", line) for line in traceback.splitlines())
+    return next((line for line in lines if line.strip() and not line.startswith(" ")), "")

@@ -5,9 +5,11 @@ from itertools import pairwise
 from typing import Any
 
 import httpx
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from api.domain.errors import ErrorKind, ServiceError
 from api.domain.jobs import NewJob
 from api.rest.idempotency import Fingerprint
 from api.services.held import HOLD_SECONDS
@@ -187,3 +189,20 @@ async def test_a_request_that_takes_long_keeps_its_key(api: Rest, world: World) 
             )
         ).fetchone()
     assert row is not None and row["left"].total_seconds() > HOLD_SECONDS - 1
+
+
+async def test_an_answer_stands_though_it_cannot_be_kept(api: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database goes in the moment between an answer and the note of it."""
+    client = api.as_key(OUR_KEY)
+    body = await body_for(client)
+
+    async def away(*_: object, **__: object) -> None:
+        raise ServiceError(ErrorKind.UNAVAILABLE, "no database")
+
+    with monkeypatch.context() as fault:
+        fault.setattr(IdempotencyService, "end", away)
+        first = await post(client, body)
+    assert first.status_code == 200
+    async with api.world.database.transaction() as connection:
+        await connection.execute("update idempotency set locked_until = now()")
+    assert (await post(client, body)).json()["id"] == first.json()["id"]
