@@ -51,13 +51,13 @@ serve: install ## run the service in the foreground (state in ./.tuningfork, RES
 	@$(BIN)/tuningfork up
 
 test: install $(SDK1)/installed $(NPM)/installed ## the whole suite: unit, store, contract, end to end
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 isolation: install ## runs that join and leave at random keep their bits: SCHEDULES=200 of them, with what was compared
 	$(BIN)/python -m tests.support.schedules --count $(SCHEDULES)
 
 failpoints: install ## a kill at every named failpoint, with SEEDS=3 seeds
-	$(BIN)/python -m pytest tests/e2e/test_failpoints.py -q -s --failpoint-seeds $(SEEDS) --timeout 3000
+	$(BIN)/python -m pytest tests/crash/test_failpoints.py -q -s --failpoint-seeds $(SEEDS) --timeout 3000
 
 schemathesis: install ## made-up requests: SCHEMATHESIS_EXAMPLES=200 SCHEMATHESIS_SECONDS=300 for tens of thousands
 	$(BIN)/python -m pytest tests/contract/test_schemathesis.py -q -s
