@@ -22,7 +22,7 @@ CHUNK_BYTES: Final = 1024 * 1024
 PART_BYTES: Final = 16 * 1024 * 1024
 URL_LIFETIME: Final = timedelta(hours=12)
 REGION: Final = "us-east-1"  # named, so that signing a URL needs no call
-TIMEOUT: Final = urllib3.Timeout(connect=3, read=15)  # of each read, not of the whole
+TIMEOUT: Final = urllib3.Timeout(connect=3, read=10)  # of each read, not of the whole
 TRIES: Final = urllib3.Retry(total=1, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504])
 ANSWER_SECONDS: Final = 5.0
 THREADS: Final = 32
