@@ -58,7 +58,7 @@ isolation: install ## runs that join and leave at random keep their bits: SCHEDU
 	$(BIN)/python -m tests.support.schedules --count $(SCHEDULES)
 
 failpoints: install ## a kill at every named failpoint, with SEEDS=3 seeds
-	$(BIN)/python -m pytest tests/e2e/test_failpoints.py -q -s --failpoint-seeds $(SEEDS) --timeout 3000
+	$(BIN)/python -m pytest tests/crash/test_failpoints.py -q -s --failpoint-seeds $(SEEDS) --timeout 3000
 
 chaos: install ## real jobs while a seeded monkey kills and cuts, then every promise checked: about 15 minutes
 	$(BIN)/python -m tests.chaos real --seed $(SEED)

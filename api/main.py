@@ -1,9 +1,11 @@
 """The control plane's composition root: builds every part once and runs REST, gRPC and the background loops."""
 
 import asyncio
+import logging
 import random
 import secrets
 import signal
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +18,7 @@ import uvloop
 from api import logs
 from api.blobs.objects import Blobs
 from api.domain.cost import Pricing
+from api.domain.errors import ServiceError
 from api.domain.ids import NewId, make_id
 from api.domain.poison import MAX_LOST_ATTEMPTS
 from api.domain.priorities import NAMED, Standing
@@ -70,8 +73,11 @@ from serving.gateway.client import ReplicaClient
 from serving.gateway.replicas import Replicas
 
 GRACE_SECONDS: Final = 3
+START_PAUSE_SECONDS: Final = 0.5
 PUBLISHERS: Final = 4  # jobs that may wait for their replica at the same time
 EVAL_RUNNERS: Final = 2  # a slow grader of one run leaves the other to the next
+
+log = logging.getLogger("tuningfork.start")
 
 
 def run() -> None:
@@ -87,12 +93,14 @@ async def serve(settings: ApiSettings) -> None:
         blobs = blobs_of(settings)
         await database.open()
         stack.push_async_callback(database.close)
-        await migrate(database)
-        await blobs.ensure_bucket()
+        await patiently(partial(migrate, database))
+        stack.callback(
+            asyncio.create_task(blobs.ensure_bucket()).cancel
+        )  # all but files works without a store
         replicas = replicas_of(settings)
         stack.push_async_callback(replicas.close)
         parts = Parts(settings, database=database, blobs=blobs, replicas=replicas, new_id=new_id)
-        await parts.prepare()
+        await patiently(parts.prepare)
         server = await rpc.build(
             leases=parts.leases,
             services=parts.services,
@@ -105,6 +113,17 @@ async def serve(settings: ApiSettings) -> None:
         stack.push_async_callback(server.stop, GRACE_SECONDS)
         app = rest.build(parts.services, new_request_id=partial(new_id, "req_"))
         await run_until_signal(parts, uvicorn_of(settings, app))
+
+
+async def patiently(work: Callable[[], Awaitable[object]]) -> None:
+    """A database that goes away again while we start is waited for: whoever started us would only start us again."""
+    while True:
+        try:
+            await work()
+            return
+        except ServiceError as error:
+            log.warning("the start waits: %s", error.message)
+            await asyncio.sleep(START_PAUSE_SECONDS)
 
 
 class Loop(Protocol):

@@ -128,7 +128,7 @@ class FileService:
     async def content(self, caller: Caller, file_id: str) -> tuple[File, AsyncIterator[bytes]]:
         """No more than the row says: the bytes of a running job's event file may have grown since."""
         file = await self.retrieve(caller, file_id)
-        return file, self._blobs.read(file_key(file.id), size_bytes=file.size_bytes)
+        return file, await begun(self._blobs.read(file_key(file.id), size_bytes=file.size_bytes))
 
     async def delete(self, caller: Caller, file_id: str) -> None:
         """The row goes first: bytes without a row are nobody's, a row without bytes would be a lie."""
@@ -157,3 +157,16 @@ def check_size(size_bytes: int, *, most: int) -> None:
             f"The file has {size_bytes} bytes, but at most {most} are allowed. Send it in parts through /v1/uploads.",
             param="file",
         )
+
+
+async def begun(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """With its first chunk read: an object store that is away is told before an answer has begun."""
+    first = await anext(chunks, b"")
+
+    async def whole() -> AsyncIterator[bytes]:
+        if first:
+            yield first
+        async for chunk in chunks:
+            yield chunk
+
+    return whole()

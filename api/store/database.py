@@ -1,5 +1,7 @@
 """Connections and transactions. Knows no table: each aggregate has a module and a .sql file beside this one."""
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
@@ -17,6 +19,14 @@ Connection = psycopg.AsyncConnection[DictRow]
 Row = Mapping[str, Any]
 STATEMENT_TIMEOUT_MS = 15_000
 POOL_TIMEOUT_SECONDS = 10
+AWAY_TIMEOUT_SECONDS = (
+    1.0  # while the last try to connect has failed: nobody waits long for what is not there
+)
+RECONNECT_SECONDS = 0.5  # then the next request tries anew; the pool's own pauses would grow to minutes
+OPEN_PAUSE_SECONDS = 0.2
+AWAY = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
+
+log = logging.getLogger("tuningfork.database")
 TENANT_ROLE = "tuningfork_tenant"
 # A host that is gone without a word answers neither: the kernel gives up after some 10 seconds, not after hours.
 NOTICE_A_DEAD_PEER = {
@@ -36,12 +46,16 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self._away = False
+        self._draining: asyncio.Task[None] | None = None
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
             open=False,
             min_size=2,
             max_size=20,
             timeout=POOL_TIMEOUT_SECONDS,
+            reconnect_timeout=RECONNECT_SECONDS,
+            reconnect_failed=self._lost,
             kwargs={
                 "row_factory": dict_row,
                 "connect_timeout": 5,
@@ -51,7 +65,19 @@ class Database:
         )
 
     async def open(self) -> None:
-        await self._pool.open(wait=True, timeout=60)
+        """Returns when the database answers, however long it takes to start."""
+        await self._pool.open(wait=False)
+        while not await self.answers():
+            log.warning("waiting for the database")
+            await asyncio.sleep(OPEN_PAUSE_SECONDS)
+
+    def _lost(self, _pool: object) -> None:
+        self._away = True
+
+    def _drain(self) -> None:
+        """One connection broke, so the others that lie in the pool are likely dead too: each would fail a request."""
+        if self._draining is None or self._draining.done():
+            self._draining = asyncio.create_task(self._pool.drain())
 
     async def close(self) -> None:
         await self._pool.close(timeout=1)
@@ -60,10 +86,15 @@ class Database:
     async def transaction(self) -> AsyncIterator[Connection]:
         """Commits at the end, rolls back on an exception. Raises ServiceError: UNAVAILABLE without a
         database, INVALID for text that it cannot hold."""
+        connection: Connection | None = None
+        timeout = AWAY_TIMEOUT_SECONDS if self._away else POOL_TIMEOUT_SECONDS
         try:
-            async with self._pool.connection() as connection, connection.transaction():
+            async with self._pool.connection(timeout) as connection, connection.transaction():
+                self._away = False
                 yield connection
-        except (psycopg.OperationalError, PoolTimeout) as error:
+        except AWAY as error:
+            if connection is not None and connection.broken:
+                self._drain()
             raise ServiceError(
                 ErrorKind.UNAVAILABLE, "The database does not answer. Please try again."
             ) from error
@@ -90,7 +121,9 @@ class Database:
         """The channels on which something is said, on a connection of its own. Raises ServiceError(UNAVAILABLE) when that
         breaks."""
         try:
-            connection = await psycopg.AsyncConnection.connect(self.url, autocommit=True, connect_timeout=5)
+            connection = await psycopg.AsyncConnection.connect(
+                self.url, autocommit=True, connect_timeout=5, **NOTICE_A_DEAD_PEER
+            )
             async with connection:
                 for channel in channels:
                     await connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))

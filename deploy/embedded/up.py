@@ -20,6 +20,7 @@ from deploy.embedded.settings import UpSettings, inherited_environment
 READY_SECONDS: Final = 600
 STEADY_SECONDS: Final = 60.0
 MAX_QUICK_RESTARTS: Final = 5
+LONGEST_PAUSE_SECONDS: Final = 8.0
 POLL_SECONDS: Final = 0.25
 ENGINE_GRACE_SECONDS: Final = 6.0  # beyond its time for draining
 
@@ -39,6 +40,7 @@ class Child:
     log: Path
     process: subprocess.Popen[bytes] | None = None
     restarts: list[float] = field(default_factory=list)
+    due: float | None = None  # when it is started again
 
 
 def up(settings: UpSettings) -> int:
@@ -91,6 +93,7 @@ def run(settings: UpSettings, home: Home) -> None:
             home.client_env, f"OPENAI_BASE_URL={processes.reached_at}/v1\nOPENAI_API_KEY={secrets.api_key}\n"
         )
         say("ready")
+        fleet.was_ready = True
         fleet.watch()
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -154,6 +157,7 @@ def children_of(settings: UpSettings, processes: Processes, home: Home) -> list[
 class Fleet:
     def __init__(self, fleet: Sequence[Child], *, home: Home) -> None:
         self._children, self._home = fleet, home
+        self.was_ready = False
 
     def start(self) -> None:
         for child in self._children:
@@ -165,21 +169,28 @@ class Fleet:
         self._home.remember(alive)
 
     def check(self) -> None:
-        """Starts again what has died. Raises SystemExit for what keeps dying."""
+        """Starts again what has died, each after a pause of its own that holds up no other. Raises SystemExit for what keeps
+        dying before the service was ever ready; later it is tried for ever, since what keeps it down may pass."""
         for child in self._children:
-            if child.process is not None and child.process.poll() is not None:
-                self._restart(child, child.process)
+            if child.due is not None:
+                if time.monotonic() >= child.due:
+                    self._start_again(child)
+            elif child.process is not None and child.process.poll() is not None:
+                self._mourn(child, child.process)
 
-    def _restart(self, child: Child, died: subprocess.Popen[bytes]) -> None:
+    def _mourn(self, child: Child, died: subprocess.Popen[bytes]) -> None:
         children.signal_group(died, signal.SIGKILL)
         now = time.monotonic()
         child.restarts = [at for at in child.restarts if now - at < STEADY_SECONDS] + [now]
-        if len(child.restarts) > MAX_QUICK_RESTARTS:
+        if not self.was_ready and len(child.restarts) > MAX_QUICK_RESTARTS:
             raise SystemExit(
                 f"{child.name} keeps ending. The end of {child.log}:\n{children.tail(child.log)}"
             )
         say(f"{child.name} ended with status {died.returncode}; starting it again")
-        time.sleep(min(2.0 ** (len(child.restarts) - 2), 8.0))
+        child.due = now + min(2.0 ** (len(child.restarts) - 2), LONGEST_PAUSE_SECONDS)
+
+    def _start_again(self, child: Child) -> None:
+        child.due = None
         try:
             self._start(child)
         except SystemExit as error:

@@ -98,6 +98,11 @@ class Cluster:
         return f"http://127.0.0.1:{self._rest[plane - 1]}"
 
     @property
+    def grpc_address(self) -> str:
+        """Of the first control plane, for its tenants."""
+        return f"127.0.0.1:{self._grpc[0]}"
+
+    @property
     def database_url(self) -> str:
         """Straight to Postgres, for what a test wants to see."""
         return f"postgresql://{postgres.USER}:password@127.0.0.1:{self._postgres}/postgres"
