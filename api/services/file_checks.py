@@ -51,7 +51,9 @@ class FileChecks:
         least = MIN_EXAMPLES if param == "training_file" else 1
         if examples < least:
             raise too_few(examples, least=least, param=param)
-        return Checked(examples=examples, size=max(0, file.size_bytes - line_number + 1), sample=sample.taken())
+        return Checked(
+            examples=examples, size=max(0, file.size_bytes - line_number + 1), sample=sample.taken()
+        )
 
 
 def checker_of(method: Method) -> CheckLine:
