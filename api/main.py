@@ -34,6 +34,7 @@ from api.services.backends import Backends, backends_of
 from api.services.batch_answers import BatchAnswers
 from api.services.batch_runs import BatchRuns
 from api.services.batches import BatchService
+from api.services.deletions import Deletions
 from api.services.eval_answers import EvalAnswers
 from api.services.eval_runs import EvalRuns
 from api.services.evals import EvalService
@@ -175,6 +176,7 @@ class Parts:
             accounts=AccountService(keys=keys, audit=audit, **shared),
             members=MemberService(keys=keys, audit=audit, **shared),
             audit=audit,
+            deletions=Deletions(database=database, blobs=blobs),
             permissions=PermissionService(audit=audit, **shared),
             limits=limits,
             quotas=quotas,

@@ -51,6 +51,7 @@ DUTIES: Final = (
         every_seconds=HOUR,
         days="checkpoint_days",
     ),
+    Duty(name="deleted_projects", what="deleted projects that are being emptied", every_seconds=POLL_SECONDS),
     Duty(name="expired_leases", what="leases of paused jobs whose engine has gone", every_seconds=60),
     Duty(name="old_answers", what="answers kept for Idempotency-Key", every_seconds=600),
     Duty(name="ended_uploads", what="uploads that ended long ago", every_seconds=HOUR, days="upload_days"),
@@ -159,9 +160,9 @@ class Janitor:
                 if duty.name in (BYTES, ORPHANS):
                     continue
                 swept = 0
-                while (
-                    more := await janitor.sweep(connection, duty.name, limit=ROWS, **self._values(duty))
-                ) > 0:
+                more = ROWS
+                while more >= ROWS:
+                    more = await janitor.sweep(connection, duty.name, limit=ROWS, **self._values(duty))
                     swept += more
                 found[duty.what] = swept
         found[BY_NAME[BYTES].what] = len(await self._deletions.waiting(limit=1_000_000))

@@ -129,6 +129,11 @@ class ModelService:
             ],
         )
 
+    async def gone(self, version_ids: Sequence[str]) -> Sequence[str]:
+        """For replicas: of these, those that they must not hold any longer."""
+        async with self._database.transaction() as connection:
+            return await models.gone(connection, ids=version_ids)
+
     async def served(self, caller: Caller, name: str, *, priority: int = 0) -> Target:
         """Where the caller's requests for this model go. Raises ServiceError(NOT_FOUND)."""
         base, served_name = name, name

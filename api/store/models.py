@@ -164,6 +164,16 @@ async def started_from(connection: Connection, *, project_id: str, version_id: s
     return row["id"] if row else None
 
 
+async def started_elsewhere(connection: Connection, *, project_id: str) -> str | None:
+    """A job of another project that still needs a model of this one to begin with."""
+    row = await fetch_one(connection, queries("models")["started_elsewhere"], project_id=project_id)
+    return row["id"] if row else None
+
+
+async def gone(connection: Connection, *, ids: Sequence[str]) -> list[str]:
+    return [row["id"] for row in await fetch(connection, queries("models")["gone"], ids=list(ids))]
+
+
 async def delete(connection: Connection, *, project_id: str, version_id: str) -> list[str] | None:
     """The keys of what is nobody's now; None when there is no such model."""
     row = await fetch_one(connection, queries("models")["delete"], project_id=project_id, id=version_id)

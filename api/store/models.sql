@@ -81,6 +81,17 @@ select array(select stored.value ->> 'blob_key' from jsonb_each(doomed.files) as
     || array(select state ->> 'blob_key' from states) as keys
 from doomed
 
+-- name: started_elsewhere
+select job.id from job join model_version on model_version.id = initial_version_id
+where model_version.project_id = %(project_id)s and job.project_id <> %(project_id)s
+  and status in ('validating_files', 'queued', 'running', 'paused')
+limit 1
+
+-- name: gone
+-- Of these ids, those of which nothing is left.
+select named.id from unnest(%(ids)s::text[]) as named (id)
+where not exists (select from model_version where id = named.id and deleted_at is null)
+
 -- name: started_from
 select id from job
 where project_id = %(project_id)s and initial_version_id = %(id)s
