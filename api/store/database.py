@@ -29,7 +29,7 @@ AWAY = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
 log = logging.getLogger("tuningfork.database")
 TENANT_ROLE = "tuningfork_tenant"
 # A host that is gone without a word answers neither: the kernel gives up after some 10 seconds, not after hours.
-NOTICE_A_DEAD_PEER = {
+NOTICE_A_DEAD_PEER: dict[str, Any] = {
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,

@@ -13,8 +13,9 @@ from engine.contract.spec import RunRef
 from engine.data.errors import DataError
 from engine.methods.reinforcement import GraderFailedError
 from engine.passes.work import Answers, Sample, Work, Works
+from engine.trainer.faults import BatchFailedError, DivergedError, TooLargeError
 from engine.trainer.keeping import UnwrittenError
-from engine.trainer.run import BatchFailedError, DivergedError, Run, TooLargeError
+from engine.trainer.run import Run
 
 log = logging.getLogger("tuningfork.trainer")
 

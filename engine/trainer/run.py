@@ -38,6 +38,7 @@ from engine.passes.model import Model, Trainable
 from engine.passes.work import Enter, Measure, Outside, Results, Weights, Works
 from engine.trainer import keeping
 from engine.trainer.checks import check_modules, check_schema
+from engine.trainer.faults import BatchFailedError, DivergedError, OutOfMemoryError, TooLargeError
 from engine.trainer.objectives import chat_of, objective_of
 
 MICRO_TOKENS: Final = 2048  # tokens of one run in one pass: bounds the memory of its activations
@@ -51,22 +52,6 @@ RECOMPUTED: Final = (
 )
 
 Stream: TypeAlias = Generator[TrainEvent | Works, Results, None]
-
-
-class DivergedError(Exception):
-    """The loss or its gradient is no longer a number."""
-
-
-class BatchFailedError(Exception):
-    """What a batch raised, with the step and the examples it was raised on."""
-
-
-class TooLargeError(Exception):
-    """The run would not fit this engine's memory even alone. The text is for its owner."""
-
-
-class OutOfMemoryError(Exception):
-    """Sent into a run whose work does not fit, alone in a pass."""
 
 
 @dataclass(kw_only=True)
