@@ -73,7 +73,7 @@ def full_plan() -> Plan:
         "light": Kind(projects=1, jobs=5_400, spread=600.0),
         "heavy": Kind(projects=1, jobs=5_400, spread=600.0, weight=3.0),
     }
-    return Plan(kinds=kinds, engines=500, interval=60.0)
+    return Plan(kinds=kinds, engines=500, interval=120.0)
 
 
 def small_plan() -> Plan:
