@@ -26,7 +26,7 @@ from api.scheduling.placement import decide
 from api.scheduling.space import Seat
 from tests.support.control_model import LEASE, STEPS, Held, Plane, Row, Worker
 
-PROJECTS: Final = {"a": 2, "b": 3}
+PROJECTS: Final = {"a": 3, "b": 4}
 STEPS_A_DAY: Final = 50
 engines = st.sampled_from(["e0", "e1", "e2"])
 projects, bases = st.sampled_from(list(PROJECTS)), st.sampled_from("xxyyz")
@@ -39,7 +39,7 @@ class Days(RuleBasedStateMachine):
     @initialize(wanted=st.lists(st.tuples(projects, bases, priorities), min_size=3, max_size=8))
     def begin(self, wanted: list[tuple[str, str, Priority]]) -> None:
         self.plane = Plane(dict(PROJECTS))
-        for name, bases, slots in (("e0", "x", 1), ("e1", "xy", 2), ("e2", "y", 2)):
+        for name, bases, slots in (("e0", "x", 1), ("e1", "xy", 2), ("e2", "y", 1)):
             self.plane.workers[name] = Worker(id=name, bases=frozenset(bases), slots=slots)
         self.late: list[tuple[Decisions, str, int]] = []
         self.ended: dict[str, JobStatus] = {}
@@ -135,6 +135,18 @@ class Days(RuleBasedStateMachine):
     def pass_time(self, seconds: float) -> None:
         self.plane.now += seconds
 
+    @rule()
+    def minutes_in_good_order(self) -> None:
+        """Whoever is there keeps its leases, and asks when it has a place."""
+        for _ in range(15):
+            self.plane.now += 10.0
+            for name in self.plane.workers:
+                self.beat(name)
+        for name in self.plane.workers:
+            for _ in range(3):
+                self.ask_and_take(name, "l0", True)
+        self.schedule("l0")
+
     # engines
 
     @rule(
@@ -220,9 +232,11 @@ class Days(RuleBasedStateMachine):
                 self.plane.requeue(row, lost=not planned)
             self.drop(engine, held)
 
-    @rule(engine=engines)
-    def die_or_be_born(self, engine: str) -> None:
+    @rule(engine=engines, index=indices)
+    def die_or_be_born(self, engine: str, index: int) -> None:
         worker = self.plane.workers[engine]
+        if worker.alive and index % 3:
+            return
         worker.alive, worker.reaches = not worker.alive, True
         worker.runs.clear()
         seen["engines died or born"] += 1
@@ -231,13 +245,13 @@ class Days(RuleBasedStateMachine):
     def cut_or_mend(self, engine: str) -> None:
         self.plane.workers[engine].reaches = not self.plane.workers[engine].reaches
 
-    @rule(index=indices)
-    def publish(self, index: int) -> None:
-        row = self.job(index)
-        if row and row.trained and row.status is JobStatus.RUNNING:
-            row.published += 1
-            row.become(JobStatus.SUCCEEDED)
-            seen["published"] += 1
+    @rule()
+    def publish(self) -> None:
+        for row in self.plane.jobs.values():
+            if row.trained and row.status is JobStatus.RUNNING:
+                row.published += 1
+                row.become(JobStatus.SUCCEEDED)
+                seen["published"] += 1
 
     # what must hold
 
@@ -319,10 +333,7 @@ class Days(RuleBasedStateMachine):
                 if held is None:
                     break
                 self.plane.workers[name].runs[held.job_id] = held
-        for row in self.plane.jobs.values():
-            if row.trained and row.status is JobStatus.RUNNING:
-                row.published += 1
-                row.become(JobStatus.SUCCEEDED)
+        self.publish()
         self.plane.give_up()
         self.plane.now += 1.0
 
