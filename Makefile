@@ -16,9 +16,10 @@ OVERRIDES     := $(if $(filter cpu,$(DEVICE)),--overrides requirements/cpu-overr
 
 SCHEDULES ?= 200
 SEED ?= 1
-SEEDS     ?= 3
+SEEDS ?= 3
+STEPS ?= 100000
 
-.PHONY: help install demo serve test isolation chaos chaos-fake failpoints check proto bench bench-engine bench-quantization lock clean schemathesis compatibility
+.PHONY: help install demo serve test isolation chaos chaos-fake failpoints check proto bench bench-engine bench-quantization simulate statemachine lock clean schemathesis compatibility
 help: ## what each command does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
@@ -106,6 +107,12 @@ bench-quantization: install ## a base in NF4 next to the same base as floats: me
 	OMP_WAIT_POLICY=passive $(BIN)/python -m bench.quantization
 
 EXTRAS := --extra api --extra integrations --extra engine --extra embedded --extra cli --extra dev
+simulate: install ## the scheduler on 100,000 made-up jobs and 500 engines, beside first come first served: docs/scheduling.md
+	$(BIN)/python -m bench.scheduling
+
+statemachine: install ## random days of a control plane and its engines, STEPS=100000 of them, every invariant after each
+	$(BIN)/python -m tests.support.machine --steps $(STEPS)
+
 lock: $(UV) ## pin all dependencies again, without addresses
 	$(UV) pip compile --quiet --upgrade --no-header --no-annotate pyproject.toml $(EXTRAS) --extra serving-cpu \
 	  $(TORCH_BACKEND) --overrides requirements/cpu-overrides.txt -o requirements/cpu.txt

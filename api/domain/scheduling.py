@@ -103,6 +103,8 @@ class Reservation:
 
 @dataclass(frozen=True, kw_only=True)
 class Decisions:
+    """`reservations`: by the job that room is kept for."""
+
     placements: Sequence[Placement] = ()
     preemptions: Sequence[Preemption] = ()
     reservations: Mapping[str, Reservation] = field(default_factory=dict)

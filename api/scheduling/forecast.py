@@ -108,6 +108,8 @@ class Explain:
         self._projects, self._running = snapshot.projects, running
         self._ahead: defaultdict[str, int] = defaultdict(int)
         self._kept = decisions.reservations
+        names = {job.id: job.base for job in snapshot.jobs}
+        self._kept_bases = {names[job_id] for job_id in decisions.reservations}
         self._of: defaultdict[str, Of] = defaultdict(Of)
         placed: defaultdict[str, list[WaitingJob]] = defaultdict(list)
         for placement in decisions.placements:
@@ -149,12 +151,11 @@ class Explain:
         return self._room(job)
 
     def _room(self, job: WaitingJob) -> str:
-        kept = self._kept.get(job.base)
         if job.alone:
             return "it runs alone, and no engine is empty"
         if job.gang > 1:
             return f"it needs {job.gang} engines at once"
-        if kept is not None and kept.job_id != job.id:
+        if job.base in self._kept_bases and job.id not in self._kept:
             return "room is kept for a job that has its turn before"
         return ""
 

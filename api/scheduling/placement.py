@@ -1,5 +1,6 @@
 """One pass of the policy: who starts where now, who is asked to yield, and for whom room is kept. Pure."""
 
+import heapq
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Final
@@ -9,8 +10,10 @@ from api.scheduling.line import Line, turn
 from api.scheduling.preemption import preemptions
 from api.scheduling.space import Seat, Space
 
-# A job that needs more than one place, and has waited for so long, gets the next room that is made.
+# Jobs that need more than one place, and have waited for so long, get the next room that is made; on a share of the
+# engines of their base at a time, since what is kept for them is empty for a while.
 PATIENCE_SECONDS: Final = 2 * 3600.0
+KEPT_SHARE: Final = 1 / 16
 REMEMBERED: Final = 64
 
 
@@ -19,9 +22,9 @@ def decide(snapshot: Snapshot) -> Decisions:
     first, rest = in_advance(snapshot, space)
     handing = Handing(space, Line(snapshot.projects, rest))
     for job in first:
-        handing.give(job)
+        handing.give(job, most_kept=kept_at_once(space, job))
     for job in handing.line:
-        handing.give(job)
+        handing.give(job, most_kept=1)
     return Decisions(
         placements=handing.placements,
         preemptions=preemptions(snapshot, space, handing.line, handing.blocked),
@@ -30,18 +33,21 @@ def decide(snapshot: Snapshot) -> Decisions:
 
 
 def in_advance(snapshot: Snapshot, space: Space) -> tuple[list[WaitingJob], list[WaitingJob]]:
-    """Jobs for which a run gave way, then of each base the one that has waited too long for more than one place; and
-    all others."""
+    """Jobs for which a run gave way, then those that have waited too long for more than one place; and all others."""
     promised = sorted((job for job in snapshot.jobs if job.promised), key=turn)
-    large: dict[str, WaitingJob] = {}
+    large: dict[str, list[WaitingJob]] = defaultdict(list)
     for job in snapshot.jobs:
         if job.waited > PATIENCE_SECONDS and not job.promised and space.takes_more_than_a_place(job):
-            other = large.get(job.base)
-            if other is None or (other.waited, other.id) < (job.waited, job.id):
-                large[job.base] = job
-    first = [*promised, *sorted(large.values(), key=turn)]
+            large[job.base].append(job)
+    first = promised
+    for jobs in large.values():
+        first += heapq.nsmallest(kept_at_once(space, jobs[0]), jobs, key=turn)
     taken = {job.id for job in first}
     return first, [job for job in snapshot.jobs if job.id not in taken]
+
+
+def kept_at_once(space: Space, job: WaitingJob) -> int:
+    return max(1, int(len(space.by_base[job.base]) * KEPT_SHARE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +65,11 @@ class Handing:
         self.placements: list[Placement] = []
         self.blocked: list[WaitingJob] = []
         self.reservations: dict[str, Reservation] = {}
+        self._kept: defaultdict[str, int] = defaultdict(int)
         self._failed: dict[Shape, list[tuple[int, float]]] = defaultdict(list)
 
-    def give(self, job: WaitingJob) -> None:
+    def give(self, job: WaitingJob, *, most_kept: int) -> None:
+        """`most_kept`: for that many jobs of its base room may be kept."""
         if self.line.full(job):
             return
         if not self._hopeless(job) and (seats := self.space.find(job)) is not None:
@@ -69,10 +77,11 @@ class Handing:
             return
         self._remember(job)
         self.blocked.append(job)
-        if job.base not in self.reservations and self.space.has_open(job.base):
+        if self._kept[job.base] < most_kept and self.space.has_open(job.base):
             kept = self.space.keep(job)
             if kept is not None:
-                self.reservations[job.base] = kept
+                self._kept[job.base] += 1
+                self.reservations[job.id] = kept
 
     def _place(self, job: WaitingJob, seats: list[Seat]) -> None:
         self.space.take(seats, job)
