@@ -22,12 +22,12 @@ pytest_plugins = [
 WHOLE_SERVICE = ("contract", "e2e")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`make test` runs two processes: one has the tests of the whole service, the other takes the rest file by file."""
-    for item in items:
-        folder = item.path.relative_to(TESTS).parts[0]
-        group = "service" if folder in WHOLE_SERVICE else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """`make test` runs two processes: one has the tests of the whole service, the other takes the rest file by file.
+    Marked as soon as an item is known: xdist reads its groups before anybody may modify the items."""
+    folder = item.path.relative_to(TESTS).parts[0]
+    group = "service" if folder in WHOLE_SERVICE else str(item.path.relative_to(TESTS))
+    item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
