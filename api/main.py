@@ -1,10 +1,13 @@
 """The control plane's composition root: builds every part once and runs REST, gRPC and the background loops."""
 
 import asyncio
+import contextlib
 import logging
+import math
 import secrets
 import signal
-from collections.abc import Awaitable, Callable
+import socket
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Final
@@ -26,7 +29,6 @@ from api.store.migrate import migrate
 from serving.gateway.client import ReplicaClient
 from serving.gateway.replicas import Replicas
 
-GRACE_SECONDS: Final = 3
 START_PAUSE_SECONDS: Final = 0.5
 PUBLISHERS: Final = 4  # jobs that may wait for their replica at the same time
 EVAL_RUNNERS: Final = 2  # a slow grader of one run leaves the other to the next
@@ -55,18 +57,18 @@ async def serve(settings: ApiSettings) -> None:
         stack.push_async_callback(replicas.close)
         parts = Parts(settings, database=database, blobs=blobs, replicas=replicas, new_id=new_id)
         await patiently(parts.prepare)
-        server = await rpc.build(
+        engines = await rpc.build(
             leases=parts.leases,
             services=parts.services,
             new_request_id=partial(new_id, "req_"),
             worker_token=settings.worker_token.get_secret_value(),
             address=f"{settings.grpc_host}:{settings.grpc_port}",
             tls=tls_of(settings),
+            reuse_port=settings.reuse_port,
         )
-        await server.start()
-        stack.push_async_callback(server.stop, GRACE_SECONDS)
+        await engines.grpc.start()
         app = rest.build(parts.services, new_request_id=partial(new_id, "req_"))
-        await run_until_signal(parts, uvicorn_of(settings, app))
+        await run_until_signal(parts, uvicorn_of(settings, app), engines, settings)
 
 
 async def patiently(work: Callable[[], Awaitable[object]]) -> None:
@@ -107,7 +109,15 @@ def replicas_of(settings: ApiSettings) -> Replicas:
     )
 
 
-def uvicorn_of(settings: ApiSettings, app: Any) -> uvicorn.Server:
+class RestServer(uvicorn.Server):
+    """Ends when it is told to, not by a signal of its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def uvicorn_of(settings: ApiSettings, app: Any) -> RestServer:
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -116,26 +126,52 @@ def uvicorn_of(settings: ApiSettings, app: Any) -> uvicorn.Server:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_graceful_shutdown=math.ceil(settings.grace_seconds),
         lifespan="off",
     )
-    return uvicorn.Server(config)
+    return RestServer(config)
 
 
-async def run_until_signal(parts: Parts, server: uvicorn.Server) -> None:
+def listening(settings: ApiSettings) -> list[socket.socket] | None:
+    """A socket that another process may listen on beside us; None: uvicorn's own, which is ours alone."""
+    if not settings.reuse_port:
+        return None
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    sock = socket.socket(family)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.bind((settings.host, settings.port))
+    return [sock]
+
+
+async def run_until_signal(
+    parts: Parts, server: RestServer, engines: rpc.Server, settings: ApiSettings
+) -> None:
     """A loop that dies takes the process with it: whoever started us starts us again."""
+    asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, partial(setattr, server, "should_exit", True))
+        asyncio.get_running_loop().add_signal_handler(number, asked.set)
     loops = [asyncio.create_task(loop.run()) for loop in parts.loops]
     loops += [asyncio.create_task(parts.publishing.run()) for _ in range(PUBLISHERS)]
     loops += [asyncio.create_task(parts.eval_runs.run()) for _ in range(EVAL_RUNNERS)]
-    serving = asyncio.create_task(server.serve())
-    await asyncio.wait({serving, *loops}, return_when=asyncio.FIRST_COMPLETED)
+    serving = asyncio.create_task(server.serve(listening(settings)))
+    stop = asyncio.create_task(asked.wait())
+    await asyncio.wait({serving, stop, *loops}, return_when=asyncio.FIRST_COMPLETED)
+    await drain(parts, engines)
+    if asked.is_set():
+        await asyncio.wait({serving, *loops}, timeout=settings.drain_seconds)
     server.should_exit = True
-    await serving
+    await asyncio.gather(serving, engines.grpc.stop(settings.grace_seconds))
     await parts.metering.close()
     await parts.scheduler.close()
-    for loop in loops:
-        if loop.done():
+    for loop in (*loops, stop):
+        if loop.done() and not loop.cancelled():
             loop.result()
         loop.cancel()
+
+
+async def drain(parts: Parts, engines: rpc.Server) -> None:
+    """Everything is served on; whoever asks is told to go elsewhere."""
+    parts.services.health.draining = True
+    parts.leases.drain()
+    await engines.drain()

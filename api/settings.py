@@ -123,6 +123,18 @@ class ApiSettings(KeepSettings):
     mlflow_password: SecretStr | None = None
     mlflow_token: SecretStr | None = None
     lease_seconds: int = Field(default=30, ge=1)
+    drain_seconds: float = Field(
+        default=2,
+        ge=0,
+        description="after SIGTERM /readyz says no and all is served on for so long: a balancer takes this process out",
+    )
+    grace_seconds: float = Field(
+        default=30, ge=0, description="then what is in flight has so long to end; the rest hears 503"
+    )
+    reuse_port: bool = Field(
+        default=False,
+        description="another control plane may listen on the same ports: the next release starts beside this one",
+    )
     max_file_bytes: int = 512 * 1024 * 1024
     failpoints: str = Field(
         default="", description="for tests: where this process dies, as claim.after=kill@2"

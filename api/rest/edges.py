@@ -27,8 +27,10 @@ log = logging.getLogger("tuningfork.rest")
 class RequestEdge:
     """Outermost: names each request, times it, logs one line, and answers 500 when nobody else could."""
 
-    def __init__(self, app: ASGIApp, *, new_request_id: Callable[[], str]) -> None:
-        self._app, self._new_request_id = app, new_request_id
+    def __init__(
+        self, app: ASGIApp, *, new_request_id: Callable[[], str], draining: Callable[[], bool]
+    ) -> None:
+        self._app, self._new_request_id, self._draining = app, new_request_id, draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -43,6 +45,8 @@ class RequestEdge:
                 headers["x-request-id"] = request_id
                 headers["openai-version"] = "2020-10-01"
                 headers["openai-processing-ms"] = str(round((time.monotonic() - started) * 1000))
+                if self._draining():
+                    headers["connection"] = "close"  # the next request finds another process
             await send(message)
 
         with serving(request_id):

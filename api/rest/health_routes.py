@@ -21,8 +21,9 @@ async def healthz(services: ServicesDep) -> JSONResponse:
 @router.get("/readyz")
 async def readyz(services: ServicesDep) -> JSONResponse:
     components = dict(await services.health.ready())
-    ready = all(components.values())
-    return answer({"ready": ready, "components": components}, well=ready)
+    draining = services.health.draining
+    ready = all(components.values()) and not draining
+    return answer({"ready": ready, "draining": draining, "components": components}, well=ready)
 
 
 def answer(body: Mapping[str, Any], *, well: bool) -> JSONResponse:

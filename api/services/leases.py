@@ -71,11 +71,15 @@ class LeaseService:
         trained: Wakeup,
         failpoints: Failpoints = NONE,
     ) -> None:
-        self._failpoints = failpoints
+        self._failpoints, self._draining = failpoints, False
         self._database, self._blobs, self._new_id = database, blobs, new_id
         self._lease_seconds, self._queued, self._trained = lease_seconds, queued, trained
         self._quotas, self._scheduler = quotas, scheduler
         self._reports = Reports(new_id=new_id, caps=caps)
+
+    def drain(self) -> None:
+        """Engines that wait for a run are answered within a second, and ask elsewhere."""
+        self._draining = True
 
     async def acquire(self, *, engine_id: str, offer: Offer, wait_seconds: float) -> Lease | None:
         """What the scheduler gives to this engine; waits up to `wait_seconds` for it, and at least for one pass."""
@@ -86,7 +90,7 @@ class LeaseService:
             await self._scheduler.settle(seconds=SETTLE_SECONDS, fresh=fresh)
             placed, fresh = self._scheduler.placed(engine_id), POLL_SECONDS
             while True:
-                left = deadline - time.monotonic()
+                left = 0.0 if self._draining else deadline - time.monotonic()
                 woken = asyncio.create_task(placed.wait(seconds=min(POLL_SECONDS, max(0.0, left))))
                 lease = await self._take(engine_id, last=left <= 0)
                 if lease is not None:

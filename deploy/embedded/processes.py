@@ -110,6 +110,8 @@ class Processes:
             "SERVING_TOKEN": secrets.serving_token,
             "REPLICAS": json.dumps([replica]),
             "ALLOW_PRIVATE_WEBHOOKS": self._settings.allow_private_webhooks,
+            "DRAIN_SECONDS": 0,  # no balancer stands before it
+            "GRACE_SECONDS": 3,
         }
 
     def _database_url(self) -> str:

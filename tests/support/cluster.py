@@ -63,6 +63,7 @@ class Cluster:
         lease_seconds: int = 3,
         runs: int = 4,
         settings: Mapping[str, str] | None = None,
+        shared_ports: bool = False,
     ) -> None:
         """`settings`: more of the control planes' and engines', by their full names."""
         self.folder, self.model, self._lease_seconds, self._runs = folder, model, lease_seconds, runs
@@ -71,6 +72,8 @@ class Cluster:
         self._objects = object_store.free_ports()
         self._rest = [free_port() for _ in range(planes)]
         self._grpc = [free_port() for _ in range(planes)]
+        if shared_ports:  # as TUNINGFORK_API_REUSE_PORT allows
+            self._rest, self._grpc = self._rest[:1] * planes, self._grpc[:1] * planes
         self._proxies = Proxies()
         self.networks = {
             "database": self._proxies.to(self._postgres),
