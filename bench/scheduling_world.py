@@ -86,6 +86,7 @@ def small_plan() -> Plan:
 
 
 def jobs_of(plan: Plan, seed: int) -> list[Job]:
+    """Equally many jobs of each project need two engines, or one alone: two of one load have one load."""
     chance, made = random.Random(seed), []
     for kind, of in plan.kinds.items():
         for project in range(of.projects):
@@ -98,8 +99,8 @@ def jobs_of(plan: Plan, seed: int) -> list[Job]:
                         seconds=min(6000.0, chance.expovariate(1 / 900.0) + 60.0),
                         base=chance.choice(BASES),
                         memory=chance.choice((1, 2, 3, 4, 4, 6)) * GIGABYTE,
-                        gang=2 if chance.random() < 0.004 else 1,
-                        alone=chance.random() < 0.001,
+                        gang=2 if number % 250 == 7 else 1,
+                        alone=number % 1000 == 13,
                         priority=Priority(chance.choices((0, 1, 2), (2, 7, 1))[0]),
                     )
                 )
