@@ -68,7 +68,7 @@ def full_plan() -> Plan:
     """100,000 jobs on 500 engines: for hours there is more to do than places."""
     kinds = {
         "crowd": Kind(projects=4, jobs=8_000, spread=60.0),
-        "equal": Kind(projects=20, jobs=2_800, spread=20_000.0),
+        "equal": Kind(projects=20, jobs=2_800, spread=14_000.0),
         "single": Kind(projects=6, jobs=200, spread=20_000.0),
         "light": Kind(projects=1, jobs=5_400, spread=600.0),
         "heavy": Kind(projects=1, jobs=5_400, spread=600.0, weight=3.0),
