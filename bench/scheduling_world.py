@@ -68,7 +68,7 @@ def full_plan() -> Plan:
     """100,000 jobs on 500 engines: for hours there is more to do than places."""
     kinds = {
         "crowd": Kind(projects=4, jobs=8_000, spread=60.0),
-        "equal": Kind(projects=20, jobs=2_800, spread=20_000.0),
+        "equal": Kind(projects=20, jobs=2_800, spread=14_000.0),
         "single": Kind(projects=6, jobs=200, spread=20_000.0),
         "light": Kind(projects=1, jobs=5_400, spread=600.0),
         "heavy": Kind(projects=1, jobs=5_400, spread=600.0, weight=3.0),
@@ -86,6 +86,7 @@ def small_plan() -> Plan:
 
 
 def jobs_of(plan: Plan, seed: int) -> list[Job]:
+    """Equally many jobs of each project need two engines, or one alone: two of one load have one load."""
     chance, made = random.Random(seed), []
     for kind, of in plan.kinds.items():
         for project in range(of.projects):
@@ -98,8 +99,8 @@ def jobs_of(plan: Plan, seed: int) -> list[Job]:
                         seconds=min(6000.0, chance.expovariate(1 / 900.0) + 60.0),
                         base=chance.choice(BASES),
                         memory=chance.choice((1, 2, 3, 4, 4, 6)) * GIGABYTE,
-                        gang=2 if chance.random() < 0.004 else 1,
-                        alone=chance.random() < 0.001,
+                        gang=2 if number % 250 == 7 else 1,
+                        alone=number % 1000 == 13,
                         priority=Priority(chance.choices((0, 1, 2), (2, 7, 1))[0]),
                     )
                 )

@@ -1,6 +1,5 @@
 """One pass of the policy: who starts where now, who is asked to yield, and for whom room is kept. Pure."""
 
-import heapq
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Final
@@ -33,15 +32,20 @@ def decide(snapshot: Snapshot) -> Decisions:
 
 
 def in_advance(snapshot: Snapshot, space: Space) -> tuple[list[WaitingJob], list[WaitingJob]]:
-    """Jobs for which a run gave way, then those that have waited too long for more than one place; and all others."""
-    promised = sorted((job for job in snapshot.jobs if job.promised), key=turn)
-    large: dict[str, list[WaitingJob]] = defaultdict(list)
-    for job in snapshot.jobs:
-        if job.waited > PATIENCE_SECONDS and not job.promised and space.takes_more_than_a_place(job):
-            large[job.base].append(job)
-    first = promised
-    for jobs in large.values():
-        first += heapq.nsmallest(kept_at_once(space, jobs[0]), jobs, key=turn)
+    """Jobs for which a run gave way, then some of those that have waited too long for more than one place, fair between
+    their projects; and all others."""
+    large = (
+        job
+        for job in snapshot.jobs
+        if job.waited > PATIENCE_SECONDS and not job.promised and space.takes_more_than_a_place(job)
+    )
+    first = sorted((job for job in snapshot.jobs if job.promised), key=turn)
+    line, chosen = Line(snapshot.projects, large), defaultdict[str, int](int)
+    for job in line:
+        if chosen[job.base] < kept_at_once(space, job):
+            chosen[job.base] += 1
+            line.started(job)
+            first.append(job)
     taken = {job.id for job in first}
     return first, [job for job in snapshot.jobs if job.id not in taken]
 

@@ -70,6 +70,10 @@ class Seat:
         return max(seconds, 0.0)
 
 
+def memory_of_two_places(engine: Engine) -> float:
+    return float("inf") if engine.memory is None else 2 * engine.memory / engine.slots
+
+
 class Space:
     def __init__(self, engines: Iterable[Engine]) -> None:
         self.seats = {engine.id: Seat(engine) for engine in engines}
@@ -80,6 +84,10 @@ class Space:
                 self.by_base[base].append(seat)
                 if not seat.closed and seat.free_slots > 0:
                     self._open[base].append(seat.entry())
+        self._two_places = {
+            base: min(memory_of_two_places(seat.engine) for seat in seats)
+            for base, seats in self.by_base.items()
+        }
         for heap in self._open.values():
             heapq.heapify(heap)
 
@@ -129,10 +137,5 @@ class Space:
         return Reservation(job_id=job.id, engines=tuple(name for _, name, _ in chosen), seconds=seconds)
 
     def takes_more_than_a_place(self, job: WaitingJob) -> bool:
-        """What others pass so easily that it might wait for ever."""
-        if job.gang > 1 or job.alone:
-            return True
-        return any(
-            seat.engine.memory is not None and job.memory > seat.engine.memory / seat.engine.slots
-            for seat in self.by_base[job.base]
-        )
+        """What others pass so easily that it might wait for ever. Of memory: more than two places have on average."""
+        return job.gang > 1 or job.alone or job.memory > self._two_places.get(job.base, 0.0)
