@@ -1,12 +1,12 @@
 """Fixtures that every test may ask for."""
 
 import os
-from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-TESTS = Path(__file__).parent
 
 pytest_plugins = [
     "tests.support.service",
@@ -19,15 +19,18 @@ pytest_plugins = [
 
 
 # A service with vLLM takes most of a machine's memory: the tests that start one run one after another.
-WHOLE_SERVICE = ("contract", "e2e")
+WHOLE_SERVICE = ("tests/contract/", "tests/e2e/")
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """`make test` runs two processes: one has the tests of the whole service, the other takes the rest file by file.
-    Marked as soon as an item is known: xdist reads its groups before anybody may modify the items."""
-    folder = item.path.relative_to(TESTS).parts[0]
-    group = "service" if folder in WHOLE_SERVICE else str(item.path.relative_to(TESTS))
-    item.add_marker(pytest.mark.xdist_group(group))
+class FileByFile(LoadScopeScheduling):
+    """`make test` runs two processes: one has the tests of the whole service, the other takes the rest file by file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "service" if nodeid.startswith(WHOLE_SERVICE) else nodeid.split("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileByFile:
+    return FileByFile(config, log)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
