@@ -25,7 +25,7 @@ from tests.support.app import OUR_KEY, Rest, services_over
 from tests.support.janitor import swept
 from tests.support.stores import BASE, World, blobs_over
 
-KEPT = {"api_key", "service_account", "deletion", "usage_minute"}
+KEPT = {"api_key", "service_account", "deletion", "usage_minute", "training_ledger"}
 
 
 @pytest_asyncio.fixture
@@ -125,6 +125,9 @@ async def test_a_project_is_gone_with_all_that_it_holds(api: Rest) -> None:
     ours = await queued(world)
     refused = await owner.delete(path)
     assert refused.status_code == 400 and "archive it first" in refused.json()["error"]["message"]
+    async with world.database.transaction() as connection:
+        used = "insert into usage_minute values (%s, %s, 'm', now(), 1, 1, 1)"
+        await connection.execute(used, (project, caller.key_id))
     await made(owner, f"{path}/archive")
     assert (await owner.delete(path)).json() == {
         "id": project,
@@ -133,6 +136,7 @@ async def test_a_project_is_gone_with_all_that_it_holds(api: Rest) -> None:
     }
     assert (await owner.get(path)).status_code == 404 == (await owner.delete(path)).status_code
     assert (await theirs.get("files")).status_code == 401
+    before = await tables_with(world, project)
     reply = await world.leases.heartbeat(engine_id="e1", runs=[run])
     assert reply.stop == [run], "what it trained is cancelled"
     await swept(world)
@@ -142,7 +146,7 @@ async def test_a_project_is_gone_with_all_that_it_holds(api: Rest) -> None:
     for _ in range(3):
         await swept(world)
     assert await keys_with(world, {job.training_file, job.id}) == []
-    assert await tables_with(world, project) <= KEPT
+    assert before & KEPT <= await tables_with(world, project) <= KEPT, "what was used stays for the bills"
     assert (await deletions(owner))[project] is not None
     log = (await owner.get(f"organization/audit_logs?limit=100&project_ids[]={project}")).json()["data"]
     assert {"project.deleted", "project.emptied"} <= {entry["type"] for entry in log}

@@ -53,7 +53,7 @@ begin
     for name in
         select relname from pg_class join pg_attribute on attrelid = pg_class.oid
         where relnamespace = 'public'::regnamespace and relkind = 'r' and attname = 'project_id'
-          and relname not in ('api_key', 'service_account', 'deletion', 'usage_minute')
+          and relname not in ('api_key', 'service_account', 'deletion', 'usage_minute', 'training_ledger')
     loop
         begin
             execute format('delete from %I where ctid in (select ctid from %I where project_id = $1 limit $2)', name, name)
