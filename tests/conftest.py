@@ -1,10 +1,8 @@
 """Fixtures that every test may ask for."""
 
 import os
-from typing import Any
 
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -16,21 +14,6 @@ pytest_plugins = [
     "tests.support.tiny_model",
     "tests.support.wires",
 ]
-
-
-# A service with vLLM takes most of a machine's memory: the tests that start one run one after another.
-WHOLE_SERVICE = ("tests/contract/", "tests/e2e/")
-
-
-class FileByFile(LoadScopeScheduling):
-    """`make test` runs two processes: one has the tests of the whole service, the other takes the rest file by file."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return "service" if nodeid.startswith(WHOLE_SERVICE) else nodeid.split("::")[0]
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileByFile:
-    return FileByFile(config, log)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
