@@ -15,8 +15,11 @@ TORCH_BACKEND := $(if $(filter cpu,$(DEVICE)),$(if $(strip $(UV_FIND_LINKS)),,--
 OVERRIDES     := $(if $(filter cpu,$(DEVICE)),--overrides requirements/cpu-overrides.txt)
 
 SCHEDULES ?= 200
+SEED ?= 1
+SEEDS ?= 3
+STEPS ?= 100000
 
-.PHONY: help install demo serve test isolation check proto bench bench-engine bench-quantization lock clean schemathesis compatibility
+.PHONY: help install demo serve test isolation chaos chaos-fake failpoints check proto bench bench-engine bench-quantization simulate statemachine lock clean schemathesis compatibility
 help: ## what each command does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
@@ -50,10 +53,19 @@ serve: install ## run the service in the foreground (state in ./.tuningfork, RES
 	@$(BIN)/tuningfork up
 
 test: install $(SDK1)/installed $(NPM)/installed ## the whole suite: unit, store, contract, end to end
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest
 
 isolation: install ## runs that join and leave at random keep their bits: SCHEDULES=200 of them, with what was compared
 	$(BIN)/python -m tests.support.schedules --count $(SCHEDULES)
+
+failpoints: install ## a kill at every named failpoint, with SEEDS=3 seeds
+	$(BIN)/python -m pytest tests/crash/test_failpoints.py -q -s --failpoint-seeds $(SEEDS) --timeout 3000
+
+chaos: install ## real jobs while a seeded monkey kills and cuts, then every promise checked: about 15 minutes
+	$(BIN)/python -m tests.chaos real --seed $(SEED)
+
+chaos-fake: install ## the same with a fake trainer and a fake vLLM: 10,000 jobs
+	$(BIN)/python -m tests.chaos fake --seed $(SEED)
 
 schemathesis: install ## made-up requests: SCHEMATHESIS_EXAMPLES=200 SCHEMATHESIS_SECONDS=300 for tens of thousands
 	$(BIN)/python -m pytest tests/contract/test_schemathesis.py -q -s
@@ -95,6 +107,12 @@ bench-quantization: install ## a base in NF4 next to the same base as floats: me
 	OMP_WAIT_POLICY=passive $(BIN)/python -m bench.quantization
 
 EXTRAS := --extra api --extra integrations --extra engine --extra embedded --extra cli --extra dev
+simulate: install ## the scheduler on 100,000 made-up jobs and 500 engines, beside first come first served: docs/scheduling.md
+	$(BIN)/python -m bench.scheduling
+
+statemachine: install ## random days of a control plane and its engines, STEPS=100000 of them, every invariant after each
+	$(BIN)/python -m tests.support.machine --steps $(STEPS)
+
 lock: $(UV) ## pin all dependencies again, without addresses
 	$(UV) pip compile --quiet --upgrade --no-header --no-annotate pyproject.toml $(EXTRAS) --extra serving-cpu \
 	  $(TORCH_BACKEND) --overrides requirements/cpu-overrides.txt -o requirements/cpu.txt

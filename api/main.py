@@ -1,72 +1,39 @@
 """The control plane's composition root: builds every part once and runs REST, gRPC and the background loops."""
 
 import asyncio
-import random
+import contextlib
+import logging
+import math
 import secrets
 import signal
+import socket
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, Protocol
-from uuid import uuid4
+from typing import Any, Final
 
 import uvicorn
 import uvloop
 
 from api import logs
 from api.blobs.objects import Blobs
-from api.domain.cost import Pricing
+from api.domain.errors import ServiceError
 from api.domain.ids import NewId, make_id
-from api.domain.quotas import Quotas
-from api.domain.usage import Price
+from api.parts import Parts
 from api.rest import app as rest
 from api.rest.patience import PatientProtocol
 from api.rpc import server as rpc
-from api.services.accounts import AccountService
-from api.services.asking import Asking
-from api.services.audit import AuditLog
-from api.services.backends import Backends, backends_of
-from api.services.batch_answers import BatchAnswers
-from api.services.batch_runs import BatchRuns
-from api.services.batches import BatchService
-from api.services.eval_answers import EvalAnswers
-from api.services.eval_runs import EvalRuns
-from api.services.evals import EvalService
-from api.services.expiry import Expiry
-from api.services.files import FileService
-from api.services.graders import GraderService
-from api.services.health import HealthService
-from api.services.idempotency import IdempotencyService
-from api.services.integrations import IntegrationDelivery
-from api.services.jobs import JobService
-from api.services.keys import KeyService
-from api.services.leases import LeaseService
-from api.services.limits import LimitService
-from api.services.members import MemberService
-from api.services.metering import Metering
-from api.services.models import ModelService
-from api.services.outbound import Outbound
-from api.services.permissions import PermissionService
-from api.services.projects import ProjectService
-from api.services.publishing import Publishing
-from api.services.services import Services
-from api.services.spending import spending_of
-from api.services.stored import StoredService
-from api.services.uploads import UploadService
-from api.services.usage import UsageService
-from api.services.validation import Validation
-from api.services.wakeups import Wakeup
-from api.services.webhooks import WebhookDelivery, WebhookService
-from api.settings import ApiSettings, environment_of_children
+from api.settings import ApiSettings
 from api.store.database import Database
 from api.store.migrate import migrate
-from engine.graders.sandbox.bubblewrap import Sandbox
 from serving.gateway.client import ReplicaClient
 from serving.gateway.replicas import Replicas
 
-GRACE_SECONDS: Final = 3
+START_PAUSE_SECONDS: Final = 0.5
 PUBLISHERS: Final = 4  # jobs that may wait for their replica at the same time
 EVAL_RUNNERS: Final = 2  # a slow grader of one run leaves the other to the next
+
+log = logging.getLogger("tuningfork.start")
 
 
 def run() -> None:
@@ -82,157 +49,37 @@ async def serve(settings: ApiSettings) -> None:
         blobs = blobs_of(settings)
         await database.open()
         stack.push_async_callback(database.close)
-        await migrate(database)
-        await blobs.ensure_bucket()
+        await patiently(partial(migrate, database))
+        stack.callback(
+            asyncio.create_task(blobs.ensure_bucket()).cancel
+        )  # all but files works without a store
         replicas = replicas_of(settings)
         stack.push_async_callback(replicas.close)
         parts = Parts(settings, database=database, blobs=blobs, replicas=replicas, new_id=new_id)
-        await parts.prepare()
-        server = await rpc.build(
+        await patiently(parts.prepare)
+        engines = await rpc.build(
             leases=parts.leases,
             services=parts.services,
             new_request_id=partial(new_id, "req_"),
             worker_token=settings.worker_token.get_secret_value(),
             address=f"{settings.grpc_host}:{settings.grpc_port}",
             tls=tls_of(settings),
+            reuse_port=settings.reuse_port,
         )
-        await server.start()
-        stack.push_async_callback(server.stop, GRACE_SECONDS)
+        await engines.grpc.start()
         app = rest.build(parts.services, new_request_id=partial(new_id, "req_"))
-        await run_until_signal(parts, uvicorn_of(settings, app))
+        await run_until_signal(parts, uvicorn_of(settings, app), engines, settings)
 
 
-class Loop(Protocol):
-    async def run(self) -> None: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Nudges:
-    """Between those who make work and the loops that do it."""
-
-    to_validate: Wakeup = field(default_factory=Wakeup)
-    queued: Wakeup = field(default_factory=Wakeup)
-    trained: Wakeup = field(default_factory=Wakeup)
-    batched: Wakeup = field(default_factory=Wakeup)
-    evaluated: Wakeup = field(default_factory=Wakeup)
-
-
-class Parts:
-    """The services and loops, each made once, and the nudges between them."""
-
-    def __init__(
-        self, settings: ApiSettings, *, database: Database, blobs: Blobs, replicas: Replicas, new_id: NewId
-    ) -> None:
-        nudges = Nudges()
-        shared: dict[str, Any] = {"database": database, "new_id": new_id}
-        self.settings, self.backends = settings, tracking_of(settings)
-        keys = KeyService(pepper=settings.key_pepper.get_secret_value(), **shared)
-        audit = AuditLog(**shared)
-        pricing = Pricing(prices=prices_of(settings), currency=settings.currency)
-        stores: dict[str, Any] = {"database": database, "blobs": blobs, "replicas": replicas}
-        self.spending = spending_of(pricing, quotas_of(settings), audit=audit, **stores)
-        quotas = self.spending.quotas
-        outbound = Outbound(allow_private=settings.allow_private_webhooks)
-        files = FileService(
-            blobs=blobs, audit=audit, quotas=quotas, max_bytes=settings.max_file_bytes, **shared
-        )
-        self.metering = Metering(database=database)
-        limits = limits_of(
-            settings, database=database, audit=audit, metering=self.metering, replicas=replicas
-        )
-        salt = settings.key_pepper.get_secret_value()
-        models = ModelService(database=database, blobs=blobs, audit=audit, replicas=replicas, salt_key=salt)
-        asking, sandbox = Asking(models=models, limits=limits), Sandbox()
-        graders = GraderService(models=models, asking=asking, sandbox=sandbox)
-        self.services = Services(
-            keys=keys,
-            projects=ProjectService(keys=keys, audit=audit, **shared),
-            accounts=AccountService(keys=keys, audit=audit, **shared),
-            members=MemberService(keys=keys, audit=audit, **shared),
-            audit=audit,
-            permissions=PermissionService(audit=audit, **shared),
-            limits=limits,
-            quotas=quotas,
-            usage=UsageService(database=database, metering=self.metering, prices=pricing.prices),
-            stored=StoredService(database=database),
-            idempotency=IdempotencyService(database=database),
-            files=files,
-            webhooks=webhooks_of(shared, audit=audit, outbound=outbound),
-            uploads=UploadService(blobs=blobs, files=files, quotas=quotas, **shared),
-            jobs=jobs_of(shared, self, nudges, audit=audit, graders=graders, replicas=replicas),
-            models=models,
-            graders=graders,
-            asking=asking,
-            batches=BatchService(audit=audit, quotas=quotas, wakes=nudges.batched, **shared),
-            evals=evals_of(shared, audit=audit, graders=graders, models=models, wakes=nudges.evaluated),
-            health=HealthService(database=database, blobs=blobs, replicas=replicas),
-            currency=settings.currency,
-            serving_token=settings.serving_token.get_secret_value(),
-            max_file_bytes=settings.max_file_bytes,
-        )
-        grading = EvalAnswers(asking=asking, sandbox=sandbox)
-        self._work(blobs, replicas, nudges, outbound=outbound, grading=grading, **shared)
-
-    def _work(
-        self,
-        blobs: Blobs,
-        replicas: Replicas,
-        nudges: Nudges,
-        *,
-        outbound: Outbound,
-        grading: EvalAnswers,
-        database: Database,
-        new_id: NewId,
-    ) -> None:
-        """What engines call, and the loops."""
-        shared: dict[str, Any] = {"database": database, "new_id": new_id, "blobs": blobs}
-        models, settings = self.services.models, self.settings
-        self.leases = LeaseService(
-            quotas=self.services.quotas,
-            caps=self.spending.caps,
-            lease_seconds=settings.lease_seconds,
-            queued=nudges.queued,
-            trained=nudges.trained,
-            **shared,
-        )
-        self.validation = Validation(
-            database=database,
-            new_id=new_id,
-            checks=self.spending.checks,
-            estimates=self.spending.estimates,
-            woken_by=nudges.to_validate,
-            wakes=nudges.queued,
-        )
-        self.publishing = Publishing(replicas=replicas, woken_by=nudges.trained, **shared)
-        self.batch_runs = BatchRuns(
-            models=models,
-            answers=BatchAnswers(models=models, limits=self.services.limits, new_id=new_id),
-            woken_by=nudges.batched,
-            **shared,
-        )
-        self.eval_runs = EvalRuns(answers=grading, woken_by=nudges.evaluated, **shared)
-        self.deliveries = WebhookDelivery(
-            database=database, outbound=outbound, woken_by=Wakeup(), jitter=random.random
-        )
-        self.expiry = Expiry(database=database, blobs=blobs)
-        tracking = [
-            IntegrationDelivery(backend=backend, woken_by=Wakeup(), jitter=random.random, **shared)
-            for backend in self.backends.connected.values()
-        ]
-        self.loops: tuple[Loop, ...] = (
-            self.validation,
-            self.expiry,
-            self.deliveries,
-            self.batch_runs,
-            self.metering,
-            *tracking,
-        )
-
-    async def prepare(self) -> None:
-        await self.services.keys.bootstrap(
-            organization=self.settings.organization, key=self.settings.bootstrap_key.get_secret_value()
-        )
-        await self.services.models.remember_bases()
+async def patiently(work: Callable[[], Awaitable[object]]) -> None:
+    """A database that goes away again while we start is waited for: whoever started us would only start us again."""
+    while True:
+        try:
+            await work()
+            return
+        except ServiceError as error:
+            log.warning("the start waits: %s", error.message)
+            await asyncio.sleep(START_PAUSE_SECONDS)
 
 
 def tls_of(settings: ApiSettings) -> rpc.Tls | None:
@@ -253,86 +100,6 @@ def blobs_of(settings: ApiSettings) -> Blobs:
     )
 
 
-def limits_of(
-    settings: ApiSettings, *, database: Database, audit: AuditLog, metering: Metering, replicas: Replicas
-) -> LimitService:
-    return LimitService(
-        database=database,
-        audit=audit,
-        metering=metering,
-        base_models=replicas.base_models,
-        default_requests=settings.requests_per_minute,
-        default_tokens=settings.tokens_per_minute,
-    )
-
-
-def quotas_of(settings: ApiSettings) -> Quotas:
-    return Quotas(
-        storage_bytes=settings.max_storage_bytes,
-        queued_jobs=settings.max_queued_jobs,
-        running_jobs=settings.max_running_jobs,
-        training_tokens=settings.max_training_tokens_per_month,
-        training_cost=settings.max_training_cost_per_month,
-    )
-
-
-def prices_of(settings: ApiSettings) -> dict[str, Price]:
-    return {name: Price(**price.model_dump()) for name, price in settings.prices.items()}
-
-
-def tracking_of(settings: ApiSettings) -> Backends:
-    key = settings.wandb_api_key
-    return backends_of(
-        environment=environment_of_children(),
-        wandb_mode=settings.wandb_mode,
-        wandb_key=key.get_secret_value() if key else None,
-        wandb_url=settings.wandb_base_url,
-        wandb_folder=settings.wandb_directory,
-        mlflow=settings.mlflow_environment(),
-    )
-
-
-def jobs_of(
-    shared: dict[str, Any],
-    parts: Parts,
-    nudges: Nudges,
-    *,
-    audit: AuditLog,
-    graders: GraderService,
-    replicas: Replicas,
-) -> JobService:
-    return JobService(
-        audit=audit,
-        quotas=parts.spending.quotas,
-        graders=graders,
-        plans=parts.spending.plans,
-        backends=parts.backends,
-        random_below=secrets.randbelow,
-        base_models=replicas.base_models,
-        to_validate=nudges.to_validate,
-        queued=nudges.queued,
-        trained=nudges.trained,
-        **shared,
-    )
-
-
-def webhooks_of(shared: dict[str, Any], *, audit: AuditLog, outbound: Outbound) -> WebhookService:
-    return WebhookService(outbound=outbound, audit=audit, random_bytes=secrets.token_bytes, **shared)
-
-
-def evals_of(
-    shared: dict[str, Any], *, audit: AuditLog, graders: GraderService, models: ModelService, wakes: Wakeup
-) -> EvalService:
-    return EvalService(
-        audit=audit,
-        graders=graders,
-        models=models,
-        new_uuid=lambda: str(uuid4()),
-        wakes=wakes,
-        **shared,
-    )
-
-
 def replicas_of(settings: ApiSettings) -> Replicas:
     return Replicas(
         ReplicaClient(
@@ -342,7 +109,15 @@ def replicas_of(settings: ApiSettings) -> Replicas:
     )
 
 
-def uvicorn_of(settings: ApiSettings, app: Any) -> uvicorn.Server:
+class RestServer(uvicorn.Server):
+    """Ends when it is told to, not by a signal of its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def uvicorn_of(settings: ApiSettings, app: Any) -> RestServer:
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -351,25 +126,52 @@ def uvicorn_of(settings: ApiSettings, app: Any) -> uvicorn.Server:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_graceful_shutdown=math.ceil(settings.grace_seconds),
         lifespan="off",
     )
-    return uvicorn.Server(config)
+    return RestServer(config)
 
 
-async def run_until_signal(parts: Parts, server: uvicorn.Server) -> None:
+def listening(settings: ApiSettings) -> list[socket.socket] | None:
+    """A socket that another process may listen on beside us; None: uvicorn's own, which is ours alone."""
+    if not settings.reuse_port:
+        return None
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    sock = socket.socket(family)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.bind((settings.host, settings.port))
+    return [sock]
+
+
+async def run_until_signal(
+    parts: Parts, server: RestServer, engines: rpc.Server, settings: ApiSettings
+) -> None:
     """A loop that dies takes the process with it: whoever started us starts us again."""
+    asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, partial(setattr, server, "should_exit", True))
+        asyncio.get_running_loop().add_signal_handler(number, asked.set)
     loops = [asyncio.create_task(loop.run()) for loop in parts.loops]
     loops += [asyncio.create_task(parts.publishing.run()) for _ in range(PUBLISHERS)]
     loops += [asyncio.create_task(parts.eval_runs.run()) for _ in range(EVAL_RUNNERS)]
-    serving = asyncio.create_task(server.serve())
-    await asyncio.wait({serving, *loops}, return_when=asyncio.FIRST_COMPLETED)
+    serving = asyncio.create_task(server.serve(listening(settings)))
+    stop = asyncio.create_task(asked.wait())
+    await asyncio.wait({serving, stop, *loops}, return_when=asyncio.FIRST_COMPLETED)
+    await drain(parts, engines)
+    if asked.is_set():
+        await asyncio.wait({serving, *loops}, timeout=settings.drain_seconds)
     server.should_exit = True
-    await serving
+    await asyncio.gather(serving, engines.grpc.stop(settings.grace_seconds))
     await parts.metering.close()
-    for loop in loops:
-        if loop.done():
+    await parts.scheduler.close()
+    for loop in (*loops, stop):
+        if loop.done() and not loop.cancelled():
             loop.result()
         loop.cancel()
+
+
+async def drain(parts: Parts, engines: rpc.Server) -> None:
+    """Everything is served on; whoever asks is told to go elsewhere."""
+    parts.services.health.draining = True
+    parts.leases.drain()
+    await engines.drain()

@@ -8,6 +8,9 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from api.domain.priorities import PriorityName
+from api.domain.retention import Retention
+
 
 class Replica(BaseModel):
     """A vLLM replica. `url` has no `/v1`; `base_model` is the name it serves the base under."""
@@ -30,9 +33,34 @@ class ModelPrice(BaseModel):
     device_hour: float = Field(default=0, ge=0)
 
 
-class ApiSettings(BaseSettings):
+class KeepSettings(BaseSettings):
+    """How long what is over is kept."""
+
     model_config = SettingsConfigDict(env_prefix="TUNINGFORK_API_", frozen=True)
 
+    keep_checkpoint_days: int | None = Field(
+        default=None,
+        ge=1,
+        description="checkpoints before the last go so long after their job's end; without it all stay",
+    )
+    keep_event_days: int | None = Field(
+        default=None, ge=7, description="events of jobs that ended so long ago go; without it none do"
+    )
+    keep_usage_days: int | None = Field(
+        default=None, ge=90, description="minutes of usage; without it all stay"
+    )
+    keep_delivery_days: int = Field(default=30, ge=4, description="webhooks that were told or given up")
+
+    def retention(self) -> Retention:
+        return Retention(
+            checkpoint_days=self.keep_checkpoint_days,
+            event_days=self.keep_event_days,
+            usage_days=self.keep_usage_days,
+            delivery_days=self.keep_delivery_days,
+        )
+
+
+class ApiSettings(KeepSettings):
     host: str = "127.0.0.1"
     port: int = 8000
     grpc_host: str = "127.0.0.1"
@@ -72,6 +100,9 @@ class ApiSettings(BaseSettings):
     )
     max_queued_jobs: int = Field(default=1_000, ge=0)
     max_running_jobs: int = Field(default=100, ge=0)
+    max_priority: PriorityName = Field(
+        default="normal", description="that a job may be given, where no owner has set another"
+    )
     max_training_tokens_per_month: int = Field(default=10**10, ge=0, description="per calendar month, UTC")
     max_training_cost_per_month: float | None = Field(
         default=None, ge=0, description="money by `prices`, per calendar month, UTC; no limit where not set"
@@ -92,7 +123,22 @@ class ApiSettings(BaseSettings):
     mlflow_password: SecretStr | None = None
     mlflow_token: SecretStr | None = None
     lease_seconds: int = Field(default=30, ge=1)
+    drain_seconds: float = Field(
+        default=2,
+        ge=0,
+        description="after SIGTERM /readyz says no and all is served on for so long: a balancer takes this process out",
+    )
+    grace_seconds: float = Field(
+        default=30, ge=0, description="then what is in flight has so long to end; the rest hears 503"
+    )
+    reuse_port: bool = Field(
+        default=False,
+        description="another control plane may listen on the same ports: the next release starts beside this one",
+    )
     max_file_bytes: int = 512 * 1024 * 1024
+    failpoints: str = Field(
+        default="", description="for tests: where this process dies, as claim.after=kill@2"
+    )
 
     @field_validator("mlflow_tracking_uri", "wandb_base_url")
     @classmethod

@@ -37,11 +37,30 @@ class EngineSettings(BaseSettings):
         default=False,
         description="on a GPU: products of equally many rows, so that a run's bits do not depend on its neighbours",
     )
+    trainer_module: str = Field(
+        default="engine.trainer", description="the process that trains; for tests, which put a fake there"
+    )
     threads: int = Field(default=0, ge=0, description="of each device; 0: as many as torch chooses")
+    checkpoint_minutes: float = Field(
+        default=10,
+        gt=0,
+        le=1440,
+        description="a run writes what it can go on from at least so often, and at each epoch's end",
+    )
+    drain_seconds: float = Field(
+        default=30,
+        ge=0,
+        le=3600,
+        description="after SIGTERM: for the checkpoints of runs that are trained here; what is not done by then goes on "
+        "from its last one",
+    )
     devices: int = Field(default=0, ge=0, le=64, description="0: every GPU, or one process on the CPU")
     shard: Literal["auto", "on", "off"] = Field(
         default="auto",
         description="each device holds a part of the base's layers; auto: where a GPU could not hold all of them",
+    )
+    failpoints: str = Field(
+        default="", description="for tests: where this engine dies, as upload.done=kill@2"
     )
 
 

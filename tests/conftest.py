@@ -1,12 +1,10 @@
 """Fixtures that every test may ask for."""
 
 import os
-from pathlib import Path
 
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-TESTS = Path(__file__).parent
 
 pytest_plugins = [
     "tests.support.service",
@@ -18,13 +16,5 @@ pytest_plugins = [
 ]
 
 
-# A service with vLLM takes most of a machine's memory: the tests that start one run one after another.
-WHOLE_SERVICE = ("contract", "e2e")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`make test` runs two processes: one has the tests of the whole service, the other takes the rest file by file."""
-    for item in items:
-        folder = item.path.relative_to(TESTS).parts[0]
-        group = "service" if folder in WHOLE_SERVICE else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--failpoint-seeds", default="1", help="how many seeds are killed at every failpoint")

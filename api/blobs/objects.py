@@ -1,15 +1,20 @@
 """The object store, through the minio SDK. Keys are made of ids only: a tenant's string never becomes one."""
 
 import asyncio
+import contextvars
+import logging
 import re
-import time
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from itertools import islice
 from typing import Any, BinaryIO, Final, TypeVar
 
 import urllib3
 from minio import Minio
-from minio.error import S3Error
+from minio.error import MinioException, S3Error
 
 from api.domain.errors import ErrorKind, ServiceError
 
@@ -18,8 +23,13 @@ KEY: Final = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+(\.[a-z]+)?)+")
 CHUNK_BYTES: Final = 1024 * 1024
 PART_BYTES: Final = 16 * 1024 * 1024
 URL_LIFETIME: Final = timedelta(hours=12)
+PREFIXES: Final = ("files/", "jobs/", "uploads/")  # of all keys
 REGION: Final = "us-east-1"  # named, so that signing a URL needs no call
-BUCKET_PATIENCE_SECONDS: Final = 60
+TIMEOUT: Final = urllib3.Timeout(connect=3, read=10)  # of each read, not of the whole
+TRIES: Final = urllib3.Retry(total=1, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504])
+ANSWER_SECONDS: Final = 5.0
+THREADS: Final = 32
+FAULTS: Final = (MinioException, urllib3.exceptions.HTTPError, OSError)
 
 
 def file_key(file_id: str) -> str:
@@ -35,15 +45,25 @@ def checkpoint_key(*, job_id: str, attempt: int, step: int, name: str) -> str:
     return f"jobs/{job_id}/a{attempt}/step-{step}/{name}"
 
 
+log = logging.getLogger("tuningfork.blobs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """An object that is there. `modified_at` by the store's clock."""
+
+    key: str
+    size_bytes: int
+    modified_at: datetime
+
+
 class Blobs:
     """Calls raise ServiceError(UNAVAILABLE) when the store does not answer."""
 
     def __init__(self, *, endpoint: str, access_key: str, secret_key: str, bucket: str, secure: bool) -> None:
-        http = urllib3.PoolManager(
-            timeout=urllib3.Timeout(connect=5, read=60),
-            maxsize=32,
-            retries=urllib3.Retry(total=3, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
-        )
+        http = urllib3.PoolManager(timeout=TIMEOUT, maxsize=THREADS, retries=TRIES)
+        # Threads of its own: a store that hangs must not hold those that everything else runs in.
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="blobs")
         self._client = Minio(
             endpoint,
             access_key=access_key,
@@ -55,22 +75,21 @@ class Blobs:
         self._bucket = bucket
 
     async def ensure_bucket(self) -> None:
-        """A store that has just started refuses its first calls, so this one is patient."""
-        deadline = time.monotonic() + BUCKET_PATIENCE_SECONDS
+        """However long the store takes to start."""
         while True:
             try:
                 if not await self._call(self._client.bucket_exists, self._bucket):
                     await self._call(self._client.make_bucket, self._bucket)
                 return
-            except ServiceError:
-                if time.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(0.2)
+            except ServiceError as error:
+                log.warning("waiting for the object store: %s", error.__cause__.__class__.__name__)
+                await asyncio.sleep(0.5)
 
     async def answers(self) -> bool:
         try:
-            return await self._call(self._client.bucket_exists, self._bucket)
-        except ServiceError:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await self._call(self._client.bucket_exists, self._bucket)
+        except (ServiceError, TimeoutError):
             return False
 
     async def put(self, key: str, *, source: BinaryIO, size_bytes: int) -> None:
@@ -82,12 +101,10 @@ class Blobs:
     async def size(self, key: str) -> int | None:
         """None when there is no such object."""
         try:
-            stat = await asyncio.to_thread(self._client.stat_object, self._bucket, checked(key))
-        except S3Error as error:
-            if error.code in {"NoSuchKey", "NotFound"}:
+            stat = await self._thread(self._client.stat_object, self._bucket, checked(key))
+        except FAULTS as error:
+            if isinstance(error, S3Error) and error.code in {"NoSuchKey", "NotFound"}:
                 return None
-            raise unavailable() from error
-        except urllib3.exceptions.HTTPError as error:
             raise unavailable() from error
         return int(stat.size)
 
@@ -97,9 +114,9 @@ class Blobs:
             self._client.get_object, self._bucket, checked(key), length=size_bytes
         )
         try:
-            while chunk := await asyncio.to_thread(response.read, CHUNK_BYTES):
+            while chunk := await self._thread(response.read, CHUNK_BYTES):
                 yield chunk
-        except urllib3.exceptions.HTTPError as error:
+        except FAULTS as error:
             raise unavailable() from error
         finally:
             response.close()
@@ -108,6 +125,20 @@ class Blobs:
     async def delete(self, key: str) -> None:
         """Deleting what is not there is no error."""
         await self._call(self._client.remove_object, self._bucket, checked(key))
+
+    async def page(self, prefix: str, *, after: str, limit: int) -> list[Stored]:
+        """Objects by their keys' order; `after` is the last key of the page before."""
+
+        def listed() -> list[Stored]:
+            found = self._client.list_objects(
+                self._bucket, prefix=prefix, recursive=True, start_after=after or None
+            )
+            return [
+                Stored(key=one.object_name, size_bytes=one.size or 0, modified_at=one.last_modified)
+                for one in islice((one for one in found if not one.is_dir), limit)
+            ]
+
+        return await self._call(listed)
 
     def get_url(self, key: str) -> str:
         """Whoever holds it can read this one object, for half a day. No call is made."""
@@ -118,9 +149,13 @@ class Blobs:
 
     async def _call(self, call: Callable[..., T], *args: object, **kwargs: object) -> T:
         try:
-            return await asyncio.to_thread(call, *args, **kwargs)
-        except (S3Error, urllib3.exceptions.HTTPError) as error:
+            return await self._thread(call, *args, **kwargs)
+        except FAULTS as error:
             raise unavailable() from error
+
+    async def _thread(self, call: Callable[..., T], *args: object, **kwargs: object) -> T:
+        loop, context = asyncio.get_running_loop(), contextvars.copy_context()
+        return await loop.run_in_executor(self._threads, partial(context.run, call, *args, **kwargs))
 
 
 def unavailable() -> ServiceError:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from api.cli import adapters, config, service
+from api.cli import adapters, config, housekeeping, service
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,6 +50,20 @@ def parser() -> argparse.ArgumentParser:
     download.add_argument("folder", type=Path, help="made; must not exist")
     download.add_argument("--home", type=Path, help="take address and key from this home's client.env")
     download.set_defaults(run=adapters.run_download)
+
+    back_up = commands.add_parser("backup", help="write everything but the base models into a folder")
+    back_up.add_argument("folder", type=Path, help="made, or empty")
+    back_up.add_argument("--home", type=Path, help="of the service, which may run (TUNINGFORK_HOME)")
+    back_up.set_defaults(run=housekeeping.run_backup)
+
+    restore = commands.add_parser("restore", help="read a backup into an empty home, database and bucket")
+    restore.add_argument("folder", type=Path)
+    restore.add_argument("--home", type=Path, help="for the service that is to run (TUNINGFORK_HOME)")
+    restore.set_defaults(run=housekeeping.run_restore)
+
+    janitor = commands.add_parser("janitor", help="print what would be swept now; nothing is")
+    janitor.add_argument("--home", type=Path, help="of the service, which may run (TUNINGFORK_HOME)")
+    janitor.set_defaults(run=housekeeping.run_janitor)
 
     check = commands.add_parser("check-config", help="print every setting, secrets masked")
     check.set_defaults(run=config.run_check)

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any, Final, Literal, assert_never
 
 from api.domain.cost import Bill, Budget, Estimate, Reached, Used
+from api.domain.priorities import Priority
 from engine.contract.graders import Grader
 from engine.contract.spec import LoraOptions, PairLoss, TrainingOptions
 
@@ -145,7 +146,18 @@ class NewJob:
     seed: int | None = None
     metadata: Mapping[str, str] | None = None
     integrations: tuple[Integration, ...] = ()
+    priority: Priority = Priority.NORMAL
     budget: Budget | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queue:
+    """What a queued job may expect, as the scheduler last saw it. Times are None where nothing can run it as things are."""
+
+    position: int
+    expected_start: datetime | None
+    expected_finish: datetime | None
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +202,9 @@ class Job:
     estimated_finish: datetime | None = None
     finished_at: datetime | None = None
     error: JobError | None = None
+    priority: Priority = Priority.NORMAL
+    queue: Queue | None = None
+    yields_to: str | None = None
     budget: Budget | None = None
     over_budget: Reached | None = None
     estimate: Estimate | None = None

@@ -1,7 +1,7 @@
 """Leases: a run in the hands of one engine for a while."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from engine.contract.spec import RunRef, RunSpec
 
@@ -37,10 +37,32 @@ class HeartbeatReply:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Waiting:
-    """A job that may be leased now."""
+class Given:
+    """A job that the scheduler has given to an engine, which may begin it now. `alone`: it has the engine to itself."""
 
     id: str
     project_id: str
-    model: str
     attempt: int
+    alone: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suspicion:
+    """What stands against a run since its last new step, `told_step`; `alone`: its last attempt had an engine to itself."""
+
+    trainer_deaths: int
+    alone: bool
+    told_step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    """What an engine has. `slots`: runs at a time; 0 from a worker that does not say, which has room for one whenever it
+    asks. `room_bytes`: for all runs together; `pass_bytes`: of the smallest pass; `rank_bytes`: of an adapter of rank 1,
+    by module."""
+
+    base_models: Sequence[str]
+    slots: int = 0
+    room_bytes: int | None = None
+    pass_bytes: int | None = None
+    rank_bytes: Mapping[str, int] = field(default_factory=dict)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from api.domain.priorities import Standing
+
 Quota = Literal["storage_bytes", "queued_jobs", "running_jobs", "training_tokens", "training_cost"]
 
 
@@ -22,3 +24,4 @@ class Quotas:
 class QuotaReport:
     limits: Quotas
     used: Quotas
+    standing: Standing

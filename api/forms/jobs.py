@@ -1,4 +1,5 @@
-"""The wire of fine-tuning jobs, as OpenAI has it, and our `lora`, `training`, `dpo`, `cost` and `budget` beside it."""
+"""The wire of fine-tuning jobs, as OpenAI has it, and our own fields beside it: `lora`, `training`, `dpo`, `priority`, `queue`,
+`cost` and `budget`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Final, Literal
@@ -9,7 +10,8 @@ from pydantic_core import PydanticCustomError
 from api.domain.checkpoints import Checkpoint
 from api.domain.errors import invalid
 from api.domain.events import JobEvent
-from api.domain.jobs import DpoMethod, Job, NewJob
+from api.domain.jobs import DpoMethod, Job, NewJob, Queue
+from api.domain.priorities import NAMED, Priority, PriorityName
 from api.forms.checks import Strict, wrong
 from api.forms.cost import BudgetBody, BudgetObject, CostObject, budget_object, cost_object
 from api.forms.integrations import (
@@ -88,6 +90,7 @@ class CreateJobBody(Strict):
     lora: LoraBody | None = None
     training: TrainingBody | None = None
     dpo: DpoOptionsBody | None = None
+    priority: PriorityName | None = None
     budget: BudgetBody | None = None
     dry_run: Annotated[bool, Field(strict=True)] = False
 
@@ -105,6 +108,7 @@ def new_job(body: CreateJobBody) -> NewJob:
         seed=body.seed,
         metadata=body.metadata,
         integrations=integrations_of(body.integrations),
+        priority=Priority.NORMAL if body.priority is None else NAMED[body.priority],
         budget=body.budget.budget() if body.budget else None,
     )
 
@@ -125,6 +129,22 @@ class ErrorObject(BaseModel):
     code: str
     message: str
     param: str | None
+
+
+class QueueObject(BaseModel):
+    position: int
+    expected_start: int | None
+    expected_finish: int | None
+    reason: str
+
+
+def queue_object(queue: Queue) -> QueueObject:
+    return QueueObject(
+        position=queue.position,
+        expected_start=unix_or_none(queue.expected_start),
+        expected_finish=unix_or_none(queue.expected_finish),
+        reason=queue.reason,
+    )
 
 
 class JobObject(BaseModel):
@@ -151,6 +171,8 @@ class JobObject(BaseModel):
     lora: LoraObject
     training: TrainingObject
     dpo: Annotated[DpoOptionsObject | None, WhereThere] = None
+    priority: PriorityName
+    queue: QueueObject | None
     cost: CostObject | None
     budget: BudgetObject | None
 
@@ -180,6 +202,8 @@ def job_object(job: Job) -> JobObject:
         lora=LoraObject(**vars(job.lora)),
         training=training_object(job.training),
         dpo=dpo_object(job.method.options) if isinstance(job.method, DpoMethod) else None,
+        priority=job.priority.word,
+        queue=queue_object(job.queue) if job.queue else None,
         cost=cost_object(job.bill) if job.bill else None,
         budget=budget_object(job.budget),
     )

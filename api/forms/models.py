@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from api.domain.keys import Caller
 from api.domain.models import BaseModel as BaseModelValue
@@ -29,6 +29,16 @@ class ManifestFileObject(BaseModel):
     url: str
     size_bytes: int
     sha256: str
+
+
+class HeldBody(BaseModel):
+    """The adapters that a replica holds."""
+
+    ids: list[str] = Field(max_length=10_000)
+
+
+class GoneObject(BaseModel):
+    ids: list[str]
 
 
 class ManifestObject(BaseModel):

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.domain.deletions import Deletion
 from api.domain.keys import Role, Scope
 from api.domain.tenancy import ApiKey, AuditEntry, Member, Project, ServiceAccount
 from api.forms.wire import unix, unix_or_none
@@ -211,6 +212,27 @@ class AuditKeyObject(BaseModel):
 class AuditActorObject(BaseModel):
     type: Literal["api_key"] = "api_key"
     api_key: AuditKeyObject
+
+
+class DeletionObject(BaseModel):
+    """`id`: of what was deleted, and where a request goes on `after` it. `gone_at`: when its last byte was gone."""
+
+    object: Literal["organization.deletion"] = "organization.deletion"
+    id: str
+    project_id: str
+    requested_at: int
+    gone_at: int | None
+    objects: int
+
+
+def deletion_object(deletion: Deletion) -> DeletionObject:
+    return DeletionObject(
+        id=deletion.subject,
+        project_id=deletion.project_id,
+        requested_at=unix(deletion.requested_at),
+        gone_at=unix_or_none(deletion.gone_at),
+        objects=deletion.objects,
+    )
 
 
 class AuditObject(BaseModel):

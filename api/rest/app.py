@@ -61,5 +61,5 @@ def build(
     app.add_middleware(Idempotency)
     app.add_middleware(BodyLimit, max_file_bytes=services.max_file_bytes)
     app.add_middleware(Patience, seconds=patience_seconds)
-    app.add_middleware(RequestEdge, new_request_id=new_request_id)
+    app.add_middleware(RequestEdge, new_request_id=new_request_id, draining=lambda: services.health.draining)
     return app

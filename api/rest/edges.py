@@ -1,5 +1,6 @@
 """What every request passes: an id, a bound on its size, and a last catch that shows no internals."""
 
+import asyncio
 import logging
 import re
 import time
@@ -26,8 +27,10 @@ log = logging.getLogger("tuningfork.rest")
 class RequestEdge:
     """Outermost: names each request, times it, logs one line, and answers 500 when nobody else could."""
 
-    def __init__(self, app: ASGIApp, *, new_request_id: Callable[[], str]) -> None:
-        self._app, self._new_request_id = app, new_request_id
+    def __init__(
+        self, app: ASGIApp, *, new_request_id: Callable[[], str], draining: Callable[[], bool]
+    ) -> None:
+        self._app, self._new_request_id, self._draining = app, new_request_id, draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -42,11 +45,18 @@ class RequestEdge:
                 headers["x-request-id"] = request_id
                 headers["openai-version"] = "2020-10-01"
                 headers["openai-processing-ms"] = str(round((time.monotonic() - started) * 1000))
+                if self._draining():
+                    headers["connection"] = "close"  # the next request finds another process
             await send(message)
 
         with serving(request_id):
             try:
                 await self._app(scope, receive, send_named)
+            except asyncio.CancelledError:
+                # The service ends and this request had its grace: another try finds another process.
+                if status:
+                    raise
+                await ending(scope["path"])(scope, receive, send_named)
             except Exception:
                 log.exception("%s %s failed", scope["method"], scope["path"])
                 if status:
@@ -59,6 +69,10 @@ class RequestEdge:
 def internal_error(request_id: str, path: str) -> Any:
     message = f"The server had an error while processing your request. Its log names it {request_id}."
     return envelope(500, message, type=SERVER, path=path)
+
+
+def ending(path: str) -> Any:
+    return envelope(503, "The service is shutting down. Please try again.", type=SERVER, path=path)
 
 
 class BodyLimit:

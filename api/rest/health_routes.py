@@ -1,9 +1,13 @@
 """`/healthz`: this process and its database answer. `/readyz`: every part the service stands on does."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from api.rest.context import ServicesDep
+from api.rest.errors import RETRY_AFTER_SECONDS
 
 router = APIRouter(include_in_schema=False)
 
@@ -11,11 +15,17 @@ router = APIRouter(include_in_schema=False)
 @router.get("/healthz")
 async def healthz(services: ServicesDep) -> JSONResponse:
     alive = await services.health.alive()
-    return JSONResponse({"alive": alive}, status_code=200 if alive else 503)
+    return answer({"alive": alive}, well=alive)
 
 
 @router.get("/readyz")
 async def readyz(services: ServicesDep) -> JSONResponse:
     components = dict(await services.health.ready())
-    ready = all(components.values())
-    return JSONResponse({"ready": ready, "components": components}, status_code=200 if ready else 503)
+    draining = services.health.draining
+    ready = all(components.values()) and not draining
+    return answer({"ready": ready, "draining": draining, "components": components}, well=ready)
+
+
+def answer(body: Mapping[str, Any], *, well: bool) -> JSONResponse:
+    headers = None if well else {"retry-after": RETRY_AFTER_SECONDS}
+    return JSONResponse(body, status_code=200 if well else 503, headers=headers)

@@ -1,10 +1,13 @@
 """`Idempotency-Key` at the edge: reads the body once, runs the request or repeats its answer."""
 
 import hashlib
+import logging
 import tempfile
 from dataclasses import dataclass, field
+from functools import partial
 from typing import IO, Final
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -12,9 +15,14 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.domain.errors import ServiceError
+from api.domain.keys import Caller
 from api.rest.context import bearer_token, services_of
 from api.rest.errors import on_http_error, on_service_error
+from api.services.held import held
 from api.services.idempotency import MAX_BODY_BYTES, Answer
+from api.services.services import Services
+
+log = logging.getLogger("tuningfork.rest")
 
 IN_MEMORY_BYTES: Final = 1024 * 1024
 CHUNK_BYTES: Final = 256 * 1024
@@ -53,24 +61,67 @@ class Idempotency:
                 await repeated(kept)(request.scope, receive, send)
                 return
             recorder = Recorder(send)
+            holding = partial(services.idempotency.hold, caller, key)
             try:
-                await self._app(request.scope, replayed(body, receive), recorder.send)
+                async with held(holding):
+                    await self._app(request.scope, replayed(body, receive), recorder.send)
             finally:
-                await services.idempotency.end(caller, key=key, answer=recorder.answer())
+                await end(services, caller, key, recorder.answer())
+
+
+async def end(services: Services, caller: Caller, key: str, answer: Answer | None) -> None:
+    """The client has its answer by now. Without a database it is not kept: then the key is free again when its lock runs
+    out, and what the request made is found by it."""
+    try:
+        await services.idempotency.end(caller, key=key, answer=answer)
+    except ServiceError as error:
+        log.warning("an answer is not kept for its Idempotency-Key: %s", error.message)
 
 
 async def read_body(request: Request, receive: Receive, body: IO[bytes]) -> bytes:
-    """SHA-256 of method, path and body, which is left at its start."""
-    digest = hashlib.sha256(f"{request.method} {request.url.path}\n".encode())
+    """The request's fingerprint; the body is left at its start."""
+    fingerprint = Fingerprint(
+        f"{request.method} {request.url.path}\n".encode(),
+        boundary=boundary_in(request.headers.get("content-type", "")),
+    )
     more = True
     while more:
         message = await receive()
         chunk = message.get("body", b"")
-        digest.update(chunk)
+        fingerprint.update(chunk)
         body.write(chunk)
         more = message.get("more_body", False)
     body.seek(0)
-    return digest.digest()
+    return fingerprint.digest()
+
+
+def boundary_in(content_type: str) -> bytes:
+    """Empty for what is no form of parts."""
+    kind, options = parse_options_header(content_type)
+    return options.get(b"boundary", b"") if kind == b"multipart/form-data" else b""
+
+
+class Fingerprint:
+    """SHA-256 over a beginning and a body, but for the boundary between a form's parts: clients draw another one each
+    time they send the same form."""
+
+    def __init__(self, beginning: bytes, *, boundary: bytes) -> None:
+        self._digest, self._boundary, self._held = hashlib.sha256(beginning), boundary, b""
+
+    def update(self, chunk: bytes) -> None:
+        """Holds back what may be the first bytes of a boundary."""
+        if not self._boundary:
+            self._digest.update(chunk)
+            return
+        # No boundary holds a NUL, so what has been replaced never becomes part of another one.
+        seen = (self._held + chunk).replace(self._boundary, b"\0")
+        safe = max(0, len(seen) - len(self._boundary) + 1)
+        self._digest.update(seen[:safe])
+        self._held = seen[safe:]
+
+    def digest(self) -> bytes:
+        self._digest.update(self._held)
+        return self._digest.digest()
 
 
 def replayed(body: IO[bytes], receive: Receive) -> Receive:

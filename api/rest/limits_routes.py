@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.domain.limits import RateLimit
+from api.domain.priorities import NAMED, PriorityName
 from api.domain.quotas import Quota, QuotaReport
 from api.forms.wire import IdentifiedList
 from api.rest.context import CallerDep, ServicesDep
@@ -73,6 +74,8 @@ class QuotasBody(BaseModel):
     max_queued_jobs: Most = None
     max_running_jobs: Most = None
     max_training_tokens_per_month: Most = None
+    weight: Annotated[int | None, Field(strict=True, ge=1, le=1000)] = None
+    max_priority: PriorityName | None = None
     max_training_cost_per_month: MostMoney = None
 
 
@@ -91,6 +94,8 @@ class QuotasObject(BaseModel):
     max_queued_jobs: int
     max_running_jobs: int
     max_training_tokens_per_month: int
+    weight: int
+    max_priority: PriorityName
     max_training_cost_per_month: float | None
     used: UsedObject
 
@@ -113,7 +118,22 @@ def quotas_object(project_id: str, report: QuotaReport) -> QuotasObject:
         training_cost_this_month=report.used.training_cost or 0.0,
     )
     limits = {name: getattr(report.limits, quota) for name, quota in QUOTAS.items()}
-    return QuotasObject(project_id=project_id, **limits, used=used)
+    return QuotasObject(
+        project_id=project_id,
+        **limits,
+        weight=report.standing.weight,
+        max_priority=report.standing.max_priority.word,
+        used=used,
+    )
+
+
+def standing_of(body: QuotasBody) -> dict[str, int | None]:
+    """What was named of it."""
+    named = {
+        "weight": body.weight,
+        "max_priority": None if body.max_priority is None else int(NAMED[body.max_priority]),
+    }
+    return {name: value for name, value in named.items() if name in body.model_fields_set}
 
 
 @router.get("/projects/{project_id}/quotas", operation_id="retrieve-project-quotas")
@@ -125,5 +145,6 @@ async def retrieve_quotas(project_id: str, caller: CallerDep, services: Services
 async def change_quotas(
     project_id: str, body: QuotasBody, caller: CallerDep, services: ServicesDep
 ) -> QuotasObject:
-    changes = {QUOTAS[name]: getattr(body, name) for name in body.model_fields_set}
-    return quotas_object(project_id, await services.quotas.change(caller, project_id, changes))
+    changes = {QUOTAS[name]: getattr(body, name) for name in body.model_fields_set if name in QUOTAS}
+    report = await services.quotas.change(caller, project_id, changes, standing=standing_of(body))
+    return quotas_object(project_id, report)

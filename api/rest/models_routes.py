@@ -10,7 +10,14 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
 from api.domain.models import AdapterFile
-from api.forms.models import ManifestObject, ModelObject, manifest_object, model_object
+from api.forms.models import (
+    GoneObject,
+    HeldBody,
+    ManifestObject,
+    ModelObject,
+    manifest_object,
+    model_object,
+)
 from api.forms.wire import Deleted, ListObject
 from api.rest.context import CallerDep, ReplicaDep, ServicesDep
 from api.rest.document import bytes_of
@@ -61,6 +68,12 @@ async def retrieve(name: str, caller: CallerDep, services: ServicesDep) -> Model
 async def delete(name: str, caller: CallerDep, services: ServicesDep) -> Deleted:
     await services.models.delete(caller, name)
     return Deleted(id=name, object="model")
+
+
+@router.post("/internal/adapters/gone", dependencies=[ReplicaDep], include_in_schema=False)
+async def gone(body: HeldBody, services: ServicesDep) -> GoneObject:
+    """What a vLLM replica holds and must let go of."""
+    return GoneObject(ids=list(await services.models.gone(body.ids)))
 
 
 @router.get("/internal/adapters/{version_id}", dependencies=[ReplicaDep], include_in_schema=False)

@@ -11,6 +11,7 @@ from api.forms.organization import (
     AccountKeyBody,
     AccountObject,
     AuditObject,
+    DeletionObject,
     KeyBody,
     KeyChangeBody,
     KeyObject,
@@ -24,6 +25,7 @@ from api.forms.organization import (
     RoleBody,
     account_object,
     audit_object,
+    deletion_object,
     key_object,
     member_object,
     new_account_object,
@@ -70,6 +72,22 @@ async def rename_project(
 @router.post("/projects/{project_id}/archive", operation_id="archive-project")
 async def archive_project(project_id: str, caller: CallerDep, services: ServicesDep) -> ProjectObject:
     return project_object(await services.projects.archive(caller, project_id))
+
+
+@router.delete("/projects/{project_id}", operation_id="delete-project")
+async def delete_project(project_id: str, caller: CallerDep, services: ServicesDep) -> Deleted:
+    """Ours: OpenAI can archive alone. An archived project goes with all that it holds."""
+    await services.projects.delete(caller, project_id)
+    return Deleted(id=project_id, object="organization.project.deleted")
+
+
+@router.get("/deletions", operation_id="list-deletions")
+async def list_deletions(
+    caller: CallerDep, services: ServicesDep, after: str | None = None, limit: Limit = 20
+) -> IdentifiedList[DeletionObject]:
+    """Ours: what was deleted, and when its last byte was gone."""
+    page = await services.deletions.list(caller, after=after, limit=limit)
+    return listed(page, [deletion_object(deletion) for deletion in page.items])
 
 
 @router.post("/projects/{project_id}/service_accounts", operation_id="create-project-service-account")

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from api.domain.leases import DataFile, Lease
+from api.domain.leases import DataFile, Lease, Offer
 from api.services.leases import LeaseService
 from engine.contract import wire
 from tuningfork_pb.v1 import engine_pb2 as pb
@@ -18,7 +18,13 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):  # type: ignore[mis
     async def AcquireLease(self, request: pb.AcquireLeaseRequest, context: Any) -> pb.AcquireLeaseResponse:
         lease = await self._leases.acquire(
             engine_id=request.engine_id,
-            base_models=list(request.base_models),
+            offer=Offer(
+                base_models=list(request.base_models),
+                slots=request.slots,
+                room_bytes=request.room_bytes or None,
+                pass_bytes=request.pass_bytes or None,
+                rank_bytes=dict(request.rank_bytes),
+            ),
             wait_seconds=min(request.wait_seconds, MAX_WAIT_SECONDS),
         )
         return pb.AcquireLeaseResponse(lease=lease_to_pb(lease) if lease else None)

@@ -25,6 +25,7 @@ STATUS: Final[Mapping[ErrorKind, tuple[grpc.StatusCode, str]]] = {
     ErrorKind.STALE_ATTEMPT: (grpc.StatusCode.FAILED_PRECONDITION, TYPES[ErrorKind.STALE_ATTEMPT]),
     ErrorKind.UNAVAILABLE: (grpc.StatusCode.UNAVAILABLE, TYPES[ErrorKind.UNAVAILABLE]),
 }
+RETRY_AFTER_SECONDS: Final = 2.0  # as REST's
 DETAILS: Final = "grpc-status-details-bin"
 
 
@@ -51,7 +52,10 @@ async def abort(context: Any, error: Exception, *, request_id: str) -> NoReturn:
     packed.Pack(detail)
     status = Status(code=code.value[0], message=detail.message, details=[packed])
     trailing = [("x-request-id", request_id), (DETAILS, status.SerializeToString())]
-    if isinstance(error, ServiceError) and error.retry_after_seconds is not None:
-        trailing.append(("retry-after-ms", str(round(error.retry_after_seconds * 1000))))
+    seconds = error.retry_after_seconds if isinstance(error, ServiceError) else None
+    if seconds is None and code is grpc.StatusCode.UNAVAILABLE:
+        seconds = RETRY_AFTER_SECONDS
+    if seconds is not None:
+        trailing.append(("retry-after-ms", str(round(seconds * 1000))))
     await context.abort(code, detail.message, trailing_metadata=tuple(trailing))
     raise AssertionError("abort raises")

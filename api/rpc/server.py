@@ -44,6 +44,18 @@ class Tls:
     client_ca: Path | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """Bound and not started."""
+
+    grpc: Any
+    health: Any
+
+    async def drain(self) -> None:
+        """Serves on, and says to whoever asks that it is about to end."""
+        await self.health.enter_graceful_shutdown()
+
+
 async def build(
     *,
     leases: LeaseService,
@@ -52,16 +64,16 @@ async def build(
     worker_token: str,
     address: str,
     tls: Tls | None = None,
-) -> Any:
-    """A server that is bound and not started. Raises RuntimeError when the address is taken, OSError for a PEM file
-    that cannot be read."""
+    reuse_port: bool = False,
+) -> Server:
+    """Raises RuntimeError when the address is taken, OSError for a PEM file that cannot be read."""
     server = grpc.aio.server(
         interceptors=[
             EngineCalls(worker_token=worker_token),
             TenantCalls(services, new_request_id=new_request_id),
         ],
         options=[
-            ("grpc.so_reuseport", 0),
+            ("grpc.so_reuseport", int(reuse_port)),
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ],
     )
@@ -76,7 +88,7 @@ async def build(
         server.add_insecure_port(address)
     else:
         server.add_secure_port(address, credentials(tls))
-    return server
+    return Server(grpc=server, health=health_servicer)
 
 
 def add_services(server: Any, *, leases: LeaseService, services: Services) -> None:

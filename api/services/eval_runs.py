@@ -16,6 +16,7 @@ from api.domain.evals import EvalItem, EvalRun, EvalTurn, RunError
 from api.domain.ids import NewId
 from api.services.eval_answers import EvalAnswers, broken
 from api.services.eval_sources import EvalSources, SourceError
+from api.services.held import ended
 from api.services.wakeups import Wakeup
 from api.store import eval_runs
 from api.store.database import Database
@@ -83,9 +84,7 @@ class EvalRuns:
             await asyncio.wait({doing, holding}, return_when=asyncio.FIRST_COMPLETED)
             (doing if doing.done() else holding).result()
         finally:
-            doing.cancel()
-            holding.cancel()
-            await asyncio.gather(doing, holding, return_exceptions=True)
+            await ended(doing, holding)
 
     async def _hold(self, run: EvalRun) -> None:
         going = True

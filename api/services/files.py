@@ -12,10 +12,12 @@ from api.domain.ids import NewId
 from api.domain.keys import Caller
 from api.domain.pages import Order, Page
 from api.services.audit import AuditLog
+from api.services.deletions import Deletions
 from api.services.jsonl import check_jsonl
 from api.services.quotas import QuotaService
-from api.store import files
+from api.store import deletions, files
 from api.store.database import Database
+from engine.contract.failpoints import NONE, Failpoints
 
 MIN_EXPIRY_SECONDS: Final = 3600
 MAX_EXPIRY_SECONDS: Final = 2_592_000
@@ -31,9 +33,12 @@ class FileService:
         audit: AuditLog,
         quotas: QuotaService,
         max_bytes: int,
+        failpoints: Failpoints = NONE,
     ) -> None:
+        self._failpoints = failpoints
         self._audit, self._quotas = audit, quotas
         self._database, self._blobs, self._new_id, self._max_bytes = database, blobs, new_id, max_bytes
+        self._deletions = Deletions(database=database, blobs=blobs)
 
     async def create(
         self,
@@ -59,6 +64,7 @@ class FileService:
             await asyncio.to_thread(check_jsonl, source)
         file_id = self._new_id("file-")
         await self._blobs.put(file_key(file_id), source=source, size_bytes=size_bytes)
+        await self._failpoints.reach("file.bytes")
         async with self._unless_refused(file_id), self._database.tenant(caller.project_id) as connection:
             await self._quotas.check_storage(connection, caller.project_id, more=more)
             file = await files.insert(
@@ -122,7 +128,7 @@ class FileService:
     async def content(self, caller: Caller, file_id: str) -> tuple[File, AsyncIterator[bytes]]:
         """No more than the row says: the bytes of a running job's event file may have grown since."""
         file = await self.retrieve(caller, file_id)
-        return file, self._blobs.read(file_key(file.id), size_bytes=file.size_bytes)
+        return file, await begun(self._blobs.read(file_key(file.id), size_bytes=file.size_bytes))
 
     async def delete(self, caller: Caller, file_id: str) -> None:
         """The row goes first: bytes without a row are nobody's, a row without bytes would be a lie."""
@@ -135,8 +141,11 @@ class FileService:
                 )
             if not await files.delete(connection, project_id=caller.project_id, file_id=file_id):
                 raise not_found(f"No such File object: {file_id}", param="id")
+            await deletions.add(
+                connection, project_id=caller.project_id, subject=file_id, keys=[file_key(file_id)]
+            )
             await self._audit.note(connection, caller, "file.deleted", file_id)
-        await self._blobs.delete(file_key(file_id))
+        await self._deletions.finish([file_key(file_id)])
 
 
 def check_size(size_bytes: int, *, most: int) -> None:
@@ -148,3 +157,16 @@ def check_size(size_bytes: int, *, most: int) -> None:
             f"The file has {size_bytes} bytes, but at most {most} are allowed. Send it in parts through /v1/uploads.",
             param="file",
         )
+
+
+async def begun(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """With its first chunk read: an object store that is away is told before an answer has begun."""
+    first = await anext(chunks, b"")
+
+    async def whole() -> AsyncIterator[bytes]:
+        if first:
+            yield first
+        async for chunk in chunks:
+            yield chunk
+
+    return whole()

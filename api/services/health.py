@@ -15,6 +15,7 @@ ENGINE_SEEN_WITHIN_SECONDS: Final = 30.0
 class HealthService:
     def __init__(self, *, database: Database, blobs: Blobs, replicas: Replicas) -> None:
         self._database, self._blobs, self._replicas = database, blobs, replicas
+        self.draining = False  # this process is to end: it serves on, and wants no new clients
 
     async def alive(self) -> bool:
         return await self._database.answers()

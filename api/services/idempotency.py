@@ -14,11 +14,11 @@ from typing import Final
 
 from api.domain.errors import ErrorKind, ServiceError, invalid
 from api.domain.keys import Caller
+from api.services.held import HOLD_SECONDS
 from api.store import idempotency
 from api.store.database import Database
 
 KEEP_SECONDS: Final = 86_400
-LOCK_SECONDS: Final = 60
 PATIENCE_SECONDS: Final = 30
 POLL_SECONDS: Final = 0.05
 MAX_KEY: Final = 255
@@ -53,7 +53,7 @@ class IdempotencyService:
                     project_id=caller.project_id,
                     key=key,
                     fingerprint=fingerprint,
-                    lock_seconds=LOCK_SECONDS,
+                    lock_seconds=HOLD_SECONDS,
                     keep_seconds=KEEP_SECONDS,
                 ):
                     return None
@@ -65,6 +65,13 @@ class IdempotencyService:
             ErrorKind.UNAVAILABLE,
             "The first request with this Idempotency-Key still runs. Try again shortly.",
         )
+
+    async def hold(self, caller: Caller, key: str) -> None:
+        """While the request runs: no twin may begin."""
+        async with self._database.tenant(caller.project_id) as connection:
+            await idempotency.hold(
+                connection, project_id=caller.project_id, key=key, lock_seconds=HOLD_SECONDS
+            )
 
     async def end(self, caller: Caller, *, key: str, answer: Answer | None) -> None:
         """Keeps the answer; without one worth keeping the key is free again."""

@@ -26,6 +26,7 @@ from api.domain.integrations import (
     retry_seconds,
 )
 from api.domain.request_id import serving
+from api.services.deletions import Deletions
 from api.services.tracking import DELIVERY_SECONDS, Backend, Message, TrackingError, TrackingProcess
 from api.services.wakeups import Wakeup
 from api.store import files, integrations, job_events
@@ -64,6 +65,7 @@ class IntegrationDelivery:
         jitter: Callable[[], float],
     ) -> None:
         self._backend, self._database, self._blobs = backend, database, blobs
+        self._deletions = Deletions(database=database, blobs=blobs)
         self._new_id, self._woken_by, self._jitter = new_id, woken_by, jitter
         self._process = TrackingProcess(backend)
 
@@ -180,7 +182,7 @@ class IntegrationDelivery:
                 )
                 await integrations.add_result(connection, job_id=delivery.job.id, file_id=file_id)
         if not kept or (not settled and delivery.remote is None):  # nobody's
-            await self._blobs.delete(file_key(file_id))
+            await self._deletions.finish([file_key(file_id)])
 
     async def _delivered(
         self, delivery: Delivery, progress: Progress, *, remote: str | None, pause: float

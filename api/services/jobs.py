@@ -74,6 +74,7 @@ class JobService:
                 return self._plans.priced(await self._owned(connection, caller, made))
             await self._check_files(connection, caller, new)
             await self._quotas.check_job(connection, caller.project_id)
+            await self._quotas.check_priority(connection, caller.project_id, new.priority)
             job = await jobs.insert(connection, job_id=job_id, caller=caller, new=new, seed=seed, start=start)
             if new.budget is not None:
                 await cost.set_budget(

@@ -17,14 +17,15 @@ from api.domain.jobs import (
     ReinforcementMethod,
     SupervisedMethod,
 )
-from api.domain.leases import DataFile, HeartbeatReply, Lease, Waiting
+from api.domain.leases import DataFile, Given, HeartbeatReply, Lease, Offer
 from api.domain.models import AdapterFile
-from api.scheduling import fcfs
+from api.domain.poison import GIVEN_UP, MAX_LOST_ATTEMPTS
 from api.services.caps import Caps
 from api.services.quotas import QuotaService
 from api.services.reports import Reports
+from api.services.scheduler import Scheduler
 from api.services.wakeups import Wakeup
-from api.store import engines, files, job_events, jobs, leases, models
+from api.store import engines, files, job_events, jobs, leases, models, scheduling
 from api.store.database import Connection, Database
 from engine.contract.events import (
     CheckpointFile,
@@ -34,6 +35,7 @@ from engine.contract.events import (
     RunInterrupted,
     RunPaused,
 )
+from engine.contract.failpoints import NONE, Failpoints
 from engine.contract.spec import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -47,14 +49,11 @@ from engine.contract.spec import (
 )
 from engine.contract.spec import Method as RunMethod
 
-MAX_LOST_ATTEMPTS: Final = 3
 POLL_SECONDS: Final = 1.0
+ASKING_SECONDS: Final = 5.0  # a call that is not renewed so long is that of a dead process
+SETTLE_SECONDS: Final = 5.0
 CHECKPOINT_FILES: Final = frozenset({ADAPTER_WEIGHTS, ADAPTER_CONFIG, TRAINING_STATE})
 MAX_CHECKPOINT_BYTES: Final = 8 * 1024**3
-GIVEN_UP: Final = JobError(
-    code="server_error",
-    message=f"The engine was lost {MAX_LOST_ATTEMPTS} times while it trained this job. Please create it again.",
-)
 
 
 class LeaseService:
@@ -67,41 +66,61 @@ class LeaseService:
         quotas: QuotaService,
         caps: Caps,
         lease_seconds: int,
+        scheduler: Scheduler,
         queued: Wakeup,
         trained: Wakeup,
+        failpoints: Failpoints = NONE,
     ) -> None:
+        self._failpoints, self._draining = failpoints, False
         self._database, self._blobs, self._new_id = database, blobs, new_id
         self._lease_seconds, self._queued, self._trained = lease_seconds, queued, trained
-        self._quotas = quotas
+        self._quotas, self._scheduler = quotas, scheduler
         self._reports = Reports(new_id=new_id, caps=caps)
 
-    async def acquire(
-        self, *, engine_id: str, base_models: Sequence[str], wait_seconds: float
-    ) -> Lease | None:
-        """The next run for this engine; waits up to `wait_seconds` for one."""
-        deadline = time.monotonic() + wait_seconds
-        while True:
-            lease = await self._try_acquire(engine_id, base_models)
-            left = deadline - time.monotonic()
-            if lease is not None or left <= 0:
-                return lease
-            await self._queued.wait(seconds=min(POLL_SECONDS, left))
+    def drain(self) -> None:
+        """Engines that wait for a run are answered within a second, and ask elsewhere."""
+        self._draining = True
 
-    async def _try_acquire(self, engine_id: str, base_models: Sequence[str]) -> Lease | None:
+    async def acquire(self, *, engine_id: str, offer: Offer, wait_seconds: float) -> Lease | None:
+        """What the scheduler gives to this engine; waits up to `wait_seconds` for it, and at least for one pass."""
+        deadline = time.monotonic() + wait_seconds
+        fresh = 0.0
+        while True:
+            await self._ask(engine_id, offer)
+            await self._scheduler.settle(seconds=SETTLE_SECONDS, fresh=fresh)
+            placed, fresh = self._scheduler.placed(engine_id), POLL_SECONDS
+            while True:
+                left = 0.0 if self._draining else deadline - time.monotonic()
+                woken = asyncio.create_task(placed.wait(seconds=min(POLL_SECONDS, max(0.0, left))))
+                lease = await self._take(engine_id, last=left <= 0)
+                if lease is not None:
+                    await self._failpoints.reach("claim.after")
+                if lease is not None or left <= 0:
+                    woken.cancel()
+                    return lease
+                if not await woken:
+                    break
+
+    async def _ask(self, engine_id: str, offer: Offer) -> None:
         async with self._database.transaction() as connection:
-            await engines.seen(connection, engine_id=engine_id, base_models=base_models)
+            await engines.asks(connection, engine_id=engine_id, offer=offer, seconds=ASKING_SECONDS)
             await self._give_up(connection)
-            most = self._quotas.default_running_jobs
-            waiting = list(await leases.waiting(connection, max_lost=MAX_LOST_ATTEMPTS, running_jobs=most))
-            while (chosen := fcfs.choose(waiting, base_models=base_models)) is not None:
-                waiting.remove(chosen)
-                if await self._may_start(connection, chosen):
-                    lease = await self._claim(connection, chosen, engine_id)
+
+    async def _take(self, engine_id: str, *, last: bool) -> Lease | None:
+        """Begins what this engine was given. `last`: or else it asks no more, and is given nothing."""
+        async with self._database.transaction() as connection:
+            for given in await engines.given(connection, engine_id=engine_id):
+                await self._failpoints.reach("claim.before")
+                if await self._may_start(connection, given):
+                    lease = await self._claim(connection, given, engine_id)
                     if lease is not None:
+                        await engines.asks_no_more(connection, engine_id=engine_id)
                         return lease
+            if last:
+                await engines.asks_no_more(connection, engine_id=engine_id)
         return None
 
-    async def _may_start(self, connection: Connection, chosen: Waiting) -> bool:
+    async def _may_start(self, connection: Connection, chosen: Given) -> bool:
         """A job that would train beyond its project's tokens of the month fails, and says why."""
         try:
             await self._quotas.check_start(connection, chosen.project_id)
@@ -113,17 +132,19 @@ class LeaseService:
             return False
         return True
 
-    async def _claim(self, connection: Connection, chosen: Waiting, engine_id: str) -> Lease | None:
+    async def _claim(self, connection: Connection, chosen: Given, engine_id: str) -> Lease | None:
         claimed = await leases.claim(
             connection,
             job_id=chosen.id,
             engine_id=engine_id,
             lease_seconds=self._lease_seconds,
             running_jobs=self._quotas.default_running_jobs,
+            alone=chosen.alone,
         )
         if claimed is None:
             return None
         job, done_steps = claimed
+        await scheduling.taken(connection, job_id=job.id)
         again = f" again (attempt {job.attempt})" if job.attempt > 1 else ""
         after = f" after step {done_steps}" if done_steps else ""
         await self._tell(connection, job.id, f"Fine-tuning job started{again}{after}")
@@ -199,21 +220,26 @@ class LeaseService:
         return {file.name: self._blobs.put_url(key_of(run, step, file.name)) for file in checkpoint_files}
 
     async def report(self, *, run: RunRef, events: Sequence[NumberedEvent]) -> bool:
-        """Stores each event once; whether the run has to pause: its owner wants it, or it has come to a cap. Raises ServiceError(STALE_ATTEMPT), or INVALID for a checkpoint not uploaded."""
+        """Stores each event once; whether the run is to pause: its owner wants it, it makes room, or it has come to a cap.
+        Raises ServiceError(STALE_ATTEMPT), or INVALID for a checkpoint not uploaded."""
         for numbered in events:
             if isinstance(numbered.event, CheckpointReady):
                 await self._check_uploaded(run, numbered.event)
+        point = failpoint_of(events)
+        await self._failpoints.reach(f"{point}.before")
         async with self._database.transaction() as connection:
             job, reported = await locked(connection, run)
             fresh = [numbered for numbered in events if numbered.sequence > reported]
             stored = [await self._reports.store(connection, job, numbered.event) for numbered in fresh]
             if fresh:
                 await leases.set_reported(connection, job_id=job.id, sequence=fresh[-1].sequence)
+        await self._failpoints.reach(f"{point}.after")
         if any(isinstance(numbered.event, RunFinished) for numbered in fresh):
             self._trained.wake()
         if any(isinstance(numbered.event, RunInterrupted | RunPaused) for numbered in fresh):
             self._queued.wake()
-        return job.status is JobStatus.PAUSED or job.over_budget is not None or any(stored)
+        asked = job.status is JobStatus.PAUSED or job.yields_to is not None
+        return asked or job.over_budget is not None or any(stored)
 
     async def _check_uploaded(self, run: RunRef, event: CheckpointReady) -> None:
         keys = [key_of(run, event.step, file.name) for file in event.files]
@@ -225,6 +251,16 @@ class LeaseService:
     async def _tell(self, connection: Connection, job_id: str, message: str) -> None:
         event_id = self._new_id("ftevent-")
         await job_events.append(connection, event_id=event_id, job_id=job_id, message=message)
+
+
+def failpoint_of(events: Sequence[NumberedEvent]) -> str:
+    match events[-1].event if events else None:
+        case CheckpointReady(final=final):
+            return "final.row" if final else "checkpoint.row"
+        case RunFinished():
+            return "finish.row"
+        case _:
+            return "report.row"
 
 
 async def locked(connection: Connection, run: RunRef) -> tuple[Job, int]:

@@ -10,7 +10,8 @@ from api.domain.errors import ServiceError, invalid, not_found
 from api.domain.keys import Caller
 from api.domain.models import AdapterFile, BaseModel, ModelVersion
 from api.services.audit import AuditLog
-from api.store import models
+from api.services.deletions import Deletions
+from api.store import deletions, models
 from api.store.database import Database
 from serving.gateway.client import ReplicaError
 from serving.gateway.proxy import Target
@@ -46,6 +47,7 @@ class ModelService:
         self._audit = audit
         self._database, self._blobs, self._replicas = database, blobs, replicas
         self._salt_key = salt_key.encode()
+        self._deletions = Deletions(database=database, blobs=blobs)
 
     async def remember_bases(self) -> None:
         async with self._database.transaction() as connection:
@@ -77,16 +79,17 @@ class ModelService:
                     f"{name} is what {job_id} starts from: wait until that job ends, or cancel it.",
                     param="model",
                 )
-            if not await models.delete(connection, project_id=caller.project_id, version_id=version.id):
+            keys = await models.delete(connection, project_id=caller.project_id, version_id=version.id)
+            if keys is None:
                 raise no_such_model(name)
+            await deletions.add(connection, project_id=caller.project_id, subject=name, keys=keys)
             await self._audit.note(connection, caller, "model.deleted", name)
         if version.base_model in self._replicas.base_models:  # else the operator has changed the base
             try:
                 await self._replicas.of(version.base_model).unload(version.id)
             except ReplicaError as error:
                 log.warning("%s stays loaded until its replica restarts: %s", version.id, error)
-        for file in version.files.values():
-            await self._blobs.delete(file.blob_key)
+        await self._deletions.finish(keys)
 
     async def _version(self, caller: Caller, name: str) -> ModelVersion:
         """The caller's own: what another project shares may be asked, not taken or deleted."""
@@ -125,6 +128,11 @@ class ModelService:
                 for file in version.files.values()
             ],
         )
+
+    async def gone(self, version_ids: Sequence[str]) -> Sequence[str]:
+        """For replicas: of these, those that they must not hold any longer."""
+        async with self._database.transaction() as connection:
+            return await models.gone(connection, ids=version_ids)
 
     async def served(self, caller: Caller, name: str, *, priority: int = 0) -> Target:
         """Where the caller's requests for this model go. Raises ServiceError(NOT_FOUND)."""

@@ -9,7 +9,7 @@ from api.domain.pages import Page
 from api.domain.tenancy import Project
 from api.services.audit import AuditLog
 from api.services.keys import KeyService
-from api.store import tenancy
+from api.store import models, tenancy
 from api.store.database import Connection, Database
 
 
@@ -86,6 +86,26 @@ class ProjectService:
         self._keys.forget()
         assert archived is not None
         return archived
+
+    async def delete(self, caller: Caller, project_id: str) -> None:
+        """Once and for all: what it was doing is cancelled, and within minutes the janitor has taken its rows and its
+        bytes. What was used stays, for the bills."""
+        caller.require(Scope.ADMIN)
+        async with self._database.transaction() as connection:
+            project = await project_of(connection, caller, project_id)
+            if project.archived_at is None:
+                raise invalid(f"Project {project_id} is in use: archive it first.", param="project_id")
+            job_id = await models.started_elsewhere(connection, project_id=project_id)
+            if job_id is not None:
+                raise invalid(
+                    f"{job_id} of another project starts from a model of {project_id}: wait until it ends.",
+                    param="project_id",
+                )
+            await tenancy.delete_project(
+                connection, organization_id=caller.organization_id, project_id=project_id
+            )
+            await self._tell(connection, caller, "project.deleted", project_id, {"id": project_id})
+        self._keys.forget()
 
     async def _tell(
         self,

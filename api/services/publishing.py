@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from typing import Any, Final
 
 from api.blobs.objects import Blobs, file_key
@@ -19,11 +20,13 @@ from api.domain.ids import NewId
 from api.domain.jobs import Job, JobError
 from api.domain.models import ModelVersion
 from api.domain.request_id import serving
+from api.services.held import HOLD_SECONDS, held
 from api.services.wakeups import Wakeup
 from api.store import files, job_events, jobs, models
 from api.store.database import Database
 from api.store.jobs import Due
 from engine.contract.events import Probe, StepMetrics
+from engine.contract.failpoints import NONE, Failpoints
 from serving.gateway.client import ReplicaError
 from serving.gateway.replicas import Replicas
 
@@ -46,7 +49,9 @@ class Publishing:
         replicas: Replicas,
         new_id: NewId,
         woken_by: Wakeup,
+        failpoints: Failpoints = NONE,
     ) -> None:
+        self._failpoints = failpoints
         self._database, self._blobs, self._replicas = database, blobs, replicas
         self._new_id, self._woken_by = new_id, woken_by
 
@@ -56,7 +61,8 @@ class Publishing:
                 due = await self._next()
                 if due is not None:
                     with serving(due.job.id):
-                        await self._publish(due)
+                        async with held(partial(self._hold, due.job)):
+                            await self._publish(due)
                     continue
             except ServiceError as error:  # the job is due again by itself
                 log.warning("publishing waits: %s", error.message)
@@ -64,7 +70,11 @@ class Publishing:
 
     async def _next(self) -> Due | None:
         async with self._database.transaction() as connection:
-            return await jobs.claim_due(connection, stage="publishing")
+            return await jobs.claim_due(connection, stage="publishing", hold_seconds=HOLD_SECONDS)
+
+    async def _hold(self, job: Job) -> None:
+        async with self._database.transaction() as connection:
+            await jobs.postpone(connection, job_id=job.id, seconds=HOLD_SECONDS)
 
     async def _publish(self, due: Due) -> None:
         job = due.job
@@ -75,6 +85,7 @@ class Publishing:
             return
         version, probe = found[0], found[1]
         started = time.monotonic()
+        await self._failpoints.reach("publish.score")
         try:
             served = await self._replicas.of(job.base_model).score(version.id, probe.token_ids)
         except ReplicaError as error:
@@ -94,6 +105,7 @@ class Publishing:
                 f"where {MAX_MEAN_DIFFERENCE} is the most. Please create the job again.",
             )
             return
+        await self._failpoints.reach("publish.scored")
         await self._succeed(job, version)
 
     async def _retry(self, due: Due, error: ReplicaError) -> None:
@@ -110,6 +122,7 @@ class Publishing:
         async with self._database.transaction() as connection:
             table = result_csv(await job_events.metrics(connection, job_id=job.id))
         await self._blobs.put(file_key(file_id), source=io.BytesIO(table), size_bytes=len(table))
+        await self._failpoints.reach("publish.table")
         async with self._database.transaction() as connection:
             if not await jobs.succeed(
                 connection, job_id=job.id, fine_tuned_model=version.name, result_files=[file_id]
@@ -130,6 +143,7 @@ class Publishing:
             ):
                 event_id = self._new_id("ftevent-")
                 await job_events.append(connection, event_id=event_id, job_id=job.id, message=message)
+        await self._failpoints.reach("publish.succeeded")
 
     async def _fail(self, job: Job, message: str) -> None:
         async with self._database.transaction() as connection:

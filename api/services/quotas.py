@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any, Final, get_args
 
 from api.domain.cost import Pricing
-from api.domain.errors import ErrorKind, ServiceError
+from api.domain.errors import ErrorKind, ServiceError, invalid
 from api.domain.keys import Caller, Scope
+from api.domain.priorities import Priority, Standing
 from api.domain.quotas import Quota, QuotaReport, Quotas
 from api.services.audit import AuditLog
 from api.services.projects import live_project, project_of
@@ -28,9 +29,18 @@ MEND: Final[Mapping[Quota, tuple[str, str]]] = {
 
 
 class QuotaService:
-    def __init__(self, *, database: Database, audit: AuditLog, defaults: Quotas, pricing: Pricing) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        audit: AuditLog,
+        defaults: Quotas,
+        pricing: Pricing,
+        standing: Standing = Standing(),  # noqa: B008 - frozen
+    ) -> None:
+        """`standing`: of a project of which no owner has said otherwise."""
         self._database, self._audit, self._defaults = database, audit, defaults
-        self._pricing = pricing
+        self._default_standing, self._pricing = standing, pricing
 
     @property
     def default_running_jobs(self) -> int:
@@ -42,6 +52,24 @@ class QuotaService:
         await self._check(connection, project_id, "queued_jobs", more=1)
         await self._check(connection, project_id, "training_tokens", more=1)
         await self._check_cost(connection, project_id)
+
+    async def check_priority(self, connection: Connection, project_id: str, asked: Priority) -> None:
+        """Raises ServiceError(INVALID) for more than the project's jobs may be given."""
+        most = (await self._standing(connection, project_id)).max_priority
+        if asked > most:
+            raise invalid(
+                f"Invalid 'priority': jobs of your project may be given at most '{most.word}'. An owner of the "
+                "organization can allow more by the project's quota 'max_priority'.",
+                param="priority",
+            )
+
+    async def _standing(self, connection: Connection, project_id: str) -> Standing:
+        own = await quotas.standing(connection, project_id=project_id)
+        default = self._default_standing
+        return Standing(
+            weight=own.get("weight", default.weight),
+            max_priority=Priority(own.get("max_priority", default.max_priority)),
+        )
 
     async def check_storage(self, connection: Connection, project_id: str, *, more: int) -> None:
         """Before `more` bytes are written down. Raises ServiceError(OVER_QUOTA)."""
@@ -90,10 +118,16 @@ class QuotaService:
         own = await quotas.own(connection, project_id=project_id)
         used: dict[str, Any] = {name: await self._used(connection, name, project_id) for name in NAMES}
         limits: dict[str, Any] = {name: own.get(name, getattr(self._defaults, name)) for name in NAMES}
-        return QuotaReport(limits=Quotas(**limits), used=Quotas(**used))
+        standing = await self._standing(connection, project_id)
+        return QuotaReport(limits=Quotas(**limits), used=Quotas(**used), standing=standing)
 
     async def change(
-        self, caller: Caller, project_id: str, changes: Mapping[Quota, float | None]
+        self,
+        caller: Caller,
+        project_id: str,
+        changes: Mapping[Quota, float | None],
+        *,
+        standing: Mapping[str, int | None],
     ) -> QuotaReport:
         """None sets a quota back to the operator's default; what is not named stays. Counts from now on."""
         caller.require(Scope.ADMIN)
@@ -103,7 +137,16 @@ class QuotaService:
             own = await quotas.own(connection, project_id=project_id)
             values = {name: changes[name] if name in changes else own.get(name) for name in NAMES}
             await quotas.put(connection, project_id=project_id, values=values)
-            details = {"id": project_id, "changes_requested": dict(changes)}
+            if standing:
+                stands = {**await quotas.standing(connection, project_id=project_id), **standing}
+                await quotas.stand(
+                    connection,
+                    project_id=project_id,
+                    weight=stands.get("weight"),
+                    max_priority=stands.get("max_priority"),
+                )
+            requested = {str(name): value for name, value in changes.items()} | dict(standing)
+            details = {"id": project_id, "changes_requested": requested}
             await self._audit.record(
                 connection, caller, "project.quotas.updated", project_id=project_id, details=details
             )

@@ -1,15 +1,18 @@
 """What an engine's report changes: one small function per kind of event, all inside the caller's transaction."""
 
-from typing import assert_never
+from typing import Any, assert_never
 
 from api.blobs.objects import checkpoint_key
 from api.domain.events import EventLevel
 from api.domain.ids import NewId, checkpoint_name, model_name
 from api.domain.jobs import Job, JobError, JobStatus
 from api.domain.models import AdapterFile
+from api.domain.poison import is_guilty, verdict
+from api.scheduling.pace import PUBLISHING_SECONDS, Pace
 from api.services.caps import Caps
 from api.store import cost, job_events, jobs, keys, leases, models
 from api.store.database import Connection
+from api.store.leases import Stepped
 from engine.contract.events import (
     CheckpointReady,
     RunFailed,
@@ -55,17 +58,19 @@ class Reports:
             case RunPaused():
                 await self._paused(connection, job, event)
             case RunInterrupted():
-                await leases.requeue(connection, job_id=job.id, lost=not event.planned)
-                then = "stays paused" if job.status is JobStatus.PAUSED else "is queued again"
-                message = f"Training was interrupted ({event.reason}); the job {then}"
-                await self._tell(connection, job.id, message, level="warn")
+                await self._interrupted(connection, job, event)
             case RunNotice():
                 await self._tell(connection, job.id, event.message, level="warn" if event.warning else "info")
             case _:
                 assert_never(event)
 
     async def _paused(self, connection: Connection, job: Job, event: RunPaused) -> None:
-        """Its owner may have changed their mind meanwhile: then it is queued again."""
+        """Its owner may have changed their mind meanwhile: then it is queued again. So is one that made room. What it stands
+        at is a usable model, also where nothing was done since a checkpoint that was not meant to be one."""
+        name = await models.publish_interim(connection, job_id=job.id, step=event.step)
+        if name is not None:
+            message = f"Checkpoint created at step {event.step} with Snapshot ID: {name}"
+            await self._tell(connection, job.id, message)
         await leases.requeue(connection, job_id=job.id, lost=False)
         error = await self._caps.stopped(connection, job, step=event.step)
         if error is not None:
@@ -74,23 +79,42 @@ class Reports:
             return
         if job.status is JobStatus.PAUSED:
             await self._tell(connection, job.id, f"Fine-tuning job paused after step {event.step}")
+        elif job.yields_to is not None:
+            message = f"Training made room for a job of higher priority after step {event.step}; the job is queued again"
+            await self._tell(connection, job.id, message)
+
+    async def _interrupted(self, connection: Connection, job: Job, event: RunInterrupted) -> None:
+        lost = not event.planned and not event.trainer_died
+        found = await leases.requeue(connection, job_id=job.id, lost=lost, trainer_died=event.trainer_died)
+        guilty = is_guilty(trainer_deaths=found.trainer_deaths, alone=found.alone)
+        if event.trainer_died and guilty:
+            error = verdict(trainer_deaths=found.trainer_deaths, step=found.told_step, reason=event.reason)
+            await jobs.fail(connection, job_id=job.id, error=error)
+            await self._tell(connection, job.id, error.message, level="error")
+            return
+        then = "stays paused" if job.status is JobStatus.PAUSED else "is queued again"
+        message = f"Training was interrupted ({event.reason}); the job {then}"
+        await self._tell(connection, job.id, message, level="warn")
 
     async def _step(self, connection: Connection, job: Job, event: StepDone) -> None:
         metrics = event.metrics
-        await leases.set_progress(
+        stepped = await leases.stepped(connection, job_id=job.id)
+        pace, left = after_step(stepped, step=metrics.step, total_steps=metrics.total_steps)
+        fresh = await leases.set_progress(
             connection,
             job_id=job.id,
             tokens=event.trained_tokens,
             step=metrics.step,
-            total_steps=metrics.total_steps,
+            pace_steps=pace.steps,
+            pace_seconds=pace.seconds,
+            left=left,
         )
+        told: dict[str, Any] = {"message": sentence(metrics), "data": measured(metrics)}
+        if not fresh:
+            await job_events.retell_step(connection, job_id=job.id, step=metrics.step, **told)
+            return
         await job_events.append(
-            connection,
-            event_id=self._new_id("ftevent-"),
-            job_id=job.id,
-            message=sentence(metrics),
-            type="metrics",
-            data=measured(metrics),
+            connection, event_id=self._new_id("ftevent-"), job_id=job.id, type="metrics", **told
         )
 
     async def _checkpoint(self, connection: Connection, job: Job, event: CheckpointReady) -> None:
@@ -126,6 +150,7 @@ class Reports:
         )
         if not event.final:
             await cost.keep(connection, job_id=job.id)
+        if not event.final and not event.interim:
             await models.publish(connection, version_id=version_id)
             message = f"Checkpoint created at step {event.step} with Snapshot ID: {name}"
             await self._tell(connection, job.id, message)
@@ -135,6 +160,15 @@ class Reports:
     ) -> None:
         event_id = self._new_id("ftevent-")
         await job_events.append(connection, event_id=event_id, job_id=job_id, message=message, level=level)
+
+
+def after_step(stepped: Stepped, *, step: int, total_steps: int) -> tuple[Pace, float]:
+    """The pace, and seconds to the end. The first step tells no pace yet: the time before it held loading and waiting."""
+    before = Pace(steps=stepped.pace_steps, seconds=stepped.pace_seconds)
+    if stepped.first:
+        return before, stepped.seconds * (total_steps - step) + PUBLISHING_SECONDS
+    pace = before.after(steps=1, seconds=stepped.seconds, total_steps=total_steps)
+    return pace, pace.left(total_steps - step) or PUBLISHING_SECONDS
 
 
 def stored_files(job: Job, event: CheckpointReady) -> dict[str, AdapterFile]:

@@ -6,6 +6,7 @@ from api.services.accounts import AccountService
 from api.services.asking import Asking
 from api.services.audit import AuditLog
 from api.services.batches import BatchService
+from api.services.deletions import Deletions
 from api.services.evals import EvalService
 from api.services.files import FileService
 from api.services.graders import GraderService
@@ -40,6 +41,7 @@ class Services:
     accounts: AccountService
     members: MemberService
     audit: AuditLog
+    deletions: Deletions
     limits: LimitService
     quotas: QuotaService
     usage: UsageService

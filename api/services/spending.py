@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from api.blobs.objects import Blobs
 from api.domain.cost import Pricing
+from api.domain.priorities import Standing
 from api.domain.quotas import Quotas
 from api.services.audit import AuditLog
 from api.services.caps import Caps
@@ -33,8 +34,11 @@ def spending_of(
     blobs: Blobs,
     replicas: Replicas,
     audit: AuditLog,
+    standing: Standing = Standing(),  # noqa: B008 - frozen
 ) -> Spending:
-    quotas = QuotaService(database=database, audit=audit, defaults=defaults, pricing=pricing)
+    quotas = QuotaService(
+        database=database, audit=audit, defaults=defaults, pricing=pricing, standing=standing
+    )
     checks = FileChecks(database=database, blobs=blobs)
     estimates = Estimates(database=database, replicas=replicas)
     return Spending(

@@ -1,6 +1,7 @@
 """Background: read every line of a new job's files, resolve "auto", and queue the job or fail it by name and line."""
 
 import logging
+from functools import partial
 from typing import Final
 
 from api.domain.auto import resolved
@@ -11,6 +12,7 @@ from api.domain.jobs import Job, JobError
 from api.domain.request_id import serving
 from api.services.estimates import Estimates
 from api.services.file_checks import FileChecks, InvalidFileError
+from api.services.held import HOLD_SECONDS, held
 from api.services.wakeups import Wakeup
 from api.store import cost, job_events, jobs
 from api.store.database import Database
@@ -42,7 +44,8 @@ class Validation:
                 job = await self._next()
                 if job is not None:
                     with serving(job.id):
-                        await self._validate(job)
+                        async with held(partial(self._hold, job)):
+                            await self._validate(job)
                     continue
             except ServiceError as error:  # the job is due again by itself
                 log.warning("validation waits: %s", error.message)
@@ -50,8 +53,12 @@ class Validation:
 
     async def _next(self) -> Job | None:
         async with self._database.transaction() as connection:
-            due = await jobs.claim_due(connection, stage="validation")
+            due = await jobs.claim_due(connection, stage="validation", hold_seconds=HOLD_SECONDS)
         return due.job if due else None
+
+    async def _hold(self, job: Job) -> None:
+        async with self._database.transaction() as connection:
+            await jobs.postpone(connection, job_id=job.id, seconds=HOLD_SECONDS)
 
     async def _validate(self, job: Job) -> None:
         try:

@@ -12,8 +12,10 @@ class Wakeup:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def wait(self, *, seconds: float) -> None:
+    async def wait(self, *, seconds: float) -> bool:
+        """Whether it was woken."""
         try:
             await asyncio.wait_for(self._changed.wait(), timeout=seconds)
         except TimeoutError:
-            return
+            return False
+        return True

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from api.domain.errors import ErrorKind, ServiceError, invalid, not_found
@@ -22,10 +23,12 @@ from api.domain.webhooks import (
     signature,
 )
 from api.services.audit import AuditLog
+from api.services.held import HOLD_SECONDS, held
 from api.services.outbound import Outbound, OutboundError
 from api.services.wakeups import Wakeup
 from api.store import webhooks
 from api.store.database import Database
+from engine.contract.failpoints import NONE, Failpoints
 
 POLL_SECONDS: Final = 1.0
 GIVE_UP_SECONDS: Final = 72 * 3600
@@ -137,9 +140,15 @@ class WebhookService:
 
 class WebhookDelivery:
     def __init__(
-        self, *, database: Database, outbound: Outbound, woken_by: Wakeup, jitter: Callable[[], float]
+        self,
+        *,
+        database: Database,
+        outbound: Outbound,
+        woken_by: Wakeup,
+        jitter: Callable[[], float],
+        failpoints: Failpoints = NONE,
     ) -> None:
-        self._database, self._outbound = database, outbound
+        self._database, self._outbound, self._failpoints = database, outbound, failpoints
         self._woken_by, self._jitter = woken_by, jitter
 
     async def run(self) -> None:
@@ -154,18 +163,29 @@ class WebhookDelivery:
     async def deliver_next(self) -> bool:
         """Whether anything was due."""
         async with self._database.transaction() as connection:
-            delivery = await webhooks.claim(connection)
+            delivery = await webhooks.claim(connection, hold_seconds=HOLD_SECONDS)
         if delivery is None:
             return False
+        async with held(partial(self._hold, delivery)):
+            await self._deliver(delivery)
+        return True
+
+    async def _hold(self, delivery: Delivery) -> None:
+        async with self._database.transaction() as connection:
+            await webhooks.hold(connection, delivery, seconds=HOLD_SECONDS)
+
+    async def _deliver(self, delivery: Delivery) -> None:
         body = payload(delivery.event_id, delivery.type, delivery.data, delivery.created_at)
         status: int | None = None
+        await self._failpoints.reach("webhook.before")
         with serving(delivery.event_id):
             try:
                 status = await send(self._outbound, delivery.endpoint, event_id=delivery.event_id, body=body)
             except OutboundError as error:
                 log.info("to %s: %s", delivery.endpoint.id, error)
+        await self._failpoints.reach("webhook.sent")
         await self._settle(delivery, status)
-        return True
+        await self._failpoints.reach("webhook.noted")
 
     async def _settle(self, delivery: Delivery, status: int | None) -> None:
         async with self._database.transaction() as connection:

@@ -1,5 +1,7 @@
 """Connections and transactions. Knows no table: each aggregate has a module and a .sql file beside this one."""
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
@@ -7,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -16,7 +19,22 @@ Connection = psycopg.AsyncConnection[DictRow]
 Row = Mapping[str, Any]
 STATEMENT_TIMEOUT_MS = 15_000
 POOL_TIMEOUT_SECONDS = 10
+AWAY_TIMEOUT_SECONDS = (
+    1.0  # while the last try to connect has failed: nobody waits long for what is not there
+)
+RECONNECT_SECONDS = 0.5  # then the next request tries anew; the pool's own pauses would grow to minutes
+OPEN_PAUSE_SECONDS = 0.2
+AWAY = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
+
+log = logging.getLogger("tuningfork.database")
 TENANT_ROLE = "tuningfork_tenant"
+# A host that is gone without a word answers neither: the kernel gives up after some 10 seconds, not after hours.
+NOTICE_A_DEAD_PEER: dict[str, Any] = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
 # Both end with the transaction, so that a connection goes back to the pool as it came.
 ENTER_PROJECT = (
     b"select set_config('role', %(role)s, true), set_config('tuningfork.project_id', %(project_id)s, true)"
@@ -27,21 +45,39 @@ class Database:
     """A pool of connections. Every statement has a timeout on the server and every wait one here."""
 
     def __init__(self, url: str) -> None:
+        self.url = url
+        self._away = False
+        self._draining: asyncio.Task[None] | None = None
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
             open=False,
             min_size=2,
             max_size=20,
             timeout=POOL_TIMEOUT_SECONDS,
+            reconnect_timeout=RECONNECT_SECONDS,
+            reconnect_failed=self._lost,
             kwargs={
                 "row_factory": dict_row,
                 "connect_timeout": 5,
+                **NOTICE_A_DEAD_PEER,
                 "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC",
             },
         )
 
     async def open(self) -> None:
-        await self._pool.open(wait=True, timeout=60)
+        """Returns when the database answers, however long it takes to start."""
+        await self._pool.open(wait=False)
+        while not await self.answers():
+            log.warning("waiting for the database")
+            await asyncio.sleep(OPEN_PAUSE_SECONDS)
+
+    def _lost(self, _pool: object) -> None:
+        self._away = True
+
+    def _drain(self) -> None:
+        """One connection broke, so the others that lie in the pool are likely dead too: each would fail a request."""
+        if self._draining is None or self._draining.done():
+            self._draining = asyncio.create_task(self._pool.drain())
 
     async def close(self) -> None:
         await self._pool.close(timeout=1)
@@ -50,10 +86,15 @@ class Database:
     async def transaction(self) -> AsyncIterator[Connection]:
         """Commits at the end, rolls back on an exception. Raises ServiceError: UNAVAILABLE without a
         database, INVALID for text that it cannot hold."""
+        connection: Connection | None = None
+        timeout = AWAY_TIMEOUT_SECONDS if self._away else POOL_TIMEOUT_SECONDS
         try:
-            async with self._pool.connection() as connection, connection.transaction():
+            async with self._pool.connection(timeout) as connection, connection.transaction():
+                self._away = False
                 yield connection
-        except (psycopg.OperationalError, PoolTimeout) as error:
+        except AWAY as error:
+            if connection is not None and connection.broken:
+                self._drain()
             raise ServiceError(
                 ErrorKind.UNAVAILABLE, "The database does not answer. Please try again."
             ) from error
@@ -64,11 +105,32 @@ class Database:
             ) from error
 
     @asynccontextmanager
+    async def rehearsal(self) -> AsyncIterator[Connection]:
+        """As `transaction`, and in the end nothing has changed."""
+        async with self.transaction() as connection, connection.transaction(force_rollback=True):
+            yield connection
+
+    @asynccontextmanager
     async def tenant(self, project_id: str) -> AsyncIterator[Connection]:
         """As `transaction`, behind the wall of one project: row-level security hides every other project's rows."""
         async with self.transaction() as connection:
             await connection.execute(ENTER_PROJECT, {"role": TENANT_ROLE, "project_id": project_id})
             yield connection
+
+    async def listen(self, *channels: str) -> AsyncIterator[str]:
+        """The channels on which something is said, on a connection of its own. Raises ServiceError(UNAVAILABLE) when that
+        breaks."""
+        try:
+            connection = await psycopg.AsyncConnection.connect(
+                self.url, autocommit=True, connect_timeout=5, **NOTICE_A_DEAD_PEER
+            )
+            async with connection:
+                for channel in channels:
+                    await connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
+                async for notification in connection.notifies():
+                    yield notification.channel
+        except psycopg.OperationalError as error:
+            raise ServiceError(ErrorKind.UNAVAILABLE, "The database says nothing any longer.") from error
 
     async def answers(self) -> bool:
         try:

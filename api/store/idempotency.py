@@ -42,6 +42,11 @@ async def find(connection: Connection, *, project_id: str, key: str) -> Kept | N
     return Kept(**row) if row else None
 
 
+async def hold(connection: Connection, *, project_id: str, key: str, lock_seconds: float) -> None:
+    sql = queries("idempotency")["hold"]
+    await execute(connection, sql, project_id=project_id, key=key, lock_seconds=lock_seconds)
+
+
 async def finish(
     connection: Connection, *, project_id: str, key: str, status: int, content_type: str, body: bytes
 ) -> None:
@@ -76,7 +81,3 @@ async def remember(connection: Connection, *, project_id: str, key: str | None, 
         await execute(
             connection, queries("idempotency")["remember"], project_id=project_id, key=key, made_id=made_id
         )
-
-
-async def forget_old(connection: Connection, *, keep_seconds: float) -> int:
-    return await execute(connection, queries("idempotency")["forget_old"], keep_seconds=keep_seconds)

@@ -16,6 +16,10 @@ returning key
 -- name: find
 select fingerprint, status, content_type, body from idempotency where project_id = %(project_id)s and key = %(key)s
 
+-- name: hold
+update idempotency set locked_until = now() + make_interval(secs => %(lock_seconds)s)
+where project_id = %(project_id)s and key = %(key)s and status is null
+
 -- name: finish
 update idempotency set status = %(status)s, content_type = %(content_type)s, body = %(body)s
 where project_id = %(project_id)s and key = %(key)s
@@ -35,6 +39,3 @@ select made_id from idempotency where project_id = %(project_id)s and key = %(ke
 
 -- name: remember
 update idempotency set made_id = %(made_id)s where project_id = %(project_id)s and key = %(key)s
-
--- name: forget_old
-delete from idempotency where created_at < now() - make_interval(secs => %(keep_seconds)s)

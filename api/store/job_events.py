@@ -44,6 +44,20 @@ async def append(
     )
 
 
+async def retell_step(
+    connection: Connection, *, job_id: str, step: int, message: str, data: Mapping[str, float | int]
+) -> None:
+    """A step that was trained again: its event says what the later attempt found, in its old place."""
+    await execute(
+        connection,
+        queries("jobs")["retell_step"],
+        job_id=job_id,
+        step=step,
+        message=message,
+        data=Jsonb(dict(data)),
+    )
+
+
 async def page(
     connection: Connection, *, project_id: str, job_id: str, after: str | None, limit: int
 ) -> Page[JobEvent]:

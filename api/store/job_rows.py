@@ -17,6 +17,7 @@ from api.domain.jobs import (
     JobStatus,
     Method,
     MlflowIntegration,
+    Queue,
     ReinforcementHyperparameters,
     ReinforcementMethod,
     SupervisedMethod,
@@ -24,6 +25,7 @@ from api.domain.jobs import (
     WandbIntegration,
     type_of,
 )
+from api.domain.priorities import Priority
 from api.store.database import Row
 from engine.contract.grader_forms import grader_from, grader_to
 from engine.contract.spec import EarlyStopping, LoraOptions, TrainingOptions
@@ -55,10 +57,25 @@ def job_from(row: Row) -> Job:
         estimated_finish=row["estimated_finish"],
         finished_at=row["finished_at"],
         error=JobError(**row["error"]) if row["error"] else None,
+        priority=Priority(row["priority"]),
+        queue=queue_from(row),
+        yields_to=row["yields_to"],
         budget=Budget(**row["budget"]) if row["budget"] else None,
         over_budget=Reached(**row["over_budget"]) if row["over_budget"] else None,
         estimate=Estimate(**row["estimate"]) if row["estimate"] else None,
         used=Used(trained_tokens=row["tokens_seen"], device_seconds=row["device_seconds"]),
+    )
+
+
+def queue_from(row: Row) -> Queue | None:
+    """None before the scheduler has seen it, and when it waits no longer."""
+    if row["status"] != "queued" or row["queue_position"] is None:
+        return None
+    return Queue(
+        position=row["queue_position"],
+        expected_start=row["expected_start"],
+        expected_finish=row["expected_finish"],
+        reason=row["wait_reason"],
     )
 
 

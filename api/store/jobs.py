@@ -45,6 +45,7 @@ async def insert(
         seed=seed,
         metadata=None if new.metadata is None else Jsonb(dict(new.metadata)),
         integrations=Jsonb([integration_to(integration) for integration in new.integrations]),
+        priority=int(new.priority),
     )
     assert row is not None
     return job_from(row)
@@ -94,9 +95,9 @@ async def resume(connection: Connection, *, project_id: str, job_id: str) -> Job
     return job_from(row) if row else None
 
 
-async def claim_due(connection: Connection, *, stage: Stage) -> Due | None:
-    """Takes the oldest job that waits for this work, for a minute."""
-    row = await fetch_one(connection, queries("jobs")["claim_due"], stage=stage)
+async def claim_due(connection: Connection, *, stage: Stage, hold_seconds: float) -> Due | None:
+    """Takes the oldest job that waits for this work, for a while."""
+    row = await fetch_one(connection, queries("jobs")["claim_due"], stage=stage, hold_seconds=hold_seconds)
     return Due(job=job_from(row), waited_seconds=row["waited_seconds"]) if row else None
 
 

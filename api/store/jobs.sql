@@ -1,8 +1,8 @@
 -- name: insert
 insert into job (id, project_id, organization_id, model, base_model, initial_version_id, training_file, validation_file, method, dpo, lora, training,
-                 suffix, seed, metadata, integrations)
+                 suffix, seed, metadata, integrations, priority)
 values (%(id)s, %(project_id)s, %(organization_id)s, %(model)s, %(base_model)s, %(initial_version_id)s, %(training_file)s, %(validation_file)s, %(method)s,
-        %(dpo)s, %(lora)s, %(training)s, %(suffix)s, %(seed)s, %(metadata)s, %(integrations)s)
+        %(dpo)s, %(lora)s, %(training)s, %(suffix)s, %(seed)s, %(metadata)s, %(integrations)s, %(priority)s)
 returning *
 
 -- name: get
@@ -39,8 +39,8 @@ where project_id = %(project_id)s and id = %(id)s and status = 'paused'
 returning *
 
 -- name: claim_due
--- Work that was claimed and never finished (a killed process) is due again after a while.
-update job set due_at = now() + interval '60 seconds'
+-- Work that was claimed and is held no longer (a killed process) is due again after a while.
+update job set due_at = now() + make_interval(secs => %(hold_seconds)s)
 where id = (
     select id from job
     where due_at <= now()
@@ -69,29 +69,17 @@ update job set status = 'succeeded', fine_tuned_model = %(fine_tuned_model)s,
                trained_tokens = tokens_seen, finished_at = now(), estimated_finish = null
 where id = %(id)s and status = 'running'
 
--- name: waiting
--- Queued, and its project may run one more; or in the hands of an engine that has been silent for too long.
-with full_project as (
-    select project_id from project_quota where running_jobs = 0
-    union all
-    select job.project_id from job left join project_quota on project_quota.project_id = job.project_id
-    where job.status = 'running'
-    group by job.project_id, project_quota.running_jobs
-    having count(*) >= coalesce(project_quota.running_jobs, %(running_jobs)s))
-select id, project_id, coalesce(base_model, model) as model, attempt from job
-where lost_attempts < %(max_lost)s
-  and (   (status = 'queued' and not exists (select from full_project where project_id = job.project_id))
-       or (status = 'running' and trained_at is null and lease_until < now()))
-order by created_at
-limit 100
-
 -- name: claim
+-- Only what the scheduler has given to this engine; quotas are counted again behind the lock of the project.
 update job set status = 'running',
                attempt = attempt + 1,
                lost_attempts = lost_attempts + case when status = 'running' then 1 else 0 end,
-               engine_id = %(engine_id)s,
+               engine_id = %(engine_id)s, alone = %(alone)s,
                lease_until = now() + make_interval(secs => %(lease_seconds)s),
                reported_sequence = 0, prepared_at = null, tokens_seen = 0, estimated_finish = null,
+               leased_at = now(), yields_to = null, stepped_at = null, pace_steps = 0, pace_seconds = 0,
+               tokens_at_start = null, measured_seconds = 0,
+               queue_position = null, expected_start = null, expected_finish = null, wait_reason = null,
                resumed_step = coalesce((
                    select max(step) from checkpoint
                    join model_version on model_version.id = model_version_id
@@ -99,6 +87,9 @@ update job set status = 'running',
 where id = (
     select id from job
     where id = %(id)s
+      and exists (select from allocation
+                  where job_id = job.id and allocation.engine_id = %(engine_id)s and rank = 0 and expires_at > now()
+                    and allocation.attempt = job.attempt + 1)
       and (   (status = 'queued'
                and (select count(*) from job other where other.project_id = job.project_id and status = 'running')
                    < coalesce((select running_jobs from project_quota where project_id = job.project_id),
@@ -119,7 +110,8 @@ for update skip locked
 update job set lease_until = now() + make_interval(secs => %(lease_seconds)s)
 where status in ('running', 'paused') and trained_at is null and engine_id = %(engine_id)s
   and (id, attempt) in (select * from unnest(%(ids)s::text[], %(attempts)s::int[]))
-returning id, attempt, case when over_budget is not null then 'paused' else status end as status
+returning id, attempt,
+          case when yields_to is null and over_budget is null then status else 'paused' end as status
 
 -- name: lock_attempt
 select * from job
@@ -133,25 +125,47 @@ update job set reported_sequence = %(sequence)s where id = %(id)s
 -- name: prepared
 update job set prepared_at = now() where id = %(id)s
 
+-- name: pace
+-- Seconds since the step before; at the first one, since the data was ready.
+select pace_steps, pace_seconds, stepped_at is not null as stepped,
+       extract(epoch from now() - coalesce(stepped_at, prepared_at, now()))::float as seconds
+from job where id = %(id)s
+
 -- name: progress
--- What is left takes as long per step as what is done did.
-update job set tokens_seen = %(tokens)s,
-               estimated_finish = case when status = 'running' then
-                   now() + (now() - prepared_at) / greatest(1, %(step)s - resumed_step) * (%(total_steps)s - %(step)s)
-                   + interval '3 seconds' end  -- publishing
+-- A step that nobody was told before clears the run of all suspicion.
+with before as (select told_step from job where id = %(id)s)
+update job set tokens_seen = %(tokens)s, tokens_at_start = coalesce(tokens_at_start, %(tokens)s),
+               told_step = greatest(told_step, %(step)s),
+               alone = alone and %(step)s <= told_step,
+               trainer_deaths = case when %(step)s <= told_step then trainer_deaths else 0 end,
+               lost_attempts = case when %(step)s <= told_step then lost_attempts else 0 end,
+               measured_seconds = measured_seconds + coalesce(extract(epoch from now() - stepped_at), 0),
+               stepped_at = now(), pace_steps = %(pace_steps)s, pace_seconds = %(pace_seconds)s,
+               estimated_finish = case when status = 'running' then now() + make_interval(secs => %(left)s) end
 where id = %(id)s
+returning (select told_step from before) as told_before
 
 -- name: trained
 update job set trained_at = now(), tokens_seen = %(tokens)s, due_at = now(), engine_id = null where id = %(id)s
 
 -- name: requeue
 update job set status = case when status = 'paused' then 'paused' else 'queued' end, lease_until = null, engine_id = null, estimated_finish = null,
-               lost_attempts = lost_attempts + %(lost)s
+               lost_attempts = lost_attempts + %(lost)s, trainer_deaths = trainer_deaths + %(deaths)s
 where id = %(id)s
+returning trainer_deaths, alone, told_step
 
 -- name: insert_event
 insert into job_event (id, job_id, project_id, level, message, type, data)
 select %(id)s, job.id, job.project_id, %(level)s, %(message)s, %(type)s, %(data)s from job where job.id = %(job_id)s
+
+-- name: retell_step
+-- In its old place: whoever follows the events has passed it. What is trained again is near the end.
+update job_event set message = %(message)s, data = %(data)s
+where sequence = (
+    select sequence from job_event
+    where job_id = %(job_id)s and type = 'metrics' and (data ->> 'step')::int = %(step)s
+    order by sequence desc
+    limit 1)
 
 -- name: list_events
 select * from job_event

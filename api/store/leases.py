@@ -1,25 +1,26 @@
 """The rows behind leases. Every write of an engine is fenced: it must name the attempt that runs."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from api.domain.jobs import Job, JobStatus
-from api.domain.leases import Waiting
+from api.domain.leases import Suspicion
 from api.store.database import Connection, execute, fetch, fetch_one, queries
 from api.store.job_rows import job_from
 from engine.contract.spec import RunRef
 
 
-async def waiting(connection: Connection, *, max_lost: int, running_jobs: int) -> Sequence[Waiting]:
-    """Oldest first, at most a hundred. `running_jobs` holds for projects without a quota of their own."""
-    rows = await fetch(connection, queries("jobs")["waiting"], max_lost=max_lost, running_jobs=running_jobs)
-    return [Waiting(**row) for row in rows]
-
-
 async def claim(
-    connection: Connection, *, job_id: str, engine_id: str, lease_seconds: int, running_jobs: int
+    connection: Connection,
+    *,
+    job_id: str,
+    engine_id: str,
+    lease_seconds: int,
+    running_jobs: int,
+    alone: bool = False,
 ) -> tuple[Job, int] | None:
-    """Begins the next attempt, and says after which step; None when another engine was faster, or took the project's
-    last free place."""
+    """Begins the next attempt, and says after which step; None when the job was not given to this engine, or another took
+    the project's last free place."""
     row = await fetch_one(
         connection,
         queries("jobs")["claim"],
@@ -27,6 +28,7 @@ async def claim(
         engine_id=engine_id,
         lease_seconds=lease_seconds,
         running_jobs=running_jobs,
+        alone=alone,
     )
     return (job_from(row), row["resumed_step"]) if row else None
 
@@ -66,17 +68,51 @@ async def set_prepared(connection: Connection, *, job_id: str) -> None:
     await execute(connection, queries("jobs")["prepared"], id=job_id)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stepped:
+    """The pace before this step: decayed steps and seconds. `seconds` since the step before it, or since the data was
+    ready when it is the first (`first`)."""
+
+    pace_steps: float
+    pace_seconds: float
+    seconds: float
+    first: bool
+
+
+async def stepped(connection: Connection, *, job_id: str) -> Stepped:
+    row = await fetch_one(connection, queries("jobs")["pace"], id=job_id)
+    assert row is not None
+    return Stepped(
+        pace_steps=row["pace_steps"],
+        pace_seconds=row["pace_seconds"],
+        seconds=row["seconds"],
+        first=not row["stepped"],
+    )
+
+
 async def set_progress(
-    connection: Connection, *, job_id: str, tokens: int, step: int, total_steps: int
-) -> None:
-    await execute(
+    connection: Connection,
+    *,
+    job_id: str,
+    tokens: int,
+    step: int,
+    pace_steps: float,
+    pace_seconds: float,
+    left: float,
+) -> bool:
+    """Whether the job's owner has not been told of this step before. `left`: seconds to the expected finish."""
+    row = await fetch_one(
         connection,
         queries("jobs")["progress"],
         id=job_id,
         tokens=tokens,
         step=step,
-        total_steps=total_steps,
+        pace_steps=pace_steps,
+        pace_seconds=pace_seconds,
+        left=left,
     )
+    assert row is not None
+    return bool(step > row["told_before"])
 
 
 async def set_trained(connection: Connection, *, job_id: str, tokens: int) -> None:
@@ -84,5 +120,11 @@ async def set_trained(connection: Connection, *, job_id: str, tokens: int) -> No
     await execute(connection, queries("jobs")["trained"], id=job_id, tokens=tokens)
 
 
-async def requeue(connection: Connection, *, job_id: str, lost: bool) -> None:
-    await execute(connection, queries("jobs")["requeue"], id=job_id, lost=int(lost))
+async def requeue(
+    connection: Connection, *, job_id: str, lost: bool, trainer_died: bool = False
+) -> Suspicion:
+    row = await fetch_one(
+        connection, queries("jobs")["requeue"], id=job_id, lost=int(lost), deaths=int(trainer_died)
+    )
+    assert row is not None
+    return Suspicion(**row)

@@ -112,12 +112,6 @@ async def to_go_on_from(connection: Connection, *, job_id: str, step: int) -> li
     return [AdapterFile(**file) for file in [*row["files"].values(), row["state"]]] if row else []
 
 
-async def take_needless_states(connection: Connection) -> list[str]:
-    """Keys of blobs that no row names any more."""
-    rows = await fetch(connection, queries("models")["take_needless_states"])
-    return [row["blob_key"] for row in rows]
-
-
 async def checkpoints(
     connection: Connection, *, project_id: str, job_id: str, after: str | None, limit: int
 ) -> Page[Checkpoint]:
@@ -143,6 +137,12 @@ async def publish(connection: Connection, *, version_id: str) -> None:
     await execute(connection, queries("models")["publish"], id=version_id)
 
 
+async def publish_interim(connection: Connection, *, job_id: str, step: int) -> str | None:
+    """Its name, when at this step there is a checkpoint that nobody could ask so far."""
+    row = await fetch_one(connection, queries("models")["publish_interim"], job_id=job_id, step=step)
+    return str(row["name"]) if row else None
+
+
 async def published(connection: Connection, *, project_id: str) -> list[ModelVersion]:
     rows = await fetch(connection, queries("models")["published"], project_id=project_id)
     return [version_from(row) for row in rows]
@@ -164,6 +164,17 @@ async def started_from(connection: Connection, *, project_id: str, version_id: s
     return row["id"] if row else None
 
 
-async def delete(connection: Connection, *, project_id: str, version_id: str) -> bool:
-    touched = await execute(connection, queries("models")["delete"], project_id=project_id, id=version_id)
-    return touched == 1
+async def started_elsewhere(connection: Connection, *, project_id: str) -> str | None:
+    """A job of another project that still needs a model of this one to begin with."""
+    row = await fetch_one(connection, queries("models")["started_elsewhere"], project_id=project_id)
+    return row["id"] if row else None
+
+
+async def gone(connection: Connection, *, ids: Sequence[str]) -> list[str]:
+    return [row["id"] for row in await fetch(connection, queries("models")["gone"], ids=list(ids))]
+
+
+async def delete(connection: Connection, *, project_id: str, version_id: str) -> list[str] | None:
+    """The keys of what is nobody's now; None when there is no such model."""
+    row = await fetch_one(connection, queries("models")["delete"], project_id=project_id, id=version_id)
+    return list(row["keys"]) if row else None

@@ -22,20 +22,6 @@ from checkpoint join model_version on model_version.id = checkpoint.model_versio
 where checkpoint.job_id = %(job_id)s and checkpoint.step = %(step)s and checkpoint.state is not null
   and model_version.deleted_at is null
 
--- name: take_needless_states
--- Of jobs that are over, and of checkpoints that a newer one has taken the place of.
-with needless as (
-    select id, state from checkpoint
-    where state is not null
-      and (   exists (select from job where job.id = job_id and status in ('succeeded', 'failed', 'cancelled'))
-           or exists (select from checkpoint newer
-                      where newer.job_id = checkpoint.job_id and newer.step > checkpoint.step
-                        and newer.state is not null and newer.created_at < now() - interval '10 minutes'))
-    limit 1000
-    for update skip locked)
-update checkpoint set state = null from needless where checkpoint.id = needless.id
-returning needless.state ->> 'blob_key' as blob_key
-
 -- name: list_checkpoints
 select checkpoint.*, model_version.name as model_name
 from checkpoint join model_version on model_version.id = checkpoint.model_version_id
@@ -53,6 +39,13 @@ where checkpoint.job_id = %(job_id)s and checkpoint.final
 
 -- name: publish
 update model_version set published = true where id = %(id)s
+
+-- name: publish_interim
+update model_version set published = true
+from checkpoint
+where checkpoint.model_version_id = model_version.id and checkpoint.job_id = %(job_id)s and step = %(step)s
+  and not final and not published and deleted_at is null
+returning name
 
 -- name: published
 select * from model_version
@@ -73,8 +66,31 @@ where name = %(name)s and published and deleted_at is null
 select * from model_version where id = %(id)s and deleted_at is null
 
 -- name: delete
-update model_version set deleted_at = now()
-where project_id = %(project_id)s and id = %(id)s and deleted_at is null
+-- The row stays without its content: a name is never given twice, and a checkpoint refers to it.
+with doomed as (
+    select id, files from model_version
+    where project_id = %(project_id)s and id = %(id)s and deleted_at is null
+    for update),
+deleted as (
+    update model_version set deleted_at = now(), files = '{}', probe = null
+    from doomed where model_version.id = doomed.id),
+states as (
+    select checkpoint.id, state from checkpoint join doomed on doomed.id = model_version_id where state is not null),
+cleared as (update checkpoint set state = null from states where checkpoint.id = states.id)
+select array(select stored.value ->> 'blob_key' from jsonb_each(doomed.files) as stored)
+    || array(select state ->> 'blob_key' from states) as keys
+from doomed
+
+-- name: started_elsewhere
+select job.id from job join model_version on model_version.id = initial_version_id
+where model_version.project_id = %(project_id)s and job.project_id <> %(project_id)s
+  and status in ('validating_files', 'queued', 'running', 'paused')
+limit 1
+
+-- name: gone
+-- Of these ids, those of which nothing is left.
+select named.id from unnest(%(ids)s::text[]) as named (id)
+where not exists (select from model_version where id = named.id and deleted_at is null)
 
 -- name: started_from
 select id from job

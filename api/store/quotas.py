@@ -23,6 +23,24 @@ async def put(connection: Connection, *, project_id: str, values: Mapping[Quota,
     await execute(connection, queries("quotas")["put"], project_id=project_id, **columns)
 
 
+async def standing(connection: Connection, *, project_id: str) -> dict[str, int]:
+    """Only what an owner has set."""
+    row = await fetch_one(connection, queries("quotas")["standing"], project_id=project_id) or {}
+    return {name: value for name, value in row.items() if value is not None}
+
+
+async def stand(
+    connection: Connection, *, project_id: str, weight: int | None, max_priority: int | None
+) -> None:
+    await execute(
+        connection,
+        queries("quotas")["stand"],
+        project_id=project_id,
+        weight=weight,
+        max_priority=max_priority,
+    )
+
+
 async def spent_this_month(connection: Connection, *, project_id: str) -> list[Spent]:
     rows = await fetch(connection, queries("quotas")["spent_this_month"], project_id=project_id)
     return [Spent(**row) for row in rows]

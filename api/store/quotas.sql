@@ -12,6 +12,14 @@ on conflict (project_id) do update
 set storage_bytes = excluded.storage_bytes, queued_jobs = excluded.queued_jobs, running_jobs = excluded.running_jobs,
     training_tokens = excluded.training_tokens, training_cost = excluded.training_cost
 
+-- name: standing
+select weight, max_priority from project_quota where project_id = %(project_id)s
+
+-- name: stand
+insert into project_quota (project_id, weight, max_priority)
+values (%(project_id)s, %(weight)s, %(max_priority)s)
+on conflict (project_id) do update set weight = excluded.weight, max_priority = excluded.max_priority
+
 -- name: storage_bytes
 -- A pending upload counts with all that it announced.
 select (select coalesce(sum(size_bytes), 0) from file

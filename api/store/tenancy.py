@@ -79,6 +79,14 @@ async def archive_project(connection: Connection, *, organization_id: str, proje
     return await _project(connection, "archive_project", organization_id=organization_id, id=project_id)
 
 
+async def delete_project(connection: Connection, *, organization_id: str, project_id: str) -> bool:
+    """From now on nobody finds it; whatever it was doing is cancelled. Its rows and bytes follow."""
+    deleted = await _project(connection, "delete_project", organization_id=organization_id, id=project_id)
+    if deleted is not None:
+        await execute(connection, queries("tenancy")["end_work"], id=project_id)
+    return deleted is not None
+
+
 async def _project(connection: Connection, query: str, **values: object) -> Project | None:
     row = await fetch_one(connection, queries("tenancy")[query], **values)
     return project_from(row) if row else None

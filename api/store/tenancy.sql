@@ -2,11 +2,11 @@
 insert into project (id, organization_id, name) values (%(id)s, %(organization_id)s, %(name)s) returning *
 
 -- name: project
-select * from project where organization_id = %(organization_id)s and id = %(id)s
+select * from project where organization_id = %(organization_id)s and id = %(id)s and deleted_at is null
 
 -- name: projects
 select * from project
-where organization_id = %(organization_id)s and (%(archived)s or archived_at is null)
+where organization_id = %(organization_id)s and (%(archived)s or archived_at is null) and deleted_at is null
   and (%(after)s::text is null
        or (created_at, id) > (select created_at, id from project where id = %(after)s
                                                                   and organization_id = %(organization_id)s))
@@ -20,6 +20,25 @@ update project set name = %(name)s where organization_id = %(organization_id)s a
 update project set archived_at = coalesce(archived_at, now())
 where organization_id = %(organization_id)s and id = %(id)s
 returning *
+
+-- name: delete_project
+-- Its name is free again; what was used is still told by its id.
+update project set deleted_at = now(), name = id
+where organization_id = %(organization_id)s and id = %(id)s and archived_at is not null and deleted_at is null
+returning *
+
+-- name: end_work
+with jobs as (
+    update job set status = 'cancelled', finished_at = now(), estimated_finish = null
+    where project_id = %(id)s and status in ('validating_files', 'queued', 'running', 'paused')),
+batches as (
+    update batch set status = 'cancelling', cancelling_at = now(), due_at = least(due_at, now())
+    where project_id = %(id)s and status in ('validating', 'in_progress')),
+runs as (
+    update eval_run set status = 'canceled' where project_id = %(id)s and status in ('queued', 'in_progress')),
+endpoints as (
+    update webhook_endpoint set deleted_at = now() where project_id = %(id)s and deleted_at is null)
+update api_key set revoked_at = now() where project_id = %(id)s and revoked_at is null
 
 -- name: insert_account
 insert into service_account (id, project_id, name, role) values (%(id)s, %(project_id)s, %(name)s, %(role)s)

@@ -1,4 +1,4 @@
-"""Rows of uploads and their parts, and of what has outlived its time."""
+"""Rows of uploads and their parts."""
 
 from api.domain.uploads import NewUpload, Upload, UploadPart
 from api.store.database import Connection, Row, fetch, fetch_one, queries
@@ -77,15 +77,3 @@ async def complete(connection: Connection, *, project_id: str, upload_id: str, f
 async def cancel(connection: Connection, *, project_id: str, upload_id: str) -> Upload | None:
     row = await fetch_one(connection, queries("uploads")["cancel"], project_id=project_id, id=upload_id)
     return upload_from(row) if row else None
-
-
-async def take_leftovers(connection: Connection) -> list[tuple[str, str]]:
-    """(upload id, part id) of parts whose rows are gone now and whose bytes should be."""
-    rows = await fetch(connection, queries("uploads")["take_leftovers"])
-    return [(row["upload_id"], row["id"]) for row in rows]
-
-
-async def take_expired_files(connection: Connection) -> list[str]:
-    """Ids of files whose rows are gone now and whose bytes should be."""
-    rows = await fetch(connection, queries("uploads")["take_expired_files"])
-    return [row["id"] for row in rows]

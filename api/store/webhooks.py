@@ -100,9 +100,19 @@ async def delete(connection: Connection, *, project_id: str, endpoint_id: str) -
     return touched == 1
 
 
-async def claim(connection: Connection) -> Delivery | None:
-    """The delivery that has been due longest, for a minute."""
-    row = await fetch_one(connection, queries("webhooks")["claim"])
+async def hold(connection: Connection, delivery: Delivery, *, seconds: float) -> None:
+    await execute(
+        connection,
+        queries("webhooks")["hold"],
+        event_id=delivery.event_id,
+        endpoint_id=delivery.endpoint.id,
+        seconds=seconds,
+    )
+
+
+async def claim(connection: Connection, *, hold_seconds: float) -> Delivery | None:
+    """The delivery that has been due longest, for a while."""
+    row = await fetch_one(connection, queries("webhooks")["claim"], hold_seconds=hold_seconds)
     if row is None:
         return None
     return Delivery(

@@ -41,13 +41,17 @@ with due as (
     order by due_at
     limit 1
     for update skip locked)
-update webhook_delivery set attempts = attempts + 1, due_at = now() + interval '60 seconds'
+update webhook_delivery set attempts = attempts + 1, due_at = now() + make_interval(secs => %(hold_seconds)s)
 from due, webhook_event, webhook_endpoint
 where webhook_delivery.event_id = due.event_id and webhook_delivery.endpoint_id = due.endpoint_id
   and webhook_event.id = due.event_id and webhook_endpoint.id = due.endpoint_id
 returning webhook_endpoint.*, webhook_event.id as event_id, webhook_event.type, webhook_event.data,
           webhook_event.created_at as event_created_at, webhook_delivery.attempts,
           extract(epoch from now() - webhook_event.created_at)::float as age_seconds
+
+-- name: hold
+update webhook_delivery set due_at = now() + make_interval(secs => %(seconds)s)
+where event_id = %(event_id)s and endpoint_id = %(endpoint_id)s and delivered_at is null and given_up_at is null
 
 -- name: delivered
 update webhook_delivery set delivered_at = now(), last_status = %(status)s

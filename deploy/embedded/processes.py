@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from deploy.embedded import children, object_store, postgres
@@ -13,6 +13,7 @@ from deploy.embedded.home import Home
 from deploy.embedded.models import PreparedModel
 from deploy.embedded.ports import free_port
 from deploy.embedded.settings import UpSettings, settings_of_tenants
+from deploy.embedded.stores import Stores, own
 
 Process = subprocess.Popen[bytes]
 LOOPBACK: Final = "127.0.0.1"
@@ -109,6 +110,8 @@ class Processes:
             "SERVING_TOKEN": secrets.serving_token,
             "REPLICAS": json.dumps([replica]),
             "ALLOW_PRIVATE_WEBHOOKS": self._settings.allow_private_webhooks,
+            "DRAIN_SECONDS": 0,  # no balancer stands before it
+            "GRACE_SECONDS": 3,
         }
 
     def _database_url(self) -> str:
@@ -117,25 +120,19 @@ class Processes:
         password = self._credentials.postgres_password
         return f"postgresql://{postgres.USER}:{password}@{LOOPBACK}:{self._addresses.postgres}/postgres"
 
+    def stores(self) -> Stores:
+        """Where this service's own commands find its database and its bucket."""
+        return own(
+            self._settings,
+            database_url=self._database_url(),
+            endpoint=f"{LOOPBACK}:{self._addresses.s3.s3}",
+            secrets=self._credentials,
+        )
+
     def _s3_settings(self) -> Mapping[str, object]:
         """A key that is given counts for the operator's own server, never for ours."""
-        settings = self._settings
-        shared = {"S3_BUCKET": settings.s3_bucket, "S3_SECURE": settings.s3_secure}
-        if settings.s3_endpoint is None:
-            return {
-                "S3_ENDPOINT": f"{LOOPBACK}:{self._addresses.s3.s3}",
-                "S3_ACCESS_KEY": self._credentials.s3_access_key,
-                "S3_SECRET_KEY": self._credentials.s3_secret_key,
-                **shared,
-            }
-        if settings.s3_access_key is None or settings.s3_secret_key is None:
-            raise SystemExit("TUNINGFORK_S3_ENDPOINT needs TUNINGFORK_S3_ACCESS_KEY and _S3_SECRET_KEY.")
-        return {
-            "S3_ENDPOINT": settings.s3_endpoint,
-            "S3_ACCESS_KEY": settings.s3_access_key,
-            "S3_SECRET_KEY": settings.s3_secret_key.get_secret_value(),
-            **shared,
-        }
+        stores = asdict(self.stores())
+        return {name.upper(): value for name, value in stores.items() if name.startswith("s3_")}
 
     def _engine_settings(self) -> Mapping[str, object]:
         quantization = self._settings.quantization
@@ -148,6 +145,8 @@ class Processes:
             "WORKSPACE": self._home.path / "workspace",
             "MAX_EXAMPLE_TOKENS": self._max_tokens(),
             "RUNS": self._settings.runs,
+            "CHECKPOINT_MINUTES": self._settings.checkpoint_minutes,
+            "DRAIN_SECONDS": self._settings.drain_seconds,
             "FIXED_SHAPES": self._settings.fixed_shapes,
             "DTYPE": self._settings.dtype,
             **({} if quantization is None else {"QUANTIZATION": quantization}),

@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "TUNINGFORK_"
 API_PREFIX = "TUNINGFORK_API_"
-# What an operator may say of tenants; the control plane's own settings describe and check them.
+# What an operator may say of tenants and what is kept of them; the control plane's own settings describe and check them.
 OF_TENANTS = (
     "REQUESTS_PER_MINUTE",
     "TOKENS_PER_MINUTE",
@@ -18,6 +18,10 @@ OF_TENANTS = (
     "MAX_RUNNING_JOBS",
     "MAX_TRAINING_TOKENS_PER_MONTH",
     "MAX_FILE_BYTES",
+    "KEEP_CHECKPOINT_DAYS",
+    "KEEP_EVENT_DAYS",
+    "KEEP_USAGE_DAYS",
+    "KEEP_DELIVERY_DAYS",
     "PRICES",
     "CURRENCY",
     "WANDB_MODE",
@@ -44,6 +48,15 @@ class UpSettings(BaseSettings):
         description="nf4: train on the base with 4 bits a weight (QLoRA), under a name of its own",
     )
     max_model_len: int = Field(default=2048, ge=16, description="tokens of prompt and answer together")
+    checkpoint_minutes: float = Field(
+        default=10, gt=0, le=1440, description="what a killed engine has to do again, at most"
+    )
+    drain_seconds: float = Field(
+        default=30,
+        ge=0,
+        le=3600,
+        description="at the end: for the checkpoints of jobs that are being trained",
+    )
     runs: int = Field(default=8, ge=1, le=1024, description="jobs that the engine trains at the same time")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",

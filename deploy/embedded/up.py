@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 
 import httpx
 
-from deploy.embedded import children, credentials, models
+from deploy.embedded import children, credentials, models, stores
 from deploy.embedded.home import Home
 from deploy.embedded.ports import is_free
 from deploy.embedded.processes import Processes, free_addresses
@@ -20,7 +20,9 @@ from deploy.embedded.settings import UpSettings, inherited_environment
 READY_SECONDS: Final = 600
 STEADY_SECONDS: Final = 60.0
 MAX_QUICK_RESTARTS: Final = 5
+LONGEST_PAUSE_SECONDS: Final = 8.0
 POLL_SECONDS: Final = 0.25
+ENGINE_GRACE_SECONDS: Final = 6.0  # beyond its time for draining
 
 
 class StopRequested(BaseException):
@@ -38,6 +40,7 @@ class Child:
     log: Path
     process: subprocess.Popen[bytes] | None = None
     restarts: list[float] = field(default_factory=list)
+    due: float | None = None  # when it is started again
 
 
 def up(settings: UpSettings) -> int:
@@ -84,15 +87,18 @@ def run(settings: UpSettings, home: Home) -> None:
     fleet = Fleet(children_of(settings, processes, home), home=home)
     try:
         fleet.start()
+        stores.remember(home, processes.stores())
         await_ready(fleet, processes.reached_at)
         credentials.write_private(
             home.client_env, f"OPENAI_BASE_URL={processes.reached_at}/v1\nOPENAI_API_KEY={secrets.api_key}\n"
         )
         say("ready")
+        fleet.was_ready = True
         fleet.watch()
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+            signal.signal(number, fleet.hurry)
+        stores.forget(home)
         fleet.stop()
 
 
@@ -106,7 +112,7 @@ def base_of(settings: UpSettings, home: Home) -> models.PreparedModel:
 
 
 def children_of(settings: UpSettings, processes: Processes, home: Home) -> list[Child]:
-    """In the order of starting: vLLM first, since it takes longest. Stopping goes the same way round."""
+    """In the order of starting: vLLM first, since it takes longest."""
     vllm = Child(
         name="vllm",
         start=processes.start_vllm,
@@ -118,7 +124,7 @@ def children_of(settings: UpSettings, processes: Processes, home: Home) -> list[
         name="engine",
         start=processes.start_engine,
         ending=signal.SIGTERM,
-        grace_seconds=6,
+        grace_seconds=settings.drain_seconds + ENGINE_GRACE_SECONDS,
         log=home.log("engine_worker"),
     )
     postgres = Child(
@@ -151,6 +157,7 @@ def children_of(settings: UpSettings, processes: Processes, home: Home) -> list[
 class Fleet:
     def __init__(self, fleet: Sequence[Child], *, home: Home) -> None:
         self._children, self._home = fleet, home
+        self.was_ready = False
 
     def start(self) -> None:
         for child in self._children:
@@ -162,21 +169,28 @@ class Fleet:
         self._home.remember(alive)
 
     def check(self) -> None:
-        """Starts again what has died. Raises SystemExit for what keeps dying."""
+        """Starts again what has died, each after a pause of its own that holds up no other. Raises SystemExit for what keeps
+        dying before the service was ever ready; later it is tried for ever, since what keeps it down may pass."""
         for child in self._children:
-            if child.process is not None and child.process.poll() is not None:
-                self._restart(child, child.process)
+            if child.due is not None:
+                if time.monotonic() >= child.due:
+                    self._start_again(child)
+            elif child.process is not None and child.process.poll() is not None:
+                self._mourn(child, child.process)
 
-    def _restart(self, child: Child, died: subprocess.Popen[bytes]) -> None:
+    def _mourn(self, child: Child, died: subprocess.Popen[bytes]) -> None:
         children.signal_group(died, signal.SIGKILL)
         now = time.monotonic()
         child.restarts = [at for at in child.restarts if now - at < STEADY_SECONDS] + [now]
-        if len(child.restarts) > MAX_QUICK_RESTARTS:
+        if not self.was_ready and len(child.restarts) > MAX_QUICK_RESTARTS:
             raise SystemExit(
                 f"{child.name} keeps ending. The end of {child.log}:\n{children.tail(child.log)}"
             )
         say(f"{child.name} ended with status {died.returncode}; starting it again")
-        time.sleep(min(2.0 ** (len(child.restarts) - 2), 8.0))
+        child.due = now + min(2.0 ** (len(child.restarts) - 2), LONGEST_PAUSE_SECONDS)
+
+    def _start_again(self, child: Child) -> None:
+        child.due = None
         try:
             self._start(child)
         except SystemExit as error:
@@ -188,18 +202,19 @@ class Fleet:
             self.check()
 
     def stop(self) -> None:
-        """The engine gives its runs back while the control plane still listens; then the others end together."""
-        engine = [child for child in self._children if child.name == "engine"]
-        rest = [child for child in self._children if child.name in {"vllm", "api"}]
-        stores = [child for child in self._children if child not in engine and child not in rest]
-        for child in rest:
-            if child.name == "vllm" and child.process is not None:
-                child.process.send_signal(child.ending)
-        for group in (engine, rest, stores):
-            for child in group:
-                if child.process is not None:
-                    children.stop(child.process, first=child.ending, grace_seconds=child.grace_seconds)
+        """The engine keeps and gives back what it has done while everything that it needs for that is there. Requests
+        end before vLLM does, and the stores end last."""
+        places = {name: place for place, name in enumerate(("engine", "api", "vllm"))}
+        for child in sorted(self._children, key=lambda child: places.get(child.name, len(places))):
+            if child.process is not None:
+                children.stop(child.process, first=child.ending, grace_seconds=child.grace_seconds)
         (self._home.path / "children.json").unlink(missing_ok=True)
+
+    def hurry(self, _number: int, _frame: FrameType | None) -> None:
+        """A second signal while all is ended: the engine waits for nothing more."""
+        for child in self._children:
+            if child.name == "engine" and child.process is not None and child.process.poll() is None:
+                child.process.send_signal(child.ending)
 
 
 def await_ready(fleet: Fleet, url: str) -> None:

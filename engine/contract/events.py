@@ -58,10 +58,13 @@ class StepDone:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointReady:
+    """`interim`: only for going on from, written because time has passed; the next one takes its place."""
+
     step: int
     files: tuple[CheckpointFile, ...]
     metrics: StepMetrics
     final: bool
+    interim: bool = False
     probe: Probe | None = None
 
 
@@ -89,10 +92,12 @@ class RunFailed:
 
 @dataclass(frozen=True, kw_only=True)
 class RunInterrupted:
-    """The engine's fault: another attempt may succeed. A planned one does not count against the run."""
+    """The engine's fault: another attempt may succeed. A planned one does not count against the run. `trainer_died`: the
+    run was in a trainer whose process ended, alone or beside others, so it may be the cause."""
 
     reason: str
     planned: bool = False
+    trainer_died: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from engine.contract.graders import Grader
 TRAINING_FILE: Final = "train.jsonl"
 VALIDATION_FILE: Final = "valid.jsonl"
 RESUME_FOLDER: Final = "resume"  # inside the run's folder: the files of the checkpoint to go on from
+NOW_FILE = "now"  # in words, what a run is doing: its trainer may not live to tell
 INITIAL_FOLDER: Final = "initial"  # and those of the tuned model that a run starts from
 ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
 ADAPTER_CONFIG: Final = "adapter_config.json"

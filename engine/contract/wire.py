@@ -192,7 +192,7 @@ def event_to_pb(numbered: events.NumberedEvent) -> pb.TrainEvent:
         case events.RunFailed() as e:
             message.failed.CopyFrom(pb.RunFailed(code=e.code, message=e.message, param=e.param))
         case events.RunInterrupted() as e:
-            message.interrupted.CopyFrom(pb.RunInterrupted(reason=e.reason, planned=e.planned))
+            message.interrupted.CopyFrom(pb.RunInterrupted(**vars(e)))
         case events.RunPaused() as e:
             message.paused.CopyFrom(pb.RunPaused(step=e.step))
         case events.RunNotice() as e:
@@ -208,6 +208,7 @@ def _checkpoint_to_pb(event: events.CheckpointReady) -> pb.CheckpointReady:
         files=[file_to_pb(file) for file in event.files],
         metrics=metrics_to_pb(event.metrics),
         final=event.final,
+        interim=event.interim,
     )
     if event.probe is not None:
         message.probe.CopyFrom(pb.Probe(token_ids=event.probe.token_ids, logprobs=event.probe.logprobs))
@@ -250,7 +251,11 @@ def _kind_from_pb(message: pb.TrainEvent) -> events.TrainEvent:
             return events.RunFailed(code=failed.code, message=failed.message, param=failed.param)
         case "interrupted":
             interrupted = message.interrupted
-            return events.RunInterrupted(reason=interrupted.reason, planned=interrupted.planned)
+            return events.RunInterrupted(
+                reason=interrupted.reason,
+                planned=interrupted.planned,
+                trainer_died=interrupted.trainer_died,
+            )
         case "paused":
             return events.RunPaused(step=message.paused.step)
         case kind:
@@ -266,5 +271,6 @@ def _checkpoint_from_pb(message: pb.CheckpointReady) -> events.CheckpointReady:
         files=tuple(file_from_pb(file) for file in message.files),
         metrics=metrics_from_pb(message.metrics),
         final=message.final,
+        interim=message.interim,
         probe=probe,
     )

@@ -6,8 +6,10 @@ for each of the others.
 """
 
 import argparse
+import ctypes
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -16,8 +18,9 @@ from typing import BinaryIO, Final
 
 import torch
 
-from engine.contract import pipe
-from engine.contract.spec import RunSpec
+from engine.contract import failpoints, pipe
+from engine.contract.failpoints import Failpoints
+from engine.contract.spec import ALL_LINEAR, LoraOptions, RunSpec
 from engine.models.decoder import why_unknown
 from engine.models.quantized import KIND, load_nf4
 from engine.models.resident import ResidentModel, dtype_of, load, size_of
@@ -32,6 +35,7 @@ from engine.trainer import process
 from engine.trainer.run import Run, RunControl
 from tuningfork_pb.v1 import engine_pb2 as pb
 
+PR_SET_PDEATHSIG: Final = 1
 SHARE_FOR_BASE: Final = 0.8  # of a GPU's memory
 
 log = logging.getLogger("tuningfork.trainer")
@@ -39,6 +43,7 @@ log = logging.getLogger("tuningfork.trainer")
 
 def main() -> None:
     options = parse(sys.argv[1:])
+    die_with_worker()
     reports = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     name = f"trainer {options.rank}" if options.rank else "trainer"
@@ -49,6 +54,11 @@ def main() -> None:
         follow(options, devices=devices, reports=reports)
     else:
         lead(options, devices=devices, reports=reports)
+
+
+def die_with_worker() -> None:
+    """By the kernel: a worker that is killed cannot end its trainer, and the next one needs the memory."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def prepare(options: argparse.Namespace, *, devices: int) -> None:
@@ -70,12 +80,36 @@ def lead(options: argparse.Namespace, *, devices: int, reports: BinaryIO) -> Non
     base = read(options, sharded=sharded)
     model = chosen(base, options, others, sharded=sharded)
     device = str(base.device) if model.devices == 1 else f"{model.devices} x {base.device}"
-    ready = pb.TrainerReady(base_model=base.name, device=device, runs=model.most_runs)
+    ready = pb.TrainerReady(
+        base_model=base.name,
+        device=device,
+        runs=model.most_runs,
+        room_bytes=model.room,
+        pass_bytes=model.least_need(LoraOptions(rank=1), copies=0, tokens=1).passing,
+        rank_bytes=rank_bytes(model),
+    )
     pipe.write(reports, pb.TrainerReport(ready=ready))
-    start = partial(start_run, model=model, max_tokens=options.max_example_tokens)
-    process.serve(model, start=start, commands_from=sys.stdin.buffer, reports_to=reports)
+    start = partial(
+        start_run,
+        model=model,
+        max_tokens=options.max_example_tokens,
+        failpoints=failpoints.parse(options.failpoints),
+    )
+    process.serve(
+        model,
+        start=start,
+        commands_from=sys.stdin.buffer,
+        reports_to=reports,
+        checkpoint_seconds=options.checkpoint_seconds,
+    )
     if others is not None:
         others.close()
+
+
+def rank_bytes(model: Model) -> dict[str, int]:
+    """By module: what an adapter of rank 1 takes while its run lives."""
+    alone = {module: LoraOptions(rank=1, target_modules=(module,)) for module in ALL_LINEAR}
+    return {module: model.need(options, copies=0, tokens=1).resident for module, options in alone.items()}
 
 
 def chosen(base: ResidentModel, options: argparse.Namespace, others: Team | None, *, sharded: bool) -> Model:
@@ -136,8 +170,18 @@ def command(arguments: Sequence[str], rank: int, meeting: Path) -> list[str]:
     return [sys.executable, "-m", "engine.trainer", *arguments, *own]
 
 
-def start_run(spec: RunSpec, folder: Path, control: RunControl, *, model: Model, max_tokens: int) -> Run:
-    return Run(spec, folder=folder, model=model, max_tokens=max_tokens, control=control)
+def start_run(
+    spec: RunSpec,
+    folder: Path,
+    control: RunControl,
+    *,
+    model: Model,
+    max_tokens: int,
+    failpoints: Failpoints,
+) -> Run:
+    return Run(
+        spec, folder=folder, model=model, max_tokens=max_tokens, control=control, failpoints=failpoints
+    )
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -158,6 +202,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, default=0, help="of each device; 0: as many as torch chooses")
     parser.add_argument("--runs", type=int, default=1, help="adapters that may be trained at the same time")
+    parser.add_argument(
+        "--checkpoint-seconds", type=float, default=600, help="between what a run can go on from"
+    )
     parser.add_argument("--devices", type=int, default=0, help="0: every GPU, or one process on the CPU")
     parser.add_argument(
         "--shard",
@@ -165,6 +212,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         default="auto",
         help="each device holds a part of the base's layers; auto: where a GPU could not hold all of them",
     )
+    parser.add_argument("--failpoints", default="", help=argparse.SUPPRESS)
     parser.add_argument("--rank", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--meeting", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)

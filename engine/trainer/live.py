@@ -8,12 +8,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from engine.contract.events import RunFailed, TrainEvent
+from engine.contract.events import RunFailed, RunInterrupted, TrainEvent
 from engine.contract.spec import RunRef
 from engine.data.errors import DataError
 from engine.methods.reinforcement import GraderFailedError
 from engine.passes.work import Answers, Sample, Work, Works
-from engine.trainer.run import BatchFailedError, DivergedError, Run, TooLargeError
+from engine.trainer.faults import BatchFailedError, DivergedError, TooLargeError
+from engine.trainer.keeping import UnwrittenError
+from engine.trainer.run import Run
 
 log = logging.getLogger("tuningfork.trainer")
 
@@ -81,6 +83,9 @@ class LiveRun:
                 message=f"Training stopped because {error}: {error.details}. Mend the grader, try it with "
                 "graders.run, and create the job again.",
             )
+        except UnwrittenError as error:
+            log.exception("run %s could not be kept", self.ref.job_id)
+            return RunInterrupted(reason=str(error))
         except TooLargeError as error:
             return RunFailed(code="insufficient_memory", message=str(error))
         except BatchFailedError as error:

@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from engine.contract import pipe, wire
-from engine.contract.events import NumberedEvent, RunFailed, RunFinished, RunPaused, StepDone, TrainEvent
+from engine.contract.events import (
+    NumberedEvent,
+    RunFailed,
+    RunFinished,
+    RunInterrupted,
+    RunPaused,
+    StepDone,
+    TrainEvent,
+)
 from engine.contract.spec import RunSpec
 from engine.passes.model import Model
 from engine.trainer.live import LiveRun
@@ -45,8 +53,11 @@ def read_commands(stream: BinaryIO, inbox: Inbox) -> None:
 class Trainer:
     """At most `model.most_runs` runs are live; others wait in line, first come first served."""
 
-    def __init__(self, model: Model, *, start: StartRun, inbox: Inbox, output: BinaryIO) -> None:
+    def __init__(
+        self, model: Model, *, start: StartRun, inbox: Inbox, output: BinaryIO, checkpoint_seconds: float
+    ) -> None:
         self.model, self.start, self.inbox, self.output = model, start, inbox, output
+        self.checkpoint_seconds = checkpoint_seconds
         self.live: list[LiveRun] = []
         self.line: deque[LiveRun] = deque()
         self.rounds = Rounds(model, end_of_turn=model.base.end_of_turn, wake=lambda: inbox.put(Signal.WOKEN))
@@ -72,7 +83,8 @@ class Trainer:
         match command.WhichOneof("kind"):
             case "start":
                 spec = wire.spec_from_pb(command.start.spec)
-                run = self.start(spec, Path(command.start.folder), RunControl())
+                control = RunControl(every_seconds=self.checkpoint_seconds, clock=time.monotonic)
+                run = self.start(spec, Path(command.start.folder), control)
                 self.line.append(LiveRun(run))
             case "pause":
                 for live in self.named(command.pause.job_id):
@@ -123,16 +135,26 @@ class Trainer:
             event = replace(event, device_seconds=run.device_seconds)
         message = wire.event_to_pb(NumberedEvent(sequence=run.sequence, event=event))
         self.send(pb.TrainerReport(event=pb.RunEvent(run=wire.ref_to_pb(run.ref), event=message)))
-        if isinstance(event, RunFinished | RunFailed | RunPaused):
+        if isinstance(event, RunFinished | RunFailed | RunPaused | RunInterrupted):
             self.drop(run)
 
     def send(self, report: pb.TrainerReport) -> None:
         pipe.write(self.output, report)
 
 
-def serve(model: Model, *, start: StartRun, commands_from: BinaryIO, reports_to: BinaryIO) -> None:
+def serve(
+    model: Model,
+    *,
+    start: StartRun,
+    commands_from: BinaryIO,
+    reports_to: BinaryIO,
+    checkpoint_seconds: float,
+) -> None:
     inbox: Inbox = queue.Queue()
     reader = threading.Thread(target=read_commands, args=(commands_from, inbox), daemon=True)
     reader.start()
     with contextlib.suppress(BrokenPipeError):  # the worker has gone, and with it all who would care
-        Trainer(model, start=start, inbox=inbox, output=reports_to).serve()
+        trainer = Trainer(
+            model, start=start, inbox=inbox, output=reports_to, checkpoint_seconds=checkpoint_seconds
+        )
+        trainer.serve()

@@ -19,9 +19,9 @@ from engine.core.batches import Shares
 from engine.core.memory import tokens_that_fit
 from engine.passes.model import Lesson, Model, Outcome, Question, out_of_memory
 from engine.passes.work import Answers, Learn, Measure, Outside, Sample, Stepwise, Work
+from engine.trainer.faults import OutOfMemoryError
 from engine.trainer.live import GoneError, LiveRun
 from engine.trainer.room import Room
-from engine.trainer.run import OutOfMemoryError
 
 ROUND_TOKENS: Final = 16_384
 THREADS: Final = 16

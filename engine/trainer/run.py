@@ -3,7 +3,7 @@ so the trainer can pack the work of many runs into one pass. Knows no pipe and n
 """
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from engine.contract.events import (
     StepMetrics,
     TrainEvent,
 )
+from engine.contract.failpoints import NONE, Failpoints
 from engine.contract.spec import INITIAL_FOLDER, RESUME_FOLDER, RunSpec
 from engine.core.batches import derived_seed, epoch_batches
 from engine.core.memory import Need, gigabytes
@@ -35,7 +36,9 @@ from engine.methods.objective import Objective, Score, Scoring, StepContext
 from engine.methods.reinforcement import GraderFailedError
 from engine.passes.model import Model, Trainable
 from engine.passes.work import Enter, Measure, Outside, Results, Weights, Works
+from engine.trainer import keeping
 from engine.trainer.checks import check_modules, check_schema
+from engine.trainer.faults import BatchFailedError, DivergedError, OutOfMemoryError, TooLargeError
 from engine.trainer.objectives import chat_of, objective_of
 
 MICRO_TOKENS: Final = 2048  # tokens of one run in one pass: bounds the memory of its activations
@@ -51,43 +54,38 @@ RECOMPUTED: Final = (
 Stream: TypeAlias = Generator[TrainEvent | Works, Results, None]
 
 
-class DivergedError(Exception):
-    """The loss or its gradient is no longer a number."""
-
-
-class BatchFailedError(Exception):
-    """What a batch raised, with the step and the examples it was raised on."""
-
-
-class TooLargeError(Exception):
-    """The run would not fit this engine's memory even alone. The text is for its owner."""
-
-
-class OutOfMemoryError(Exception):
-    """Sent into a run whose work does not fit, alone in a pass."""
-
-
 @dataclass(kw_only=True)
 class RunControl:
-    """`pausing`: at its next step the run writes a checkpoint and ends with RunPaused."""
+    """`pausing`: at its next step the run writes a checkpoint and ends with RunPaused. `every_seconds`: by `clock`, a run
+    that has written none for so long writes one. A checkpoint only reads, so a clock changes no bit."""
 
     pausing: bool = False
+    every_seconds: float = math.inf
+    clock: Callable[[], float] = lambda: 0.0
 
 
 class Run:
     """A run with its adapter. `stream()` is to be advanced until it ends, then `close()` takes the adapter away."""
 
     def __init__(
-        self, spec: RunSpec, *, folder: Path, model: Model, max_tokens: int, control: RunControl
+        self,
+        spec: RunSpec,
+        *,
+        folder: Path,
+        model: Model,
+        max_tokens: int,
+        control: RunControl,
+        failpoints: Failpoints = NONE,
     ) -> None:
         self.spec, self.folder, self.model, self.control = spec, folder, model, control
+        self._failpoints = failpoints
         self._max_tokens = max_tokens
         self._adapter: Trainable | None = None
         self._initial: Trainable | None = None
         self._budget = MICRO_TOKENS
         self.recomputes = False  # its passes keep each layer's input alone
         self._kept = Kept(trained_tokens=0, progress=Progress())
-        self._saved_step = spec.start_step
+        self._saved_step, self._saved_at = spec.start_step, control.clock()
 
     @property
     def adapter(self) -> Trainable:
@@ -134,6 +132,7 @@ class Run:
             yield RunPaused(step=self.spec.start_step)
             return
         self._begin()
+        self._saved_at = self.control.clock()
         yield from self._steps()
 
     objective: Objective
@@ -205,13 +204,16 @@ class Run:
                     yield (yield from self._checkpoint(metrics, final=False))
                 yield RunPaused(step=done)
                 return
+            keeping.note(self.folder, f"step {done + 1} ({named(self._batch(done))})")
+            self._failpoints.reach_blocking("step", about=self.spec.seed)
             score = yield from self._step(done)
             metrics = yield from self._metrics(score, step=done + 1)
             yield StepDone(metrics=metrics, trained_tokens=self._kept.trained_tokens)
             stopping = self._kept.progress.should_stop(self.spec.training.early_stopping)
             final = stopping or done + 1 == self.total_steps
-            if final or self._keeps(done + 1):
-                yield (yield from self._checkpoint(metrics, final=final))
+            keeps = final or self._keeps(done + 1)
+            if keeps or self._is_due():
+                yield (yield from self._checkpoint(metrics, final=final, interim=not keeps))
             if stopping:
                 yield stopped_early(self._kept.progress, step=done + 1)
                 break
@@ -229,6 +231,9 @@ class Run:
     def _keeps(self, step: int) -> bool:
         """A checkpoint at each epoch's end, and wherever the whole validation file was scored."""
         return self._epoch_end(step) or self._validates_all_at(step)
+
+    def _is_due(self) -> bool:
+        return self.control.clock() - self._saved_at >= self.control.every_seconds
 
     def _step(self, step: int) -> Generator[TrainEvent | Works, Results, Score]:
         """One optimizer step on the mean loss of the whole batch."""
@@ -336,18 +341,26 @@ class Run:
         size = self.objective.valid_examples
         return [(step * VALIDATION_BATCH + i) % size for i in range(min(VALIDATION_BATCH, size))]
 
-    def _checkpoint(self, metrics: StepMetrics, *, final: bool) -> Generator[Works, Results, CheckpointReady]:
+    def _checkpoint(
+        self, metrics: StepMetrics, *, final: bool, interim: bool = False
+    ) -> Generator[Works, Results, CheckpointReady]:
         """The adapter, and unless it is the last one all that is needed to go on from here. The last one holds the best
         weights where they are wanted."""
         folder = self.folder / "checkpoints" / f"step-{metrics.step}"
         if final and self._kept.best is not None:
             self.adapter.weights.copy_(self._kept.best)
-        files = adapters.export(self.adapter, base_model=self.model.base.name, folder=folder)
-        if not final:
-            files += (training_state.save(folder, self.optimizer, self._kept),)
-        self._saved_step = metrics.step
+        files = keeping.write(
+            self.adapter,
+            folder=folder,
+            base_model=self.model.base.name,
+            state=None if final else (self.optimizer, self._kept),
+            failpoints=self._failpoints,
+        )
+        self._saved_step, self._saved_at = metrics.step, self.control.clock()
         probe = yield from self._probe()
-        return CheckpointReady(step=metrics.step, files=files, metrics=metrics, final=final, probe=probe)
+        return CheckpointReady(
+            step=metrics.step, files=files, metrics=metrics, final=final, interim=interim, probe=probe
+        )
 
     def _probe(self) -> Generator[Works, Results, Probe]:
         ids = self.objective.probe_tokens()[:PROBE_TOKENS]

@@ -6,9 +6,10 @@ import shutil
 import signal
 from typing import Final
 
+from engine.contract import failpoints
 from engine.settings import EngineSettings, trainer_environment
 from engine.worker.control_plane import ControlPlane, credentials
-from engine.worker.session import Session
+from engine.worker.session import Session, Stopping
 from engine.worker.trainer_process import TrainerDiedError, TrainerProcess
 from engine.worker.transfers import Transfers
 
@@ -25,10 +26,10 @@ def main() -> None:
 
 
 async def work(settings: EngineSettings) -> None:
-    """Until SIGTERM or SIGINT: then every run is given back and the trainer has ended."""
-    stopping = asyncio.Event()
+    """Until SIGTERM or SIGINT: then every run is given back with all that was done, and the trainer has ended."""
+    stopping = Stopping()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        asyncio.get_running_loop().add_signal_handler(number, stopping.signalled)
     shutil.rmtree(settings.workspace, ignore_errors=True)
     settings.workspace.mkdir(parents=True)
     control = ControlPlane(
@@ -40,31 +41,38 @@ async def work(settings: EngineSettings) -> None:
     )
     transfers = Transfers()
     pause = FIRST_PAUSE_SECONDS
-    while not stopping.is_set():
+    while not stopping.asked.is_set():
         try:
             await one_trainer(settings, control=control, transfers=transfers, stopping=stopping)
             pause = FIRST_PAUSE_SECONDS
         except TrainerDiedError as error:
             log.error("the trainer died (%s); another starts in %.0f s", error, pause)
-            await asyncio.wait({asyncio.create_task(stopping.wait())}, timeout=pause)
+            await asyncio.wait({asyncio.create_task(stopping.asked.wait())}, timeout=pause)
             pause = min(LONGEST_PAUSE_SECONDS, pause * 2)
     await transfers.close()
     await control.close()
 
 
 async def one_trainer(
-    settings: EngineSettings, *, control: ControlPlane, transfers: Transfers, stopping: asyncio.Event
+    settings: EngineSettings, *, control: ControlPlane, transfers: Transfers, stopping: Stopping
 ) -> None:
     starting = asyncio.create_task(TrainerProcess.start(settings, environment=trainer_environment()))
-    stop = asyncio.create_task(stopping.wait())
+    stop = asyncio.create_task(stopping.asked.wait())
     await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
     stop.cancel()
-    if stopping.is_set():
+    if stopping.asked.is_set():
         starting.cancel()
         await asyncio.wait({starting})
         return
     trainer = starting.result()
-    session = Session(trainer=trainer, control=control, transfers=transfers, workspace=settings.workspace)
+    session = Session(
+        trainer=trainer,
+        control=control,
+        transfers=transfers,
+        workspace=settings.workspace,
+        failpoints=failpoints.parse(settings.failpoints),
+        drain_seconds=settings.drain_seconds,
+    )
     try:
         await session.serve(stopping)
     finally:

@@ -5,9 +5,10 @@ import contextlib
 import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from engine.contract.events import (
     CheckpointReady,
@@ -17,7 +18,15 @@ from engine.contract.events import (
     RunInterrupted,
     RunPaused,
 )
-from engine.contract.spec import INITIAL_FOLDER, RESUME_FOLDER, TRAINING_FILE, VALIDATION_FILE, RunRef
+from engine.contract.failpoints import NONE, Failpoints
+from engine.contract.spec import (
+    INITIAL_FOLDER,
+    NOW_FILE,
+    RESUME_FOLDER,
+    TRAINING_FILE,
+    VALIDATION_FILE,
+    RunRef,
+)
 from engine.worker.control_plane import (
     AwayError,
     ControlPlane,
@@ -27,12 +36,13 @@ from engine.worker.control_plane import (
     StaleAttemptError,
 )
 from engine.worker.trainer_process import TrainerDiedError, TrainerProcess
-from engine.worker.transfers import Transfers
+from engine.worker.transfers import TransferError, Transfers, WorkspaceError, disk_words
 
 RETRY_SECONDS: Final = 1.0
 LAST_WORD_SECONDS: Final = 3.0
 LEAVE_SECONDS: Final = 2.0
-SAFE_SHARE: Final = 0.8  # of the lease: two clocks never agree quite
+SAFE_SHARE: Final = 0.8  # of the lease: two clocks never run quite alike, and stopping takes a moment
+SHUTS_DOWN: Final = "the engine shuts down"
 
 log = logging.getLogger("tuningfork.worker")
 
@@ -48,9 +58,11 @@ class ActiveRun:
         trainer: TrainerProcess,
         control: ControlPlane,
         transfers: Transfers,
+        failpoints: Failpoints = NONE,
     ) -> None:
-        self.lease = lease
+        self.lease, self._failpoints = lease, failpoints
         self.ref = RunRef(job_id=lease.spec.job_id, attempt=lease.spec.attempt)
+        self.in_trainer = False
         self._confirmed_at = time.monotonic()
         self._folder = workspace / f"{self.ref.job_id}-a{self.ref.attempt}"
         self._trainer, self._control, self._transfers = trainer, control, transfers
@@ -58,39 +70,61 @@ class ActiveRun:
         self._stopped = asyncio.Event()
         self._held: NumberedEvent | None = None
         self._last_sequence = 0
-        self._pausing = False
+        self._asked_to_pause = False
+        self._owner_pauses = False
+        self.draining = False
 
     def receive(self, event: NumberedEvent) -> None:
         self._last_sequence = event.sequence
+        if isinstance(event.event, RunInterrupted):
+            self._stopped.set()
         self._inbox.put_nowait(event)
 
     def has_stopped(self) -> None:
         """The trainer says that no event of this run will follow."""
         self._stopped.set()
 
-    def confirm(self) -> None:
-        """The control plane has just extended the lease."""
-        self._confirmed_at = time.monotonic()
+    def confirm(self, *, asked_at: float) -> None:
+        """The control plane has extended the lease, at some moment after it was asked: the answer may have been long on
+        its way."""
+        self._confirmed_at = asked_at
+
+    @property
+    def safe_seconds(self) -> float:
+        """Until somebody else may soon hold the run, as far as this machine can know. By the monotonic clock, which
+        nobody sets."""
+        return self._confirmed_at + self.lease.lease_seconds * SAFE_SHARE - time.monotonic()
 
     @property
     def lease_ran_out(self) -> bool:
-        """Somebody else may hold the run now, as far as this machine can know."""
-        return time.monotonic() - self._confirmed_at > self.lease.lease_seconds * SAFE_SHARE
+        return self.safe_seconds <= 0
 
     async def drive(self) -> None:
-        """Returns when the run is over or no longer ours. Raises TransferError, RefusedError or TrainerDiedError."""
+        """Returns when the run is over or no longer ours. Raises TransferError, WorkspaceError, RefusedError or
+        TrainerDiedError."""
         ended = False
         try:
+            await self._failpoints.reach("claim.taken")
             await self._prepare()
+            await self._failpoints.reach("run.fetched")
+            self.in_trainer = True
             await self._trainer.start_run(self.lease.spec, folder=self._folder)
             while not ended:
                 ended = await self._pass_on(await self._next_events())
         except StaleAttemptError as error:
             log.warning("%s: %s", self.ref.job_id, error)
         finally:
-            if not ended:
+            if not ended and self.in_trainer:
                 await self._leave_trainer()
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+    @property
+    def doing(self) -> str:
+        """What the trainer was at in this run, in words; empty before its first step."""
+        try:
+            return (self._folder / NOW_FILE).read_text()
+        except OSError:
+            return ""
 
     async def _leave_trainer(self) -> None:
         """The folder may go only when the trainer no longer writes to it."""
@@ -100,7 +134,11 @@ class ActiveRun:
                 await self._stopped.wait()
 
     async def _prepare(self) -> None:
-        self._folder.mkdir(parents=True)
+        try:
+            for folder in (self._folder, self._folder / RESUME_FOLDER, self._folder / INITIAL_FOLDER):
+                folder.mkdir(parents=True)
+        except OSError as error:
+            raise WorkspaceError(disk_words(error)) from error
         await self._transfers.fetch(self.lease.training_file, self._folder / TRAINING_FILE)
         if self.lease.validation_file is not None:
             await self._transfers.fetch(self.lease.validation_file, self._folder / VALIDATION_FILE)
@@ -108,7 +146,6 @@ class ActiveRun:
         await self._fetch_all(self.lease.initial_files, self._folder / INITIAL_FOLDER)
 
     async def _fetch_all(self, files: Sequence[Download], folder: Path) -> None:
-        folder.mkdir()
         for file in files:
             await self._transfers.fetch(file, folder / Path(file.name).name)
 
@@ -126,28 +163,70 @@ class ActiveRun:
         return events
 
     async def _pass_on(self, events: Sequence[NumberedEvent]) -> bool:
-        """Whether the run has ended with these."""
-        for numbered in events:
-            if isinstance(numbered.event, CheckpointReady):
-                await self._upload(numbered.event)
+        """Whether the run has ended with these. Raises WorkspaceError where the trainer could not write."""
+        events = [self._retold(numbered) for numbered in events]
+        last = events[-1].event
+        if isinstance(last, RunInterrupted) and not last.planned:
+            if events[:-1]:
+                await self._report(events[:-1])
+            raise WorkspaceError(last.reason)
+        if isinstance(last, CheckpointReady):
+            await self._upload(last)
+        if isinstance(last, RunFinished):
+            await self._failpoints.reach("finish.before")
         if await self._report(events):
             await self.pause()
-        return isinstance(events[-1].event, RunFinished | RunFailed | RunPaused)
+        if isinstance(last, CheckpointReady):
+            await self._failpoints.reach("checkpoint.told")
+        if isinstance(last, RunFinished):
+            await self._failpoints.reach("finish.after")
+        return isinstance(last, RunFinished | RunFailed | RunPaused | RunInterrupted)
+
+    def _retold(self, numbered: NumberedEvent) -> NumberedEvent:
+        """A pause that nobody but this engine's end asked for: the job is to go on elsewhere."""
+        if self._owner_pauses or not isinstance(numbered.event, RunPaused):
+            return numbered
+        reason = f"{SHUTS_DOWN} after step {numbered.event.step}"
+        return replace(numbered, event=RunInterrupted(reason=reason, planned=True))
 
     async def pause(self) -> None:
+        """As its owner wants it."""
+        self._owner_pauses = True
+        await self._end_at_checkpoint()
+
+    async def drain(self) -> bool:
+        """Asks for all that is done to be kept and given back. False: the trainer does not have the run yet, so there is
+        nothing to wait for."""
+        self.draining = True
+        if self.in_trainer:
+            await self._end_at_checkpoint()
+        return self.in_trainer
+
+    async def _end_at_checkpoint(self) -> None:
         """The trainer writes a checkpoint before its next step and ends the run. Asked twice, it does so once."""
-        if not self._pausing:
-            self._pausing = True
+        if not self._asked_to_pause:
+            self._asked_to_pause = True
             await self._trainer.pause_run(self.ref.job_id)
 
     async def _upload(self, checkpoint: CheckpointReady) -> None:
-        """Whole before it is reported: what is not reported does not exist."""
+        """Whole before it is reported: what is not reported does not exist. A store that is away is tried for as long as
+        the lease holds, while training goes on."""
         folder = self._folder / "checkpoints" / f"step-{checkpoint.step}"
-        urls = await self._opened(checkpoint)
-        await asyncio.gather(
-            *(self._transfers.send(folder / file.name, urls[file.name]) for file in checkpoint.files)
-        )
+        while True:
+            urls = await self._opened(checkpoint)
+            try:
+                await all_of([self._send(folder / file.name, urls[file.name]) for file in checkpoint.files])
+                break
+            except TransferError as error:
+                log.warning("%s keeps step %d for now: %s", self.ref.job_id, checkpoint.step, error)
+                await asyncio.sleep(RETRY_SECONDS)
+        await self._failpoints.reach("upload.done")
         await asyncio.to_thread(shutil.rmtree, folder)
+
+    async def _send(self, source: Path, url: str) -> None:
+        await self._failpoints.reach("upload.before", about=source.suffix.removeprefix("."))
+        await self._transfers.send(source, url)
+        await self._failpoints.reach("upload.after", about=source.suffix.removeprefix("."))
 
     async def _opened(self, checkpoint: CheckpointReady) -> dict[str, str]:
         while True:
@@ -170,12 +249,20 @@ class ActiveRun:
         log.warning("%s waits for the control plane: %s", self.ref.job_id, error)
         await asyncio.sleep(RETRY_SECONDS)
 
-    async def give_back(self, reason: str, *, planned: bool) -> None:
-        """The last word of an attempt that this engine cannot finish. If it is lost, the lease runs out."""
-        event = RunInterrupted(reason=reason, planned=planned)
+    async def give_back(self, reason: str, *, planned: bool, trainer_died: bool = False) -> None:
+        """The last word of an attempt that this engine cannot finish. If it is lost, the lease runs out.
+        `trainer_died`: with this run in it."""
+        event = RunInterrupted(reason=reason, planned=planned, trainer_died=trainer_died)
         numbered = NumberedEvent(sequence=self._last_sequence + 1, event=event)
         try:
             async with asyncio.timeout(LAST_WORD_SECONDS):
                 await self._control.report(self.ref, [numbered])
         except (AwayError, StaleAttemptError, RefusedError, TimeoutError) as error:
             log.warning("%s could not be given back: %s", self.ref.job_id, error or "no answer")
+
+
+async def all_of(works: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Waits for all of them, then raises the first fault: none goes on behind a caller's back."""
+    for outcome in await asyncio.gather(*works, return_exceptions=True):
+        if outcome is not None:
+            raise outcome

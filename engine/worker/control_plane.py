@@ -80,18 +80,25 @@ class ControlPlane:
     async def close(self) -> None:
         await self._channel.close(grace=1)
 
-    async def acquire(self, *, wait_seconds: int) -> Leased | None:
+    async def acquire(self, ready: pb.TrainerReady, *, wait_seconds: int) -> Leased | None:
+        """`ready`: what the trainer said of itself."""
         request = pb.AcquireLeaseRequest(
-            engine_id=self._engine_id, base_models=[self._base_model], wait_seconds=wait_seconds
+            engine_id=self._engine_id,
+            base_models=[self._base_model],
+            wait_seconds=wait_seconds,
+            slots=ready.runs,
+            room_bytes=ready.room_bytes,
+            pass_bytes=ready.pass_bytes,
+            rank_bytes=ready.rank_bytes,
         )
         seconds = CALL_SECONDS + wait_seconds
         reply = await self._call(self._stub.AcquireLease, request, seconds=seconds)
         return leased(reply.lease) if reply.HasField("lease") else None
 
-    async def heartbeat(self, runs: Sequence[RunRef]) -> Orders:
-        """Keeps the leases."""
+    async def heartbeat(self, runs: Sequence[RunRef], *, seconds: float = CALL_SECONDS) -> Orders:
+        """Keeps the leases. `seconds`: the answer is of no use later."""
         request = pb.HeartbeatRequest(engine_id=self._engine_id, runs=[wire.ref_to_pb(run) for run in runs])
-        reply = await self._call(self._stub.Heartbeat, request)
+        reply = await self._call(self._stub.Heartbeat, request, seconds=min(seconds, CALL_SECONDS))
         return Orders(
             stop=[wire.ref_from_pb(run) for run in reply.stop],
             pause=[wire.ref_from_pb(run) for run in reply.pause],

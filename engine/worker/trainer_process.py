@@ -15,6 +15,7 @@ from engine.settings import EngineSettings
 from tuningfork_pb.v1 import engine_pb2 as pb
 
 END_SECONDS: Final = 3.0
+WORDS_SECONDS: Final = 1.0
 LARGEST_FRAME: Final = pipe.MAX_FRAME_BYTES
 
 log = logging.getLogger("tuningfork.worker")
@@ -25,12 +26,12 @@ class TrainerDiedError(Exception):
 
 
 class TrainerProcess:
-    """Started by `start`. It ends by itself when its stdin closes, so it cannot outlive the worker. `runs`: how many it
-    trains at a time."""
+    """Started by `start`. It ends by itself when its stdin closes, so it cannot outlive the worker. `ready`: what it said
+    of itself."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
-        self.runs = 1
+        self.ready = pb.TrainerReady(runs=1)
 
     @classmethod
     async def start(cls, settings: EngineSettings, *, environment: Mapping[str, str]) -> "TrainerProcess":
@@ -48,9 +49,14 @@ class TrainerProcess:
         except BaseException:
             await trainer.end()
             raise
-        trainer.runs = max(1, first.ready.runs)
+        trainer.ready = first.ready
         log.info("trainer %d holds %s on %s", process.pid, first.ready.base_model, first.ready.device)
         return trainer
+
+    @property
+    def runs(self) -> int:
+        """How many it trains at a time."""
+        return max(1, self.ready.runs)
 
     async def start_run(self, spec: RunSpec, *, folder: Path) -> None:
         start = pb.StartRun(spec=wire.spec_to_pb(spec), folder=str(folder))
@@ -84,7 +90,7 @@ class TrainerProcess:
             self._process.stdin.write(pipe.encode(command))
             await self._process.stdin.drain()
         except (BrokenPipeError, ConnectionResetError) as error:
-            raise TrainerDiedError("its pipe is closed") from error
+            raise TrainerDiedError(await self._words()) from error
 
     async def _read(self) -> pb.TrainerReport:
         assert self._process.stdout is not None
@@ -92,15 +98,34 @@ class TrainerProcess:
             header = await self._process.stdout.readexactly(pipe.HEADER.size)
             payload = await self._process.stdout.readexactly(pipe.frame_length(header))
         except (asyncio.IncompleteReadError, ValueError) as error:
-            raise TrainerDiedError("its pipe ended") from error
+            raise TrainerDiedError(await self._words()) from error
         report: pb.TrainerReport = pb.TrainerReport.FromString(payload)
         return report
+
+    async def _words(self) -> str:
+        """How it ended, once its pipe has."""
+        try:
+            return ended_by(await asyncio.wait_for(self._process.wait(), timeout=WORDS_SECONDS))
+        except TimeoutError:
+            return "its pipe ended"
+
+
+def ended_by(status: int) -> str:
+    """An exit status in words; a negative one is a signal's number."""
+    if status >= 0:
+        return f"it ended with status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = "unknown"
+    guess = ", as the system does when a machine runs out of memory" if status == -signal.SIGKILL else ""
+    return f"it was killed by signal {-status} ({name}){guess}"
 
 
 def command(settings: EngineSettings) -> list[str]:
     return [
         sys.executable,
-        *("-m", "engine.trainer"),
+        *("-m", settings.trainer_module),
         *("--base-model", settings.base_model),
         *("--model-path", str(settings.model_path)),
         *("--max-example-tokens", str(settings.max_example_tokens)),
@@ -109,6 +134,8 @@ def command(settings: EngineSettings) -> list[str]:
         *("--threads", str(settings.threads)),
         *("--runs", str(settings.runs)),
         *(("--quantization", settings.quantization) if settings.quantization else ()),
+        *("--checkpoint-seconds", str(60 * settings.checkpoint_minutes)),
         *("--devices", str(settings.devices)),
         *("--shard", settings.shard),
+        *(("--failpoints", settings.failpoints) if settings.failpoints else ()),
     ]

@@ -8,7 +8,12 @@ from typing import Final
 PR_SET_PDEATHSIG: Final = 1
 
 
+def is_server() -> bool:
+    """Not one of vLLM's inner processes."""
+    return multiprocessing.parent_process() is None
+
+
 def die_with_parent() -> None:
     """Only in a child of vLLM's own; the API server was told so by whoever started it."""
-    if multiprocessing.parent_process() is not None:
+    if not is_server():
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -6,8 +6,8 @@ from pathlib import Path
 from vllm.lora.request import LoRARequest
 from vllm.lora.resolver import LoRAResolver, LoRAResolverRegistry
 
-from serving.vllm import adapters, cpu_lora
-from serving.vllm.lifetime import die_with_parent
+from serving.vllm import adapters, cpu_lora, sweeping
+from serving.vllm.lifetime import die_with_parent, is_server
 from serving.vllm.settings import ServingSettings
 
 log = logging.getLogger("tuningfork.serving")
@@ -37,3 +37,5 @@ def register() -> None:
     source = adapters.Source(url=settings.control_plane_url, token=settings.serving_token.get_secret_value())
     resolver = AdapterResolver(source=source, folder=settings.adapter_dir)
     LoRAResolverRegistry.register_resolver("tuningfork", resolver)
+    if is_server():
+        sweeping.start(settings, source=source)

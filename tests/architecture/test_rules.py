@@ -88,3 +88,23 @@ def test_every_folder_of_the_layout_is_there() -> None:
     )
     assert [folder for folder in folders.split() if not (ROOT / folder).is_dir()] == []
     assert not (ROOT / "proto/__init__.py").exists(), "it would shadow the proto-plus package"
+
+
+# What people read, signatures and how old a leftover is: none of it decides who holds a run.
+WALL_CLOCKS = {
+    "api/rest/usage_routes.py",
+    "api/services/metering.py",
+    "api/services/webhooks.py",
+    "api/store/webhooks.py",
+    "serving/vllm/sweeping.py",
+}
+
+
+def test_a_clock_that_jumps_decides_nothing() -> None:
+    """Who holds a run, what is due and what has expired is told by the database's clock; waiting and the worker's own
+    lease go by the monotonic one."""
+    words = ("time.time(", "datetime.now(", "time.time_ns(", "utcnow(", "date.today(")
+    found = {
+        str(path.relative_to(ROOT)) for path in SOURCES if any(word in path.read_text() for word in words)
+    }
+    assert found == WALL_CLOCKS

@@ -123,7 +123,7 @@ def test_no_key_no_answer(service: Service, header: str | bytes) -> None:
 def test_it_says_whether_it_is_ready(http: httpx.Client) -> None:
     reply = http.get("/readyz")
     parts = {"database": True, "object_store": True, "serving": True, "engine": True}
-    assert (reply.status_code, reply.json()) == (200, {"ready": True, "components": parts})
+    assert (reply.status_code, reply.json()) == (200, {"ready": True, "draining": False, "components": parts})
     assert http.get("/healthz").json() == {"alive": True}
 
 

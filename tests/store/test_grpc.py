@@ -294,7 +294,7 @@ async def test_tls(wires: Wires, tmp_path: Path, mutual: bool) -> None:
         address=f"localhost:{port}",
         tls=server.Tls(certificate=certificate, key=key, client_ca=authority.path if mutual else None),
     )
-    await running.start()
+    await running.grpc.start()
     own, own_key = authority.issue("client")
     shown = {"private_key": own_key.read_bytes(), "certificate_chain": own.read_bytes()} if mutual else {}
     trusted = grpc.ssl_channel_credentials(authority.path.read_bytes(), **shown)
@@ -306,7 +306,7 @@ async def test_tls(wires: Wires, tmp_path: Path, mutual: bool) -> None:
                 await models_over(f"localhost:{port}", bare)
             assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
     finally:
-        await running.stop(0)
+        await running.grpc.stop(0)
 
 
 async def models_over(address: str, credentials: Any) -> list[str]:

@@ -1,11 +1,18 @@
 """`Idempotency-Key`: the same request twice is done once."""
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from api.domain.errors import ErrorKind, ServiceError
 from api.domain.jobs import NewJob
+from api.rest.idempotency import Fingerprint
+from api.services.held import HOLD_SECONDS
 from api.services.idempotency import IdempotencyService
 from tests.store.test_tenancy import DATA, upload
 from tests.support.app import OUR_KEY, THEIR_KEY, Rest
@@ -128,6 +135,37 @@ async def test_an_upload_is_stored_once(api: Rest) -> None:
     assert (await client.get(f"files/{ids.pop()}/content")).content == DATA
 
 
+async def test_a_form_sent_again_has_another_boundary(api: Rest) -> None:
+    """As the SDKs send it: a boundary is drawn for each try."""
+    client, headers = api.as_key(OUR_KEY), {"Idempotency-Key": "up"}
+
+    async def sent(content: bytes) -> httpx.Response:
+        form = {"file": ("a.jsonl", content)}
+        return await client.post("files", files=form, data={"purpose": "fine-tune"}, headers=headers)
+
+    replies = [await sent(DATA) for _ in range(3)]
+    boundaries = {reply.request.headers["content-type"] for reply in replies}
+    assert len(boundaries) == 3
+    assert len({reply.json()["id"] for reply in replies}) == 1
+    other = await sent(DATA + b"\n" + DATA)
+    assert (other.status_code, other.json()["error"]["code"]) == (400, "idempotency_key_in_use")
+
+
+@given(content=st.binary(max_size=80), cuts=st.lists(st.integers(0, 120), max_size=6))
+def test_a_fingerprint_does_not_depend_on_how_the_body_comes(content: bytes, cuts: list[int]) -> None:
+    def of(boundary: bytes, places: list[int]) -> bytes:
+        body = b"--" + boundary + b"\r\n" + content + b"\r\n--" + boundary + b"--"
+        ends = [0, *sorted(min(place, len(body)) for place in places), len(body)]
+        fingerprint = Fingerprint(b"POST /", boundary=boundary)
+        for start, end in pairwise(ends):
+            fingerprint.update(body[start:end])
+        return fingerprint.digest()
+
+    assert of(b"0f0f1a", []) == of(b"0f0f1a", cuts)
+    if b"0f0f1a" not in content and b"9e9e7b1" not in content:
+        assert of(b"0f0f1a", []) == of(b"9e9e7b1", cuts)
+
+
 async def test_a_key_has_bounds(api: Rest) -> None:
     client = api.as_key(OUR_KEY)
     reply = await post(client, await body_for(client), key="x" * 256)
@@ -137,3 +175,34 @@ async def test_a_key_has_bounds(api: Rest) -> None:
 async def test_without_a_valid_key_nothing_is_remembered(api: Rest) -> None:
     reply = await api.as_key("sk-tf-nobody").post(PATH, json={}, headers={"Idempotency-Key": "k"})
     assert reply.status_code == 401
+
+
+async def test_a_request_that_takes_long_keeps_its_key(api: Rest, world: World) -> None:
+    """And one that was killed loses it soon: a lock is short and renewed."""
+    service = IdempotencyService(database=world.database)
+    assert await service.begin(world.caller, key="slow", fingerprint=b"f") is None
+    await service.hold(world.caller, "slow")
+    async with world.database.transaction() as connection:
+        row = await (
+            await connection.execute(
+                "select locked_until - now() as left from idempotency where key = 'slow'"
+            )
+        ).fetchone()
+    assert row is not None and row["left"].total_seconds() > HOLD_SECONDS - 1
+
+
+async def test_an_answer_stands_though_it_cannot_be_kept(api: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database goes in the moment between an answer and the note of it."""
+    client = api.as_key(OUR_KEY)
+    body = await body_for(client)
+
+    async def away(*_: object, **__: object) -> None:
+        raise ServiceError(ErrorKind.UNAVAILABLE, "no database")
+
+    with monkeypatch.context() as fault:
+        fault.setattr(IdempotencyService, "end", away)
+        first = await post(client, body)
+    assert first.status_code == 200
+    async with api.world.database.transaction() as connection:
+        await connection.execute("update idempotency set locked_until = now()")
+    assert (await post(client, body)).json()["id"] == first.json()["id"]

@@ -31,7 +31,7 @@ from api.domain.jobs import (
     TensorboardIntegration,
     WandbIntegration,
 )
-from api.main import tracking_of
+from api.parts import tracking_of
 from api.services import integrations as delivering
 from api.services.backends import backends_of
 from api.services.integrations import IntegrationDelivery

@@ -10,7 +10,8 @@ import pytest
 from api.domain.errors import ErrorKind, ServiceError
 from api.domain.jobs import Hyperparameters, Job, JobStatus, NewJob, SupervisedMethod
 from api.domain.keys import Caller
-from api.domain.leases import Lease
+from api.domain.leases import Lease, Offer
+from api.domain.poison import MAX_LOST_ATTEMPTS
 from api.store import jobs
 from engine.contract.events import (
     CheckpointFile,
@@ -47,7 +48,8 @@ async def queued(world: World, *, caller: Caller | None = None) -> Job:
 
 
 async def lease(world: World, engine: str = "e1", *, wait: float = 0) -> Lease | None:
-    return await world.leases.acquire(engine_id=engine, base_models=[BASE], wait_seconds=wait)
+    offer = Offer(base_models=[BASE])
+    return await world.leases.acquire(engine_id=engine, offer=offer, wait_seconds=wait)
 
 
 async def leased(world: World, engine: str = "e1") -> RunRef:
@@ -114,7 +116,8 @@ async def test_first_come_first_served(world: World) -> None:
 
 async def test_an_engine_gets_only_what_it_can_train(world: World) -> None:
     await queued(world)
-    assert await world.leases.acquire(engine_id="e", base_models=["another"], wait_seconds=0) is None
+    offer = Offer(base_models=["another"])
+    assert await world.leases.acquire(engine_id="e", offer=offer, wait_seconds=0) is None
 
 
 async def test_a_waiting_engine_is_woken(world: World) -> None:
@@ -175,16 +178,21 @@ async def test_progress_gives_an_estimate(world: World) -> None:
     assert 0.5 < (job.estimated_finish - job.created_at).total_seconds() < 10
 
 
-async def test_three_lost_attempts_fail_the_job(world: World) -> None:
+async def test_many_lost_attempts_without_a_new_step_fail_the_job(world: World) -> None:
     await queued(world)
-    for attempt in (1, 2, 3):
+    for attempt in range(1, MAX_LOST_ATTEMPTS + 1):
         run = await leased(world)
         assert run.attempt == attempt
-        await report(world, run, RunInterrupted(reason="the trainer process died"))
+        await report(world, run, PREPARED, step(1), RunInterrupted(reason="its disk is full"))
+        if attempt == 1:  # the step was new, so it all begins again
+            async with world.database.transaction() as connection:
+                await connection.execute("update job set lost_attempts = 0")
+    run = await leased(world)
+    await report(world, run, RunInterrupted(reason="its disk is full"))
     assert await lease(world) is None
     job = await status(world, run)
     assert job.status is JobStatus.FAILED and job.error is not None
-    assert job.error.code == "server_error" and "3 times" in job.error.message
+    assert job.error.code == "server_error" and "10 times" in job.error.message
     assert (await messages(world, run))[-1] == job.error.message
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from api.domain.errors import ErrorKind, ServiceError
 from api.domain.jobs import JobStatus
-from api.services.expiry import Expiry
+from api.domain.retention import Retention
 from api.store import jobs as job_rows
 from engine.contract.events import (
     CheckpointFile,
@@ -30,6 +30,7 @@ from tests.store.test_leases import (
     status,
     step,
 )
+from tests.support.janitor import swept
 from tests.support.stores import LEASE_SECONDS, World
 
 STATE = "training_state.safetensors"
@@ -37,14 +38,16 @@ CONTENT = b"1234"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 
-async def saved(world: World, run: RunRef, *, at: int, first: int, state: bool = True) -> None:
+async def saved(
+    world: World, run: RunRef, *, at: int, first: int, state: bool = True, interim: bool = False
+) -> None:
     """A checkpoint uploaded and reported."""
     names = (*FILES, STATE) if state else FILES
     for name in names:
         key = f"jobs/{run.job_id}/a{run.attempt}/step-{at}/{name}"
         await world.blobs.put(key, source=io.BytesIO(CONTENT), size_bytes=len(CONTENT))
     files = tuple(CheckpointFile(name=name, size_bytes=len(CONTENT), sha256=DIGEST) for name in names)
-    ready = CheckpointReady(step=at, files=files, metrics=step(at).metrics, final=False)
+    ready = CheckpointReady(step=at, files=files, metrics=step(at).metrics, final=False, interim=interim)
     await report(world, run, ready, first=first)
 
 
@@ -137,10 +140,10 @@ async def test_a_pause_that_comes_after_the_last_step_keeps_the_model_back(world
     await report(world, run, RunFinished(trained_tokens=99), first=3)
     assert (await status(world, run)).status is JobStatus.PAUSED
     async with world.database.transaction() as connection:
-        assert await job_rows.claim_due(connection, stage="publishing") is None
+        assert await job_rows.claim_due(connection, stage="publishing", hold_seconds=60) is None
     assert (await world.jobs.resume(world.caller, run.job_id)).status is JobStatus.RUNNING
     async with world.database.transaction() as connection:
-        assert await job_rows.claim_due(connection, stage="publishing") is not None
+        assert await job_rows.claim_due(connection, stage="publishing", hold_seconds=60) is not None
     with pytest.raises(ServiceError, match="nothing left to pause"):
         await world.jobs.pause(world.caller, run.job_id)
 
@@ -205,8 +208,69 @@ async def test_a_stranger_finds_no_job_to_pause(world: World) -> None:
 async def test_training_states_go_when_nobody_needs_them(world: World) -> None:
     run = await paused_by_its_engine(world)
     key = f"jobs/{run.job_id}/a1/step-2/{STATE}"
-    await Expiry(database=world.database, blobs=world.blobs).sweep()
+    await swept(world)
     assert await world.blobs.size(key) == len(CONTENT), "a paused job needs it"
     await world.jobs.cancel(world.caller, run.job_id)
-    await Expiry(database=world.database, blobs=world.blobs).sweep()
+    await swept(world)
     assert await world.blobs.size(key) is None
+
+
+async def models_of(world: World, run: RunRef) -> list[int]:
+    page = await world.jobs.checkpoints(world.caller, run.job_id, after=None, limit=10)
+    return [checkpoint.step for checkpoint in page.items]
+
+
+async def test_a_checkpoint_by_the_clock_is_gone_on_from_and_is_no_model(world: World) -> None:
+    await queued(world)
+    run = await leased(world)
+    await report(world, run, PREPARED, step(1))
+    await saved(world, run, at=1, first=3, interim=True)
+    assert await models_of(world, run) == []
+    await report(world, run, RunInterrupted(reason="the trainer process died"), first=4)
+    again = await lease(world)
+    assert again is not None and again.spec.start_step == 1 and len(again.resume_files) == 3
+    assert not [said for said in await messages(world, run) if "Checkpoint created" in said]
+
+
+async def test_a_pause_makes_a_model_of_it(world: World) -> None:
+    await queued(world)
+    run = await leased(world)
+    await report(world, run, PREPARED, step(1))
+    await saved(world, run, at=1, first=3, interim=True)
+    await world.jobs.pause(world.caller, run.job_id)
+    await report(world, run, RunPaused(step=1), first=4)
+    assert await models_of(world, run) == [1]
+    assert [said for said in await messages(world, run) if said.startswith("Checkpoint created at step 1")]
+
+
+async def test_only_the_newest_checkpoint_by_the_clock_stays(world: World) -> None:
+    await queued(world)
+    run = await leased(world)
+    await report(world, run, PREPARED, step(1))
+    await saved(world, run, at=1, first=3, interim=True)
+    await saved(world, run, at=2, first=4)
+    await saved(world, run, at=3, first=5, interim=True)
+    keys = [f"jobs/{run.job_id}/a1/step-{at}/{FILES[0]}" for at in (1, 2, 3)]
+    await swept(world)
+    assert None not in [await world.blobs.size(key) for key in keys], "an engine may be fetching it"
+    async with world.database.transaction() as connection:
+        await connection.execute("update checkpoint set created_at = now() - interval '1 hour'")
+    await swept(world)
+    assert [await world.blobs.size(key) for key in keys] == [None, 4, 4]
+    await world.jobs.cancel(world.caller, run.job_id)
+    await swept(world)
+    assert [await world.blobs.size(key) for key in keys] == [None, 4, None]
+    assert await models_of(world, run) == [2], "what answered under a name stays"
+
+
+async def test_old_checkpoints_go_by_the_operators_word_and_the_job_says_so(world: World) -> None:
+    run = await paused_by_its_engine(world)
+    await world.jobs.cancel(world.caller, run.job_id)
+    async with world.database.transaction() as connection:
+        await connection.execute("update job set finished_at = now() - interval '6 days'")
+    await swept(world)
+    assert await models_of(world, run) == [2], "without a word all stay"
+    await swept(world, Retention(checkpoint_days=5))
+    assert await models_of(world, run) == []
+    assert await world.blobs.size(f"jobs/{run.job_id}/a1/step-2/{FILES[0]}") is None
+    assert "was removed" in (await messages(world, run))[-1]

@@ -15,6 +15,7 @@ from api.services.accounts import AccountService
 from api.services.asking import Asking
 from api.services.audit import AuditLog
 from api.services.batches import BatchService
+from api.services.deletions import Deletions
 from api.services.evals import EvalService
 from api.services.graders import GraderService
 from api.services.health import HealthService
@@ -102,6 +103,7 @@ def services_over(
         accounts=AccountService(keys=world.keys, audit=audit, **shared),
         members=MemberService(keys=world.keys, audit=audit, **shared),
         audit=audit,
+        deletions=Deletions(database=world.database, blobs=world.blobs),
         permissions=PermissionService(audit=audit, **shared),
         limits=limits,
         quotas=world.quotas,

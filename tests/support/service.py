@@ -73,7 +73,7 @@ class Service:
         started = time.monotonic()
         self.process.send_signal(number)
         try:
-            self.process.wait(timeout=30)
+            self.process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             children.signal_group(self.process, signal.SIGKILL)
             raise

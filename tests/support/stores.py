@@ -16,6 +16,7 @@ from api.blobs.objects import Blobs
 from api.domain.cost import Pricing
 from api.domain.ids import NewId, make_id
 from api.domain.keys import Caller
+from api.domain.poison import MAX_LOST_ATTEMPTS
 from api.domain.quotas import Quotas
 from api.domain.usage import Price
 from api.services.asking import Asking
@@ -30,6 +31,7 @@ from api.services.limits import LimitService
 from api.services.metering import Metering
 from api.services.models import ModelService
 from api.services.quotas import QuotaService
+from api.services.scheduler import Scheduler
 from api.services.spending import spending_of
 from api.services.tracking import Backend
 from api.services.validation import Validation
@@ -101,9 +103,9 @@ async def blobs(s3: object_store.ObjectStore) -> Blobs:
     return await blobs_over(s3)
 
 
-async def blobs_over(s3: object_store.ObjectStore) -> Blobs:
+async def blobs_over(s3: object_store.ObjectStore, *, bucket: str = "tests") -> Blobs:
     store = Blobs(
-        endpoint=s3.endpoint, access_key="key", secret_key="secret-word", bucket="tests", secure=False
+        endpoint=s3.endpoint, access_key="key", secret_key="secret-word", bucket=bucket, secure=False
     )
     await store.ensure_bucket()
     return store
@@ -120,6 +122,7 @@ class World:
     jobs: JobService
     keys: KeyService
     leases: LeaseService
+    scheduler: Scheduler
     quotas: QuotaService
     validation: Validation
     backends: Backends
@@ -182,7 +185,16 @@ async def world_over(
     keys = KeyService(database=database, pepper="pepper", new_id=new_id)
     await keys.bootstrap(organization="personal", key="sk-tf-ours")
     await keys.bootstrap(organization="other", key="sk-tf-theirs")
+    scheduler = Scheduler(
+        database=database,
+        holder=new_id("scheduler-"),
+        woken_by=queued,
+        max_lost=MAX_LOST_ATTEMPTS,
+        running_jobs=QUOTAS.running_jobs,
+        alive_seconds=LEASE_SECONDS,
+    )
     return World(
+        scheduler=scheduler,
         database=database,
         blobs=blobs,
         new_id=new_id,
@@ -205,6 +217,7 @@ async def world_over(
         ),
         keys=keys,
         leases=LeaseService(
+            scheduler=scheduler,
             database=database,
             blobs=blobs,
             new_id=new_id,

@@ -19,7 +19,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_in(tmp_path_factory.mktemp("tiny-model"))
 
 
-def made_in(folder: Path, *, layers: int = 2) -> Path:
+def made_in(folder: Path, *, layers: int = 2, features: int = 32, heads: int = 4) -> Path:
+    """vLLM needs heads of 32 features and more."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate([*SPECIAL, *alphabet])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -31,11 +32,11 @@ def made_in(folder: Path, *, layers: int = 2) -> Path:
     fast.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
     config = LlamaConfig(
         vocab_size=len(fast),
-        hidden_size=32,
+        hidden_size=features,
         intermediate_size=64,
         num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        num_attention_heads=heads,
+        num_key_value_heads=heads // 2,
         max_position_embeddings=512,
         eos_token_id=fast.eos_token_id,
         pad_token_id=fast.pad_token_id,

@@ -16,8 +16,11 @@ def rounds_of(model: Model, woken: Event) -> Rounds:
     return Rounds(model, end_of_turn=model.base.end_of_turn, wake=woken.set)
 
 
-def live_run(spec: RunSpec, *, folder: Path, model: Model, max_tokens: int = 512) -> LiveRun:
-    return LiveRun(Run(spec, folder=folder, model=model, max_tokens=max_tokens, control=RunControl()))
+def live_run(
+    spec: RunSpec, *, folder: Path, model: Model, max_tokens: int = 512, control: RunControl | None = None
+) -> LiveRun:
+    control = control or RunControl()
+    return LiveRun(Run(spec, folder=folder, model=model, max_tokens=max_tokens, control=control))
 
 
 def story(

@@ -130,9 +130,9 @@ async def wires(world: World) -> AsyncIterator[Wires]:
             worker_token=TOKEN,
             address=f"127.0.0.1:{port}",
         )
-        await running.start()
+        await running.grpc.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             yield Wires(
                 rest=Rest(transport=transport, world=world), services=services, channel=channel, port=port
             )
-        await running.stop(0)
+        await running.grpc.stop(0)

@@ -24,7 +24,7 @@ async function noting(url, init) {
 export const client = new OpenAI({
   fetch: noting,
   maxRetries: 0,
-  timeout: 120_000,
+  timeout: 300_000,
   adminAPIKey: process.env.OPENAI_API_KEY,
 });
 

@@ -106,6 +106,7 @@ kinds = {
         files=st.lists(files).map(tuple),
         metrics=metrics,
         final=st.booleans(),
+        interim=st.booleans(),
         probe=st.none() | probes,
     ),
     events.RunFinished: st.builds(events.RunFinished, trained_tokens=small, device_seconds=floats),

@@ -151,8 +151,9 @@ async def control() -> AsyncIterator[FakeControlPlane]:
 
 @asynccontextmanager
 async def worker(
-    control: FakeControlPlane, model: Path, workspace: Path
+    control: FakeControlPlane, model: Path, workspace: Path, **more: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`more`: of the engine's settings."""
     settings = {
         "CONTROL_PLANE": f"127.0.0.1:{control.grpc_port}",
         "WORKER_TOKEN": TOKEN,
@@ -161,6 +162,7 @@ async def worker(
         "MODEL_PATH": str(model),
         "WORKSPACE": str(workspace),
         "MAX_EXAMPLE_TOKENS": "512",
+        **more,
     }
     env = os.environ | {f"TUNINGFORK_ENGINE_{name}": value for name, value in settings.items()}
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "engine.worker", env=env)
@@ -241,15 +243,15 @@ async def test_a_run_that_the_heartbeat_names_is_stopped(
     assert "interrupted" not in {event.WhichOneof("kind") for event in control.events}
 
 
-async def test_sigterm_gives_the_run_back(
+async def test_without_time_for_a_checkpoint_sigterm_gives_the_run_back_as_it_was(
     control: FakeControlPlane, tiny_model: Path, tmp_path: Path
 ) -> None:
     control.offer("job-1", epochs=5000)
-    async with worker(control, tiny_model, tmp_path / "work") as process:
+    async with worker(control, tiny_model, tmp_path / "work", DRAIN_SECONDS="0") as process:
         await control.until("step_done")
         process.terminate()
-        interrupted = await control.until("interrupted", seconds=8)
-    assert interrupted.interrupted.planned and "shuts down" in interrupted.interrupted.reason
+        interrupted = (await control.until("interrupted", seconds=8)).interrupted
+    assert interrupted.planned and interrupted.reason == "the engine shuts down"
     assert trainers_on(tiny_model) == []
 
 

@@ -243,7 +243,7 @@ class Cost(_message.Message):
     def __init__(self, currency: _Optional[str] = ..., estimated: _Optional[_Union[EstimatedCost, _Mapping]] = ..., actual: _Optional[_Union[ActualCost, _Mapping]] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = ("id", "created_at", "finished_at", "estimated_finish", "status", "model", "fine_tuned_model", "organization_id", "training_file", "validation_file", "result_files", "trained_tokens", "error", "method", "seed", "user_provided_suffix", "metadata", "lora", "training", "dpo", "integrations", "cost", "budget")
+    __slots__ = ("id", "created_at", "finished_at", "estimated_finish", "status", "model", "fine_tuned_model", "organization_id", "training_file", "validation_file", "result_files", "trained_tokens", "error", "method", "seed", "user_provided_suffix", "metadata", "lora", "training", "dpo", "integrations", "priority", "queue", "cost", "budget")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -272,6 +272,8 @@ class Job(_message.Message):
     TRAINING_FIELD_NUMBER: _ClassVar[int]
     DPO_FIELD_NUMBER: _ClassVar[int]
     INTEGRATIONS_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
     COST_FIELD_NUMBER: _ClassVar[int]
     BUDGET_FIELD_NUMBER: _ClassVar[int]
     id: str
@@ -295,12 +297,26 @@ class Job(_message.Message):
     training: Training
     dpo: DpoOptions
     integrations: _containers.RepeatedCompositeFieldContainer[Integration]
+    priority: str
+    queue: Queue
     cost: Cost
     budget: Budget
-    def __init__(self, id: _Optional[str] = ..., created_at: _Optional[int] = ..., finished_at: _Optional[int] = ..., estimated_finish: _Optional[int] = ..., status: _Optional[str] = ..., model: _Optional[str] = ..., fine_tuned_model: _Optional[str] = ..., organization_id: _Optional[str] = ..., training_file: _Optional[str] = ..., validation_file: _Optional[str] = ..., result_files: _Optional[_Iterable[str]] = ..., trained_tokens: _Optional[int] = ..., error: _Optional[_Union[JobError, _Mapping]] = ..., method: _Optional[_Union[Method, _Mapping]] = ..., seed: _Optional[int] = ..., user_provided_suffix: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., lora: _Optional[_Union[Lora, _Mapping]] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., dpo: _Optional[_Union[DpoOptions, _Mapping]] = ..., integrations: _Optional[_Iterable[_Union[Integration, _Mapping]]] = ..., cost: _Optional[_Union[Cost, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., created_at: _Optional[int] = ..., finished_at: _Optional[int] = ..., estimated_finish: _Optional[int] = ..., status: _Optional[str] = ..., model: _Optional[str] = ..., fine_tuned_model: _Optional[str] = ..., organization_id: _Optional[str] = ..., training_file: _Optional[str] = ..., validation_file: _Optional[str] = ..., result_files: _Optional[_Iterable[str]] = ..., trained_tokens: _Optional[int] = ..., error: _Optional[_Union[JobError, _Mapping]] = ..., method: _Optional[_Union[Method, _Mapping]] = ..., seed: _Optional[int] = ..., user_provided_suffix: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., lora: _Optional[_Union[Lora, _Mapping]] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., dpo: _Optional[_Union[DpoOptions, _Mapping]] = ..., integrations: _Optional[_Iterable[_Union[Integration, _Mapping]]] = ..., priority: _Optional[str] = ..., queue: _Optional[_Union[Queue, _Mapping]] = ..., cost: _Optional[_Union[Cost, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ...) -> None: ...
+
+class Queue(_message.Message):
+    __slots__ = ("position", "expected_start", "expected_finish", "reason")
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_START_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_FINISH_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    position: int
+    expected_start: int
+    expected_finish: int
+    reason: str
+    def __init__(self, position: _Optional[int] = ..., expected_start: _Optional[int] = ..., expected_finish: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class CreateJobRequest(_message.Message):
-    __slots__ = ("model", "training_file", "validation_file", "method", "suffix", "seed", "metadata", "lora", "training", "dpo", "integrations", "budget", "dry_run")
+    __slots__ = ("model", "training_file", "validation_file", "method", "suffix", "seed", "metadata", "lora", "training", "dpo", "integrations", "priority", "budget", "dry_run")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -319,6 +335,7 @@ class CreateJobRequest(_message.Message):
     TRAINING_FIELD_NUMBER: _ClassVar[int]
     DPO_FIELD_NUMBER: _ClassVar[int]
     INTEGRATIONS_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     BUDGET_FIELD_NUMBER: _ClassVar[int]
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
     model: str
@@ -332,9 +349,10 @@ class CreateJobRequest(_message.Message):
     training: Training
     dpo: DpoOptions
     integrations: _containers.RepeatedCompositeFieldContainer[Integration]
+    priority: str
     budget: Budget
     dry_run: bool
-    def __init__(self, model: _Optional[str] = ..., training_file: _Optional[str] = ..., validation_file: _Optional[str] = ..., method: _Optional[_Union[Method, _Mapping]] = ..., suffix: _Optional[str] = ..., seed: _Optional[int] = ..., metadata: _Optional[_Mapping[str, str]] = ..., lora: _Optional[_Union[Lora, _Mapping]] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., dpo: _Optional[_Union[DpoOptions, _Mapping]] = ..., integrations: _Optional[_Iterable[_Union[Integration, _Mapping]]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., dry_run: _Optional[bool] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., training_file: _Optional[str] = ..., validation_file: _Optional[str] = ..., method: _Optional[_Union[Method, _Mapping]] = ..., suffix: _Optional[str] = ..., seed: _Optional[int] = ..., metadata: _Optional[_Mapping[str, str]] = ..., lora: _Optional[_Union[Lora, _Mapping]] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., dpo: _Optional[_Union[DpoOptions, _Mapping]] = ..., integrations: _Optional[_Iterable[_Union[Integration, _Mapping]]] = ..., priority: _Optional[str] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., dry_run: _Optional[bool] = ...) -> None: ...
 
 class CreateJobResponse(_message.Message):
     __slots__ = ("job",)

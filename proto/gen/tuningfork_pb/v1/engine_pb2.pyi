@@ -7,14 +7,29 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class AcquireLeaseRequest(_message.Message):
-    __slots__ = ("engine_id", "base_models", "wait_seconds")
+    __slots__ = ("engine_id", "base_models", "wait_seconds", "slots", "room_bytes", "pass_bytes", "rank_bytes")
+    class RankBytesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     ENGINE_ID_FIELD_NUMBER: _ClassVar[int]
     BASE_MODELS_FIELD_NUMBER: _ClassVar[int]
     WAIT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    ROOM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PASS_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RANK_BYTES_FIELD_NUMBER: _ClassVar[int]
     engine_id: str
     base_models: _containers.RepeatedScalarFieldContainer[str]
     wait_seconds: int
-    def __init__(self, engine_id: _Optional[str] = ..., base_models: _Optional[_Iterable[str]] = ..., wait_seconds: _Optional[int] = ...) -> None: ...
+    slots: int
+    room_bytes: int
+    pass_bytes: int
+    rank_bytes: _containers.ScalarMap[str, int]
+    def __init__(self, engine_id: _Optional[str] = ..., base_models: _Optional[_Iterable[str]] = ..., wait_seconds: _Optional[int] = ..., slots: _Optional[int] = ..., room_bytes: _Optional[int] = ..., pass_bytes: _Optional[int] = ..., rank_bytes: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class AcquireLeaseResponse(_message.Message):
     __slots__ = ("lease",)
@@ -323,18 +338,20 @@ class StepDone(_message.Message):
     def __init__(self, metrics: _Optional[_Union[StepMetrics, _Mapping]] = ..., trained_tokens: _Optional[int] = ..., device_seconds: _Optional[float] = ...) -> None: ...
 
 class CheckpointReady(_message.Message):
-    __slots__ = ("step", "files", "metrics", "final", "probe")
+    __slots__ = ("step", "files", "metrics", "final", "probe", "interim")
     STEP_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
     FINAL_FIELD_NUMBER: _ClassVar[int]
     PROBE_FIELD_NUMBER: _ClassVar[int]
+    INTERIM_FIELD_NUMBER: _ClassVar[int]
     step: int
     files: _containers.RepeatedCompositeFieldContainer[CheckpointFile]
     metrics: StepMetrics
     final: bool
     probe: Probe
-    def __init__(self, step: _Optional[int] = ..., files: _Optional[_Iterable[_Union[CheckpointFile, _Mapping]]] = ..., metrics: _Optional[_Union[StepMetrics, _Mapping]] = ..., final: _Optional[bool] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ...) -> None: ...
+    interim: bool
+    def __init__(self, step: _Optional[int] = ..., files: _Optional[_Iterable[_Union[CheckpointFile, _Mapping]]] = ..., metrics: _Optional[_Union[StepMetrics, _Mapping]] = ..., final: _Optional[bool] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., interim: _Optional[bool] = ...) -> None: ...
 
 class Probe(_message.Message):
     __slots__ = ("token_ids", "logprobs")
@@ -377,12 +394,14 @@ class RunFailed(_message.Message):
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., param: _Optional[str] = ...) -> None: ...
 
 class RunInterrupted(_message.Message):
-    __slots__ = ("reason", "planned")
+    __slots__ = ("reason", "planned", "trainer_died")
     REASON_FIELD_NUMBER: _ClassVar[int]
     PLANNED_FIELD_NUMBER: _ClassVar[int]
+    TRAINER_DIED_FIELD_NUMBER: _ClassVar[int]
     reason: str
     planned: bool
-    def __init__(self, reason: _Optional[str] = ..., planned: _Optional[bool] = ...) -> None: ...
+    trainer_died: bool
+    def __init__(self, reason: _Optional[str] = ..., planned: _Optional[bool] = ..., trainer_died: _Optional[bool] = ...) -> None: ...
 
 class TrainerCommand(_message.Message):
     __slots__ = ("start", "stop", "pause")
@@ -425,14 +444,27 @@ class TrainerReport(_message.Message):
     def __init__(self, ready: _Optional[_Union[TrainerReady, _Mapping]] = ..., event: _Optional[_Union[RunEvent, _Mapping]] = ..., stopped: _Optional[_Union[RunStopped, _Mapping]] = ...) -> None: ...
 
 class TrainerReady(_message.Message):
-    __slots__ = ("base_model", "device", "runs")
+    __slots__ = ("base_model", "device", "runs", "room_bytes", "pass_bytes", "rank_bytes")
+    class RankBytesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     RUNS_FIELD_NUMBER: _ClassVar[int]
+    ROOM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PASS_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RANK_BYTES_FIELD_NUMBER: _ClassVar[int]
     base_model: str
     device: str
     runs: int
-    def __init__(self, base_model: _Optional[str] = ..., device: _Optional[str] = ..., runs: _Optional[int] = ...) -> None: ...
+    room_bytes: int
+    pass_bytes: int
+    rank_bytes: _containers.ScalarMap[str, int]
+    def __init__(self, base_model: _Optional[str] = ..., device: _Optional[str] = ..., runs: _Optional[int] = ..., room_bytes: _Optional[int] = ..., pass_bytes: _Optional[int] = ..., rank_bytes: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class RunEvent(_message.Message):
     __slots__ = ("run", "event")

@@ -1,0 +1,47 @@
+"""Bytes that are to go, when they were gone, and the backups that hold them back."""
+
+from collections.abc import Sequence
+
+from api.domain.deletions import Deletion
+from api.domain.pages import Page
+from api.store.database import Connection, execute, fetch, fetch_one, queries
+
+
+async def add(connection: Connection, *, project_id: str, subject: str, keys: Sequence[str]) -> None:
+    """In the transaction that lets go of them."""
+    await execute(
+        connection, queries("deletions")["add"], project_id=project_id, subject=subject, keys=list(keys)
+    )
+
+
+async def held(connection: Connection) -> bool:
+    return await fetch_one(connection, queries("deletions")["held"]) is not None
+
+
+async def waiting(connection: Connection, *, limit: int) -> list[str]:
+    return [row["blob_key"] for row in await fetch(connection, queries("deletions")["waiting"], limit=limit)]
+
+
+async def gone(connection: Connection, *, keys: Sequence[str]) -> None:
+    await execute(connection, queries("deletions")["gone"], keys=list(keys))
+
+
+async def hold(connection: Connection, *, hold_id: str, seconds: float) -> None:
+    await execute(connection, queries("deletions")["hold"], id=hold_id, seconds=seconds)
+
+
+async def release(connection: Connection, *, hold_id: str) -> None:
+    await execute(connection, queries("deletions")["release"], id=hold_id)
+
+
+async def page(
+    connection: Connection, *, organization_id: str, after: str | None, limit: int
+) -> Page[Deletion]:
+    rows = await fetch(
+        connection,
+        queries("deletions")["list"],
+        organization_id=organization_id,
+        after=after,
+        limit=limit + 1,
+    )
+    return Page(items=[Deletion(**row) for row in rows[:limit]], has_more=len(rows) > limit)

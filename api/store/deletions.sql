@@ -1,0 +1,33 @@
+-- name: add
+insert into deletion (blob_key, project_id, subject)
+select key, %(project_id)s, %(subject)s from unnest(%(keys)s::text[]) as key
+on conflict (blob_key) do nothing
+
+-- name: held
+select 1 as held from backup_hold where until > now() limit 1
+
+-- name: waiting
+select blob_key from deletion where gone_at is null order by requested_at limit %(limit)s
+
+-- name: gone
+update deletion set gone_at = now() where blob_key = any(%(keys)s) and gone_at is null
+
+-- name: hold
+insert into backup_hold (id, until) values (%(id)s, now() + make_interval(secs => %(seconds)s))
+on conflict (id) do update set until = excluded.until
+
+-- name: release
+delete from backup_hold where id = %(id)s or until < now()
+
+-- name: list
+-- One line for each thing that was deleted: when that was asked for, and when its last byte was gone.
+select deletion.project_id, subject, min(requested_at) as requested_at,
+       case when count(*) = count(gone_at) then max(gone_at) end as gone_at, count(*) as objects
+from deletion join project on project.id = deletion.project_id
+where organization_id = %(organization_id)s
+group by deletion.project_id, subject
+having %(after)s::text is null
+    or (min(requested_at), subject) < (select min(requested_at), subject from deletion
+                                       where subject = %(after)s group by subject)
+order by 3 desc, 2 desc
+limit %(limit)s
