@@ -17,4 +17,6 @@ pytest_plugins = [
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--failpoint-seeds", default="1", help="how many seeds are killed at every failpoint")
+    parser.addoption(
+        "--failpoint-seeds", default="0", help="how many seeds are killed at every failpoint: minutes each"
+    )
