@@ -87,7 +87,7 @@ class Inspection:
         events = self._events(job)
         self._log(order, job, events)
         if job.status == "succeeded":
-            self._model(order, job, events)
+            self._model(order, job)
 
     def _events(self, job: FineTuningJob) -> list[FineTuningJobEvent]:
         """Oldest first."""
@@ -145,7 +145,7 @@ class Inspection:
             if types != [f"fine_tuning.job.{job.status}"]:
                 self.findings.note("a webhook lost or doubled", f"{job.id} {job.status} {types}")
 
-    def _model(self, order: Order, job: FineTuningJob, events: Sequence[FineTuningJobEvent]) -> None:
+    def _model(self, order: Order, job: FineTuningJob) -> None:
         if self.weights(job.fine_tuned_model or "") != self._expected(order):
             self.findings.note("wrong bits", job.id)
         if len(job.result_files) != 1 or not self._table_is_whole(order, job.result_files[0]):

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.cluster import API_KEY, Cluster
+from tests.support.cluster import API_KEY, Cluster, running
 from tests.support.hooks import Receiver
 from tests.support.survivors import (
     Outcome,
@@ -40,13 +40,8 @@ MOST_JOBS = 20
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("failpoints")
-    running = Cluster(folder, model=made_in(folder / "model"), lease_seconds=2)
-    running.start()
-    try:
-        running.await_ready()
-        yield running
-    finally:
-        running.close()
+    with running(Cluster(folder, model=made_in(folder / "model"), lease_seconds=2)) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")

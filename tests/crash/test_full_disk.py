@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster
+from tests.support.cluster import Cluster, running
 from tests.support.survivors import check_story, create, follow, outcome_of
 from tests.support.tiny_model import made_in
 
@@ -27,13 +27,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def cluster(tmp_path: Path, small_disk: Path) -> Iterator[Cluster]:
-    running = Cluster(tmp_path, model=made_in(tmp_path / "model"))
-    running.start()
-    try:
-        running.await_ready()
-        yield running
-    finally:
-        running.close()
+    with running(Cluster(tmp_path, model=made_in(tmp_path / "model"))) as cluster:
+        yield cluster
 
 
 def fill(disk: Path, *, room: int) -> Path:

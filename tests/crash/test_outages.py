@@ -14,7 +14,7 @@ import pytest
 from tuningfork.v1 import files_pb2, files_pb2_grpc, jobs_pb2, jobs_pb2_grpc
 
 from tests.store.test_other_tenant import BODIES
-from tests.support.cluster import API_KEY, Cluster
+from tests.support.cluster import API_KEY, Cluster, running
 from tests.support.survivors import check_story, create, data, follow, outcome_of
 from tests.support.tiny_model import made_in
 
@@ -25,13 +25,8 @@ KEY: Final = {"Authorization": f"Bearer {API_KEY}"}
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("outages")
-    running = Cluster(folder, model=made_in(folder / "model"), lease_seconds=3)
-    running.start()
-    try:
-        running.await_ready()
-        yield running
-    finally:
-        running.close()
+    with running(Cluster(folder, model=made_in(folder / "model"), lease_seconds=3)) as cluster:
+        yield cluster
 
 
 def ask(cluster: Cluster, method: str, path: str, **more: Any) -> httpx.Response:

@@ -10,7 +10,7 @@ import httpx
 import openai
 import pytest
 
-from tests.support.cluster import API_KEY, Cluster
+from tests.support.cluster import API_KEY, Cluster, running
 from tests.support.survivors import create, data, follow
 from tests.support.tiny_model import made_in
 
@@ -23,15 +23,11 @@ SETTINGS = {
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    running = Cluster(
+    made = Cluster(
         tmp_path, model=made_in(tmp_path / "model"), planes=2, shared_ports=True, settings=SETTINGS
     )
-    running.start(*(name for name in running.parts if name != "api-2"))
-    try:
-        running.await_ready()
-        yield running
-    finally:
-        running.close()
+    with running(made, *(name for name in made.parts if name != "api-2")) as cluster:
+        yield cluster
 
 
 class Load:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from tests.support.cluster import Cluster
+from tests.support.cluster import Cluster, running
 from tests.support.survivors import check_story, create, data, follow, outcome_of
 from tests.support.tiny_model import made_in
 
@@ -17,15 +17,10 @@ POISON = 666
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("zombies")
-    running = Cluster(folder, model=made_in(folder / "model"), engines=2, lease_seconds=LEASE)
-    running.start()
-    try:
-        running.await_ready()
-        while any("holds" not in running.log(f"engine-{n}") for n in (1, 2)):
+    with running(Cluster(folder, model=made_in(folder / "model"), engines=2, lease_seconds=LEASE)) as cluster:
+        while any("holds" not in cluster.log(f"engine-{n}") for n in (1, 2)):
             time.sleep(0.1)
-        yield running
-    finally:
-        running.close()
+        yield cluster
 
 
 def holder(cluster: Cluster, job_id: str, *, not_of: str | None = None) -> str:

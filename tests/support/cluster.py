@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -287,3 +287,14 @@ class Cluster:
     def _python(self, module: str, options: Sequence[str], extra: Mapping[str, str], *, log: Path) -> Process:
         env = os.environ | {"PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "passive"} | extra
         return children.start([sys.executable, "-m", module, *options], log=log, env=env)
+
+
+@contextlib.contextmanager
+def running(cluster: Cluster, *names: str) -> Iterator[Cluster]:
+    """Started, all of it or these parts, and ready; ended with all that is left of it."""
+    try:
+        cluster.start(*names)
+        cluster.await_ready()
+        yield cluster
+    finally:
+        cluster.close()
