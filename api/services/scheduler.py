@@ -1,7 +1,7 @@
 """Who decides what runs where: one leader among all control planes, elected in Postgres, places jobs on engines.
 
 The leader's lease carries a term, and every write stands behind it: a process that was stopped for a while and believes
-to lead writes nothing. Wake-ups, from this process or by NOTIFY, only hurry it: it also looks by itself each second.
+to lead writes nothing. One that is killed is followed at once, since its Postgres session ends with it. Wake-ups, from this process or by NOTIFY, only hurry it: it also looks by itself each second.
 """
 
 import asyncio
@@ -54,6 +54,7 @@ class Scheduler:
         self._placed: dict[str, Wakeup] = {}
         self._passing, self._answered = asyncio.Lock(), Wakeup()
         self._term: int | None = None
+        self._session: int | None = None
         self._begun, self._begun_at = 0, -POLL_SECONDS
         self._renewed_at = self._counted_at = self._told_at = 0.0
         self._seen: tuple[Snapshot, Decisions] | None = None
@@ -111,7 +112,9 @@ class Scheduler:
         before = self._term
         asked_at = time.monotonic()
         async with self._database.transaction() as connection:
-            self._term = await scheduling.lead(connection, holder=self._holder, seconds=TERM_SECONDS)
+            self._term = await scheduling.lead(
+                connection, holder=self._holder, seconds=TERM_SECONDS, session=self._session
+            )
         self._renewed_at = asked_at
         if self._term is not None and self._term != before:
             self._told = {}
@@ -192,11 +195,17 @@ class Scheduler:
     async def _listen(self) -> None:
         while True:
             try:
-                async for channel in self._database.listen(QUEUED_CHANNEL, PLACED_CHANNEL):
+                async for channel in self._database.listen(
+                    QUEUED_CHANNEL, PLACED_CHANNEL, began=self._listens
+                ):
                     self._heard(channel)
             except ServiceError as error:
                 log.warning("does not hear other processes: %s", error.message)
+            self._session = None
             await asyncio.sleep(RELISTEN_SECONDS)
+
+    def _listens(self, session: int) -> None:
+        self._session, self._renewed_at = session, -RENEW_SECONDS  # which the next pass writes down
 
     def _heard(self, channel: str) -> None:
         """The leader hears that somebody asks, all others that it has answered."""

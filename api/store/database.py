@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
@@ -117,9 +117,9 @@ class Database:
             await connection.execute(ENTER_PROJECT, {"role": TENANT_ROLE, "project_id": project_id})
             yield connection
 
-    async def listen(self, *channels: str) -> AsyncIterator[str]:
+    async def listen(self, *channels: str, began: Callable[[int], None] | None = None) -> AsyncIterator[str]:
         """The channels on which something is said, on a connection of its own. Raises ServiceError(UNAVAILABLE) when that
-        breaks."""
+        breaks. `began`: told the process id of its session once it listens."""
         try:
             connection = await psycopg.AsyncConnection.connect(
                 self.url, autocommit=True, connect_timeout=5, **NOTICE_A_DEAD_PEER
@@ -127,6 +127,8 @@ class Database:
             async with connection:
                 for channel in channels:
                     await connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
+                if began is not None:
+                    began(connection.info.backend_pid)
                 async for notification in connection.notifies():
                     yield notification.channel
         except psycopg.OperationalError as error:

@@ -21,9 +21,14 @@ class Rows:
     speeds: Sequence[Row]
 
 
-async def lead(connection: Connection, *, holder: str, seconds: float) -> int | None:
-    """The term under which this process leads for so long; None while another does."""
-    row = await fetch_one(connection, queries("scheduling")["lead"], holder=holder, seconds=seconds)
+async def lead(
+    connection: Connection, *, holder: str, seconds: float, session: int | None = None
+) -> int | None:
+    """The term under which this process leads for so long; None while another does. `session`: the process id of a
+    Postgres session of the holder's; others lead as soon as that is gone."""
+    row = await fetch_one(
+        connection, queries("scheduling")["lead"], holder=holder, seconds=seconds, session=session
+    )
     return row["term"] if row else None
 
 

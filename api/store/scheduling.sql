@@ -1,9 +1,10 @@
 -- name: lead
--- To begin, to go on, or to follow one that is silent; a term is kept only without a gap.
+-- To begin, to go on, or to follow one that is silent or dead; a term is kept only without a gap.
 update scheduler_lease
 set term = term + case when holder = %(holder)s and until > now() then 0 else 1 end,
-    holder = %(holder)s, until = now() + make_interval(secs => %(seconds)s)
+    holder = %(holder)s, session = %(session)s, until = now() + make_interval(secs => %(seconds)s)
 where holder = %(holder)s or until <= now()
+   or session is not null and not exists (select from pg_stat_activity where pid = session)
 returning term
 
 -- name: resign

@@ -100,6 +100,28 @@ async def test_a_dead_leader_is_followed_when_its_lease_runs_out(world: World) -
         await until(lambda: asyncio.sleep(0, heir.leads))
 
 
+async def test_a_killed_leader_is_followed_at_once(world: World) -> None:
+    """Its session ends with it, long before its term."""
+    killed, heir = another(world, "killed"), another(world, "heir")
+    async with running(killed):
+        await until(lambda: noted(world))
+        await heir.settle(seconds=5)
+        assert not heir.leads
+
+    async def follows() -> bool:
+        await heir.settle(seconds=5)
+        return heir.leads
+
+    await until(follows)
+    assert await rows(world, "select holder, until > now() + interval '5 seconds' from scheduler_lease") == [
+        ("heir", True)
+    ]
+
+
+async def noted(world: World) -> bool:
+    return await rows(world, "select session is not null from scheduler_lease") == [(True,)]
+
+
 async def test_what_a_deposed_leader_writes_is_nothing(world: World) -> None:
     """It slept past its lease, between reading and writing, and another leads."""
     old = another(world, "old")

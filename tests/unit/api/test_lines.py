@@ -192,7 +192,7 @@ def test_what_the_decoder_accepts_is_right(method: MethodName) -> None:
         assert verdict(checker_for(method, needed=NEEDED), line) == reason
 
     holds()
-    assert accepted > 100 and refused > 100  # else the lines above try nothing
+    assert accepted > 30 and refused > 30  # else the lines above try nothing; about 150 and 1,830 of 2,000
 
 
 @THOROUGH
