@@ -28,6 +28,9 @@ AWAY = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
 
 log = logging.getLogger("tuningfork.database")
 TENANT_ROLE = "tuningfork_tenant"
+APPLICATION = (
+    "tuningfork"  # how this release's sessions are told from those of releases that prepare statements
+)
 # A host that is gone without a word answers neither: the kernel gives up after some 10 seconds, not after hours.
 NOTICE_A_DEAD_PEER: dict[str, Any] = {
     "keepalives_idle": 5,
@@ -35,6 +38,7 @@ NOTICE_A_DEAD_PEER: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
+ENDLESS = "-c statement_timeout=0 -c lock_timeout=0 -c timezone=UTC -c tcp_keepalives_idle=5 -c tcp_keepalives_count=3 -c tcp_keepalives_interval=2"
 # Both end with the transaction, so that a connection goes back to the pool as it came.
 ENTER_PROJECT = (
     b"select set_config('role', %(role)s, true), set_config('tuningfork.project_id', %(project_id)s, true)"
@@ -59,6 +63,9 @@ class Database:
             kwargs={
                 "row_factory": dict_row,
                 "connect_timeout": 5,
+                "application_name": APPLICATION,
+                # A prepared "select *" fails once a migration has added a column to its table.
+                "prepare_threshold": None,
                 **NOTICE_A_DEAD_PEER,
                 "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC",
             },
@@ -122,7 +129,11 @@ class Database:
         breaks. `began`: told the process id of its session once it listens."""
         try:
             connection = await psycopg.AsyncConnection.connect(
-                self.url, autocommit=True, connect_timeout=5, **NOTICE_A_DEAD_PEER
+                self.url,
+                autocommit=True,
+                connect_timeout=5,
+                application_name=APPLICATION,
+                **NOTICE_A_DEAD_PEER,
             )
             async with connection:
                 for channel in channels:
@@ -133,6 +144,25 @@ class Database:
                     yield notification.channel
         except psycopg.OperationalError as error:
             raise ServiceError(ErrorKind.UNAVAILABLE, "The database says nothing any longer.") from error
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Connection]:
+        """A connection of its own, where each statement is a transaction and may take as long as it needs. When this process
+        or its machine dies, the server finishes what it is at and lets go of it. Raises ServiceError(UNAVAILABLE)."""
+        try:
+            connection = await psycopg.AsyncConnection.connect(
+                self.url,
+                autocommit=True,
+                row_factory=dict_row,
+                connect_timeout=5,
+                application_name=APPLICATION,
+                options=ENDLESS,
+                **NOTICE_A_DEAD_PEER,
+            )
+            async with connection:
+                yield connection
+        except psycopg.OperationalError as error:
+            raise ServiceError(ErrorKind.UNAVAILABLE, "The database does not answer.") from error
 
     async def answers(self) -> bool:
         try:
