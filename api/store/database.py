@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
@@ -24,12 +25,13 @@ AWAY_TIMEOUT_SECONDS = (
 )
 RECONNECT_SECONDS = 0.5  # then the next request tries anew; the pool's own pauses would grow to minutes
 OPEN_PAUSE_SECONDS = 0.2
+STAR = re.compile(rb"(select|returning|,|\.)\s*\*")
 AWAY = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
 
 log = logging.getLogger("tuningfork.database")
 TENANT_ROLE = "tuningfork_tenant"
 APPLICATION = (
-    "tuningfork"  # how this release's sessions are told from those of releases that prepare statements
+    "tuningfork"  # how sessions from this release on are told from those that prepare "select *"
 )
 # A host that is gone without a word answers neither: the kernel gives up after some 10 seconds, not after hours.
 NOTICE_A_DEAD_PEER: dict[str, Any] = {
@@ -64,8 +66,6 @@ class Database:
                 "row_factory": dict_row,
                 "connect_timeout": 5,
                 "application_name": APPLICATION,
-                # A prepared "select *" fails once a migration has added a column to its table.
-                "prepare_threshold": None,
                 **NOTICE_A_DEAD_PEER,
                 "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC",
             },
@@ -181,16 +181,29 @@ def queries(aggregate: str) -> Mapping[str, bytes]:
     return {name.strip(): statement.strip().encode() for name, statement in named}
 
 
+@cache
+def may_prepare(query: bytes) -> bool:
+    """A prepared "select *" fails once a migration of the next release has added a column: those are parsed anew each time,
+    so that a migration need not end this release's sessions."""
+    return STAR.search(query) is None
+
+
+async def run(
+    connection: Connection, query: bytes, values: Mapping[str, object]
+) -> psycopg.AsyncCursor[DictRow]:
+    return await connection.execute(query, values, prepare=None if may_prepare(query) else False)
+
+
 async def fetch(connection: Connection, query: bytes, **values: object) -> list[DictRow]:
-    cursor = await connection.execute(query, values)
+    cursor = await run(connection, query, values)
     return await cursor.fetchall()
 
 
 async def fetch_one(connection: Connection, query: bytes, **values: object) -> DictRow | None:
-    cursor = await connection.execute(query, values)
+    cursor = await run(connection, query, values)
     return await cursor.fetchone()
 
 
 async def execute(connection: Connection, query: bytes, **values: object) -> int:
     """How many rows it touched."""
-    return (await connection.execute(query, values)).rowcount
+    return (await run(connection, query, values)).rowcount

@@ -8,14 +8,14 @@ transaction: `api.store.outside`.
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from api.domain.errors import ErrorKind, ServiceError
 from api.store import outside
-from api.store.database import APPLICATION, Connection, Database, execute, fetch, fetch_one, queries
+from api.store.database import APPLICATION, Connection, Database, execute, fetch_one, queries
 
 FOLDER = Path(__file__).parent / "migrations"
 LOCK = 7_283_001  # any number, the same in every process
@@ -85,18 +85,18 @@ async def end_sessions(connection: Connection) -> None:
     if not changed["changes"]:
         return
     deadline = time.monotonic() + SESSIONS_SECONDS
-    ended, patient = 0, True
-    while patient:
+    theirs = {"ours": APPLICATION, "since": changed["since"]}
+    while await left(connection, theirs) and time.monotonic() < deadline + SESSIONS_SECONDS:
         patient = time.monotonic() < deadline
-        ended += len(await fetch(connection, named["end_sessions"], ours=APPLICATION, patient=patient))
-        await execute(connection, named["forget_sessions"])
-        left = await fetch_one(connection, named["sessions_left"], ours=APPLICATION)
-        assert left is not None
-        if not left["number"]:
-            break
+        await execute(connection, named["end_sessions"], patient=patient, **theirs)
         await asyncio.sleep(SESSIONS_PAUSE_SECONDS)
-    if ended:
-        log.info("%d sessions of the previous release begin anew", ended)
+
+
+async def left(connection: Connection, theirs: Mapping[str, object]) -> int:
+    await execute(connection, queries("migrate")["forget_sessions"])
+    row = await fetch_one(connection, queries("migrate")["sessions_left"], **theirs)
+    assert row is not None
+    return int(row["number"])
 
 
 async def up_to(connection: Connection, *, names: Sequence[str]) -> None:
