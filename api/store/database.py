@@ -30,9 +30,7 @@ AWAY = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
 
 log = logging.getLogger("tuningfork.database")
 TENANT_ROLE = "tuningfork_tenant"
-APPLICATION = (
-    "tuningfork"  # how sessions from this release on are told from those that prepare "select *"
-)
+APPLICATION = "tuningfork"  # how sessions from this release on are told from those that prepare "select *"
 # A host that is gone without a word answers neither: the kernel gives up after some 10 seconds, not after hours.
 NOTICE_A_DEAD_PEER: dict[str, Any] = {
     "keepalives_idle": 5,

@@ -50,7 +50,8 @@ class Cluster:
     """`engines` and `planes` are numbers of processes: engine-1, engine-2, ... and api-1, api-2, ...
 
     Parts: postgres, objects, replica, and those. Networks, each a `FakeNetwork`: `database` (control planes to
-    Postgres), `objects` (everybody to S3) and one per engine (engine-1 to its control plane's gRPC).
+    Postgres), `objects` (everybody to S3), `front` (REST of the first control plane: the replica's way, and whoever asks a
+    balancer) and one per engine (engine-1 to its control plane's gRPC).
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Cluster:
         self.networks = {
             "database": self._proxies.to(self._postgres),
             "objects": self._proxies.to(self._objects.s3),
+            "front": self._proxies.to(self._rest[0]),
             **{f"engine-{n + 1}": self._proxies.to(self._grpc[n % planes]) for n in range(engines)},
         }
         made: list[Part] = [
@@ -97,8 +99,18 @@ class Cluster:
         """REST of the first control plane, without /v1."""
         return self.url_of(1)
 
+    @property
+    def front(self) -> str:
+        return f"http://{self.networks['front'].address}"
+
     def url_of(self, plane: int) -> str:
         return f"http://127.0.0.1:{self._rest[plane - 1]}"
+
+    def move(self, *networks: str, plane: int) -> None:
+        """The next connections of these engines, or of `front`, are this control plane's."""
+        for name in networks:
+            ports = self._rest if name == "front" else self._grpc
+            self.networks[name].lead_to(ports[plane - 1])
 
     @property
     def grpc_address(self) -> str:
@@ -233,7 +245,7 @@ class Cluster:
         ).process
 
     def _start_replica(self, extra: Mapping[str, str]) -> Process:
-        options = ["--port", str(self._replica), "--control-plane", self.url, "--token", TOKEN]
+        options = ["--port", str(self._replica), "--control-plane", self.front, "--token", TOKEN]
         options += ["--database-url", self.database_url, "--folder", str(self.folder / "adapters")]
         return self._python("tests.support.fake_vllm", options, extra, log=self.parts["replica"].log)
 

@@ -50,6 +50,10 @@ class FakeNetwork:
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
+    def lead_to(self, port: int) -> None:
+        """From the next connection on, as a balancer does."""
+        self._to = port
+
     def heal(self) -> None:
         self._proxies.call(self._change("pass"))
 
