@@ -11,12 +11,12 @@ from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 
 from tests.crash.test_rolling import Load, await_words
-from tests.support.cluster import Cluster
+from tests.support.cluster import READY_SECONDS, Cluster
 from tests.support.previous import unpacked_in
 from tests.support.survivors import STEPS, check_models, check_story, create, data, follow
 from tests.support.tiny_model import made_in
 
-LONG = 50  # epochs, of a job that is still trained when its control plane goes
+LONG = 25  # epochs, of a job that is still trained when something happens to its control plane
 SERVING = "Started server process"
 
 
@@ -27,11 +27,14 @@ def then(tmp_path: Path) -> Mapping[str, str]:
 
 @pytest.fixture
 def cluster(tmp_path: Path, then: Mapping[str, str]) -> Iterator[Cluster]:
-    """api-1 and engine-1 are the previous release's, api-2 and engine-2 (not yet started) this one's; `front` is a balancer."""
+    """api-1 and engine-1 are the previous release's; api-2, not yet started, and engine-2, out of reach, this one's. `front` is
+    a balancer."""
     cluster = Cluster(tmp_path, model=made_in(tmp_path / "model"), planes=2, engines=2, lease_seconds=10)
     try:
         cluster.start("postgres", "objects", "replica")
         cluster.start("api-1", "engine-1", **then)
+        cluster.networks["engine-2"].cut()
+        cluster.start("engine-2")
         cluster.await_ready()
         yield cluster
     finally:
@@ -45,7 +48,7 @@ def rows(cluster: Cluster, query: str, *values: object) -> list[tuple[Any, ...]]
 
 def await_engine(cluster: Cluster, job: FineTuningJob) -> str:
     """The one that trains it."""
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + READY_SECONDS
     while True:
         found = rows(cluster, "select engine_id from job where id = %s and prepared_at is not null", job.id)
         if found:
@@ -55,7 +58,7 @@ def await_engine(cluster: Cluster, job: FineTuningJob) -> str:
 
 
 def await_asking(cluster: Cluster, engine: str) -> None:
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + READY_SECONDS
     while not rows(cluster, "select from engine where id = %s and asking_until > now()", engine):
         assert time.monotonic() < deadline, cluster.words()
         time.sleep(0.05)
@@ -84,7 +87,6 @@ def test_an_upgrade_loses_nothing(cluster: Cluster) -> None:
         beside(cluster, old)
         through_the_old_one = create(old, seed=2)
         assert await_engine(cluster, through_the_old_one) == "engine-1"
-        cluster.start("engine-2")
         begun_once(cluster, before, through_the_old_one)
         for job, steps in ((before, LONG * 3), (through_the_old_one, STEPS)):
             check_story(cluster, old.fine_tuning.jobs.retrieve(job.id), steps=steps, every=3)
@@ -93,7 +95,7 @@ def test_an_upgrade_loses_nothing(cluster: Cluster) -> None:
         begun_once(cluster, *together)
         handed_over = on_the_old_engine(cluster, old)
         all_is_served(old)
-        cluster.move("front", "engine-1", plane=2)
+        move(cluster, handed_over)
         cluster.stop("api-1")
         process = cluster.parts["api-1"].process
         assert process is not None and process.returncode == 0, cluster.words()
@@ -117,6 +119,7 @@ def beside(cluster: Cluster, old: OpenAI) -> None:
 def on_the_new_engine(cluster: Cluster, new: OpenAI) -> FineTuningJob:
     """While the old one is out of reach."""
     cluster.networks["engine-1"].cut()
+    cluster.networks["engine-2"].heal()
     await_asking(cluster, "engine-2")
     job = create(new, seed=3)
     assert await_engine(cluster, job) == "engine-2"
@@ -132,6 +135,14 @@ def on_the_old_engine(cluster: Cluster, old: OpenAI) -> FineTuningJob:
     assert await_engine(cluster, job) == "engine-1"
     cluster.networks["engine-2"].heal()
     return job
+
+
+def move(cluster: Cluster, job: FineTuningJob) -> None:
+    """As a balancer that drains: whoever was connected to the old control plane comes to the new one, in the middle of a job."""
+    cluster.move("front", "engine-1", plane=2)
+    cluster.networks["engine-1"].cut()
+    cluster.networks["engine-1"].heal()
+    assert rows(cluster, "select engine_id from job where id = %s", job.id) == [("engine-1",)]
 
 
 def finish(cluster: Cluster, jobs: list[FineTuningJob]) -> None:
