@@ -11,7 +11,7 @@ import openai
 import pytest
 from openai import OpenAI
 
-from tests.support.cluster import API_KEY, Cluster, running
+from tests.support.cluster import API_KEY, READY_SECONDS, Cluster, running
 from tests.support.survivors import create, data, follow
 from tests.support.tiny_model import made_in
 
@@ -72,7 +72,7 @@ class Load:
 
 
 def await_words(cluster: Cluster, name: str, words: str) -> None:
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + READY_SECONDS
     while words not in cluster.parts[name].log.read_text():
         assert cluster.parts[name].alive and time.monotonic() < deadline, cluster.words()
         time.sleep(0.05)

@@ -29,7 +29,7 @@ def then(tmp_path: Path) -> Mapping[str, str]:
 def cluster(tmp_path: Path, then: Mapping[str, str]) -> Iterator[Cluster]:
     """api-1 and engine-1 are the previous release's; api-2, not yet started, and engine-2, out of reach, this one's. `front` is
     a balancer."""
-    cluster = Cluster(tmp_path, model=made_in(tmp_path / "model"), planes=2, engines=2, lease_seconds=10)
+    cluster = Cluster(tmp_path, model=made_in(tmp_path / "model"), planes=2, engines=2, lease_seconds=30)
     try:
         cluster.start("postgres", "objects", "replica")
         cluster.start("api-1", "engine-1", **then)
