@@ -17,6 +17,7 @@ from api.blobs.objects import Blobs, file_key
 from api.domain.jobs import JobStatus
 from api.services import backup
 from api.services.backup import BackupError
+from api.store import deletions
 from api.store.database import Database
 from api.store.migrate import FOLDER, migrate
 from deploy.embedded import object_store
@@ -182,6 +183,36 @@ async def test_an_object_that_is_not_what_its_row_says_fails_the_backup(world: W
     async with world.database.transaction() as connection:
         held = await (await connection.execute("select * from backup_hold")).fetchall()
     assert held == []
+
+
+async def test_bytes_are_held_back_for_as_long_as_a_backup_takes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backup, "HOLD_SECONDS", 1.0)
+    monkeypatch.setattr(backup, "RENEW_SECONDS", 0.1)
+    async with backup.bytes_held_back(world.database):
+        await asyncio.sleep(1.2)
+        async with world.database.transaction() as connection:
+            assert await deletions.held(connection)
+        with pytest.raises(BackupError, match="Another backup"):
+            async with backup.bytes_held_back(world.database):
+                pass
+    async with world.database.transaction() as connection:
+        assert not await deletions.held(connection)
+
+
+async def test_a_backup_during_which_bytes_could_go_fails(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has run out is not taken up again, since bytes may have gone in between."""
+    monkeypatch.setattr(backup, "RENEW_SECONDS", 0.02)
+    with pytest.raises(BackupError, match="not held back all the time"):
+        async with backup.bytes_held_back(world.database):
+            async with world.database.transaction() as connection:
+                await connection.execute("update backup_hold set until = now()")
+            await asyncio.sleep(0.1)
+    async with backup.bytes_held_back(world.database):
+        pass  # the next one holds nothing of that against it
 
 
 async def test_a_backup_of_a_later_release_is_refused(world: World, place: Place, tmp_path: Path) -> None:
