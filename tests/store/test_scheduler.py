@@ -43,6 +43,7 @@ OFFER = Offer(base_models=[BASE])
 def another(world: World, name: str, *, database: Database | None = None) -> Scheduler:
     return Scheduler(
         database=database or world.database,
+        new_id=world.new_id,
         holder=name,
         woken_by=Wakeup(),
         max_lost=3,

@@ -187,6 +187,7 @@ async def world_over(
     await keys.bootstrap(organization="other", key="sk-tf-theirs")
     scheduler = Scheduler(
         database=database,
+        new_id=new_id,
         holder=new_id("scheduler-"),
         woken_by=queued,
         max_lost=MAX_LOST_ATTEMPTS,
