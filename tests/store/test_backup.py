@@ -21,6 +21,7 @@ from api.store import deletions
 from api.store.database import Database
 from api.store.migrate import FOLDER, migrate
 from deploy.embedded import object_store
+from serving.gateway.replicas import Replicas
 from tests.store.test_leases import PREPARED, lease, leased, queued, report, step
 from tests.store.test_pause import CONTENT, saved
 from tests.support.janitor import swept
@@ -33,10 +34,11 @@ class Place:
 
     url: str
     blobs: Blobs
+    replicas: Replicas
 
 
 @pytest_asyncio.fixture
-async def place(postgres_url: str, s3: object_store.ObjectStore) -> AsyncIterator[Place]:
+async def place(postgres_url: str, s3: object_store.ObjectStore, nobody: Replicas) -> AsyncIterator[Place]:
     name = f"restored_{secrets.token_hex(6)}"
     async with await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as admin:
         await admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
@@ -44,7 +46,7 @@ async def place(postgres_url: str, s3: object_store.ObjectStore) -> AsyncIterato
     for prefix in ("files/", "jobs/", "uploads/"):
         for found in await blobs.page(prefix, after="", limit=1000):
             await blobs.delete(found.key)
-    yield Place(url=named(postgres_url, name), blobs=blobs)
+    yield Place(url=named(postgres_url, name), blobs=blobs, replicas=nobody)
 
 
 async def made(world: World, folder: Path) -> backup.Manifest:
@@ -57,7 +59,7 @@ async def restored(place: Place, folder: Path) -> World:
     database = Database(place.url)
     await database.open()
     assert await migrate(database) == []
-    return await world_over(database, place.blobs)
+    return await world_over(database, place.blobs, replicas=place.replicas)
 
 
 async def test_everything_is_back_and_a_running_job_goes_on(
