@@ -15,7 +15,7 @@ from typing import Final
 
 from api.domain.errors import ErrorKind, ServiceError
 from api.store import outside
-from api.store.database import APPLICATION, Connection, Database, execute, fetch_one, queries
+from api.store.database import Connection, Database, execute, fetch_one, queries
 
 FOLDER = Path(__file__).parent / "migrations"
 LOCK = 7_283_001  # any number, the same in every process
@@ -85,7 +85,7 @@ async def end_sessions(connection: Connection) -> None:
     if not changed["changes"]:
         return
     deadline = time.monotonic() + SESSIONS_SECONDS
-    theirs = {"ours": APPLICATION, "since": changed["since"]}
+    theirs = {"since": changed["since"]}
     while await left(connection, theirs) and time.monotonic() < deadline + SESSIONS_SECONDS:
         patient = time.monotonic() < deadline
         await execute(connection, named["end_sessions"], patient=patient, **theirs)

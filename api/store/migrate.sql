@@ -1,17 +1,17 @@
 -- name: end_sessions
--- Of releases that kept prepared statements (theirs have another application_name): after this transaction "select *" would
--- have more columns than was prepared, which Postgres refuses. `patient`: only who is between two transactions or waits for
--- a lock of ours, so that nobody loses the answer to a commit.
+-- Of releases that kept prepared statements: after this transaction "select *" would have more columns than was prepared,
+-- which Postgres refuses. Theirs have no application_name; ours, psql's and pg_dump's do. `patient`: only who is between two
+-- transactions or waits for a lock of ours, so that nobody loses the answer to a commit.
 select pg_terminate_backend(pid) as ended from pg_stat_activity
 where backend_type = 'client backend' and datname = current_database() and usename = session_user
-  and pid <> pg_backend_pid() and application_name <> %(ours)s and backend_start < %(since)s
+  and pid <> pg_backend_pid() and application_name = '' and backend_start < %(since)s
   and (not %(patient)s or state = 'idle'
        or (wait_event_type = 'Lock' and pg_backend_pid() = any(pg_blocking_pids(pid))))
 
 -- name: sessions_left
 select count(*) as number from pg_stat_activity
 where backend_type = 'client backend' and datname = current_database() and usename = session_user
-  and pid <> pg_backend_pid() and application_name <> %(ours)s and backend_start < %(since)s
+  and pid <> pg_backend_pid() and application_name = '' and backend_start < %(since)s
 
 -- name: forget_sessions
 -- pg_stat_activity is read once per transaction otherwise.

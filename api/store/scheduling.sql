@@ -61,8 +61,7 @@ where last_seen_at > now() - make_interval(secs => %(alive_seconds)s) or asking_
 -- What holds a place: runs, and what is on its way to an engine. `counts`: it is not yet among its project's running.
 select job.id, job.project_id, engine_id, priority, coalesce(base_model, model) as base,
        alone, 0 as trainer_deaths, 0 as lost_attempts,
-       coalesce(method -> 'supervised' ->> 'n_epochs', method -> 'dpo' ->> 'n_epochs',
-                method -> 'reinforcement' -> 'hyperparameters' ->> 'n_epochs') as epochs,
+       epochs_of(method) as epochs,
        (lora ->> 'rank')::int as rank, lora ->> 'target_modules' as modules,
        attempt, (status = 'paused' or yields_to is not null) as yielding,
        coalesce(extract(epoch from now() - leased_at), 0)::float as ran,
@@ -73,8 +72,7 @@ where status in ('running', 'paused') and trained_at is null and engine_id is no
 union all
 select job.id, job.project_id, allocation.engine_id, priority, coalesce(base_model, model),
        false, trainer_deaths, lost_attempts + case when job.status = 'running' then 1 else 0 end,
-       coalesce(method -> 'supervised' ->> 'n_epochs', method -> 'dpo' ->> 'n_epochs',
-                method -> 'reinforcement' -> 'hyperparameters' ->> 'n_epochs') as epochs,
+       epochs_of(method) as epochs,
        (lora ->> 'rank')::int as rank, lora ->> 'target_modules' as modules,
        job.attempt, false, 0, null, job.status = 'queued',
        coalesce((select size_bytes from file where file.id = training_file), 0)
@@ -86,8 +84,7 @@ where expires_at > now() and allocation.attempt = job.attempt + 1
 -- Queued, or in the hands of an engine that has been silent for too long; not what is on its way already.
 select job.id, job.project_id, priority, coalesce(base_model, model) as base,
        trainer_deaths, lost_attempts + case when job.status = 'running' then 1 else 0 end as lost_attempts,
-       coalesce(method -> 'supervised' ->> 'n_epochs', method -> 'dpo' ->> 'n_epochs',
-                method -> 'reinforcement' -> 'hyperparameters' ->> 'n_epochs') as epochs,
+       epochs_of(method) as epochs,
        (lora ->> 'rank')::int as rank, lora ->> 'target_modules' as modules, attempt,
        job.status = 'running' as holds_place,
        extract(epoch from now() - job.created_at)::float as waited,

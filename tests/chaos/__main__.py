@@ -18,12 +18,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from tests.chaos import fake_training
 from tests.chaos.customer import Customer
-from tests.chaos.fleet import FAKE_TRAINER, FAKE_VLLM, KNOWING_VLLM, Fleet, Form, fenced_writes, tracebacks
+from tests.chaos.fleet import FAKE_TRAINER, Fleet, Form, fenced_writes, tracebacks
 from tests.chaos.inspection import Findings, Inspection, report
 from tests.chaos.monkey import Monkey, all_faults
 from tests.chaos.orders import BATCH_SIZE, Order, Wish, orders
+from tests.support import fake_training
+from tests.support.cluster import FAKE_VLLM
 from tests.support.hooks import Receiver
 from tests.support.tiny_model import made_in
 
@@ -59,7 +60,7 @@ PLANS: Final[Mapping[str, Plan]] = {
         seeds=3,
     ),
     "short": Plan(
-        form=Form(vllm=KNOWING_VLLM),
+        form=Form(vllm=FAKE_VLLM),
         jobs=20,
         faults=50,
         interval=1.8,

@@ -27,6 +27,7 @@ BASE: Final = "tiny-base"
 API_KEY: Final = "sk-tf-chaos"
 TOKEN: Final = "a-token-for-tests-only"
 READY_SECONDS: Final = 90
+FAKE_VLLM: Final = "tests.support.fake_vllm"
 Process = subprocess.Popen[bytes]
 
 
@@ -250,9 +251,24 @@ class Cluster:
         ).process
 
     def _start_replica(self, extra: Mapping[str, str]) -> Process:
-        options = ["--port", str(self._replica), "--control-plane", self.front, "--token", TOKEN]
-        options += ["--database-url", self.database_url, "--folder", str(self.folder / "adapters")]
-        return self._python("tests.support.fake_vllm", options, extra, log=self.parts["replica"].log)
+        module, options = self._vllm()
+        settings = {
+            "BASE_MODEL": BASE,
+            "MODEL_PATH": str(self.model),
+            "PORT": str(self._replica),
+            "API_KEY": "key",
+            "CONTROL_PLANE_URL": self.front,
+            "SERVING_TOKEN": TOKEN,
+            "ADAPTER_DIR": str(self.folder / "adapters"),
+            "MAX_MODEL_LEN": "512",
+            "DTYPE": "float32",
+        }
+        named = {f"TUNINGFORK_SERVING_{key}": value for key, value in settings.items()}
+        return self._python(module, options, {**named, **extra}, log=self.parts["replica"].log)
+
+    def _vllm(self) -> tuple[str, Sequence[str]]:
+        """The module to run, and its options."""
+        return FAKE_VLLM, ["--told-in", self.database_url]
 
     def _api_starter(self, index: int) -> Callable[[Mapping[str, str]], Process]:
         database = f"postgresql://{postgres.USER}:password@{self.networks['database'].address}/postgres"
