@@ -30,7 +30,7 @@ class Share:
 @dataclass(frozen=True, kw_only=True)
 class Around:
     """Who else is on a run's engine, and who comes next. Of one that has not stepped yet nothing is known but how much
-    it has to do (`seconds` is 0): it is taken to be like the others."""
+    it has to do (`seconds` is 0): it will be like the others, and has had no part in rounds so far."""
 
     live: Sequence[Share] = ()
     coming: Sequence[Share] = ()

@@ -57,7 +57,7 @@ class Step:
         share = self.share
         if share.seconds <= 0:
             share, around = replace(share, seconds=1.0), ALONE
-        round_seconds = share.seconds + sum(one.seconds for one in alike(around.live, share))
+        round_seconds = share.seconds + sum(one.seconds for one in around.live)
         pace = pace.after(
             expected=self.rounds * round_seconds, seconds=self.seconds, total_steps=self.total_steps
         )

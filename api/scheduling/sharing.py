@@ -7,20 +7,21 @@ do together, each brings every run one nearer to its end, and who leaves makes t
 import heapq
 from collections.abc import Iterable, Sequence
 from itertools import cycle
-from math import ceil
 from typing import Final
 
 from api.domain.scheduling import Share
 
 MICRO_TOKENS: Final = 2048  # of one run in one pass, as the engine cuts a batch
+LAST_ONE: Final = 0.4
 LEAST_SECONDS: Final = 1e-6
 FORESEEN: Final = 64  # of those who come: where there are more, they are like these
 
 
 def rounds_of_step(*, tokens: float, examples: float) -> float:
-    """Micro-batches of a batch of so many examples: where the next one does not fit, a new one begins."""
+    """Micro-batches of a batch of so many examples, on average: where the next one does not fit, a new one begins, and
+    the last is not full."""
     mean = min(float(MICRO_TOKENS), tokens / max(1.0, examples))
-    return float(max(1, min(ceil(tokens / (MICRO_TOKENS - mean / 2)), ceil(examples))))
+    return max(1.0, min(tokens / (MICRO_TOKENS - mean / 2) + LAST_ONE, examples))
 
 
 class Shared:

@@ -132,7 +132,7 @@ select case when job.rounds_left is null then 0 else job.pace_steps end as pace_
        case when job.rounds_left is null then 0 else job.pace_seconds end as pace_seconds,
        job.stepped_at is not null as stepped, job.resumed_step, slots, coming,
        extract(epoch from now() - coalesce(job.stepped_at, job.prepared_at, now()))::float as seconds,
-       other.id as other_id, other.rounds_left as other_rounds, other.round_seconds as other_seconds
+       other.id as other_id, other.rounds_left as other_rounds, case when other.stepped_at is not null then other.round_seconds end as other_seconds
 from job
 left join engine on engine.id = job.engine_id
 left join job other on other.engine_id = job.engine_id and other.id <> job.id and other.status = 'running'

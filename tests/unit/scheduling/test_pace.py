@@ -77,10 +77,10 @@ def test_a_neighbour_who_joins_is_seen_at_once() -> None:
     assert left == pytest.approx(400 * 0.5 + PUBLISHING_SECONDS)
 
 
-def test_who_has_not_stepped_yet_is_taken_to_be_like_the_others() -> None:
+def test_who_has_not_stepped_yet_will_be_like_the_others_and_has_taken_nothing() -> None:
     pace = Pace(expected=10.0, seconds=10.0)
     loading = Share(key="n", rounds=200, seconds=0.0)
-    _, left = step(200, 1.0).later(pace, Around(live=[loading], slots=2))
+    _, left = step(200, 0.5).later(pace, Around(live=[loading], slots=2))
     assert left == pytest.approx(400 * 0.5 + PUBLISHING_SECONDS)
 
 
