@@ -140,6 +140,7 @@ class Parts:
         settings = self.settings
         self.scheduler = Scheduler(
             database=database,
+            new_id=new_id,
             holder=new_id("scheduler-"),
             woken_by=nudges.queued,
             max_lost=MAX_LOST_ATTEMPTS,

@@ -8,7 +8,7 @@ import asyncio
 import gzip
 import hashlib
 import json
-import logging
+import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from api.blobs.objects import PREFIXES, Blobs
+from api.services.held import held
 from api.store import deletions, snapshot
 from api.store.database import Connection, Database
 from api.store.snapshot import Referenced
@@ -27,8 +28,6 @@ HOLD_SECONDS: Final = 600.0
 RENEW_SECONDS: Final = 60.0
 COPIES_AT_ONCE: Final = 4
 CHUNK_BYTES: Final = 1024 * 1024
-
-log = logging.getLogger("tuningfork.backup")
 
 
 class BackupError(Exception):
@@ -64,7 +63,7 @@ async def back_up(folder: Path, *, database: Database, blobs: Blobs, secrets: by
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     files: dict[str, Entry] = {}
-    async with held(database), snapshot.connected(database.url) as connection:
+    async with bytes_held_back(database), snapshot.connected(database.url) as connection:
         async with snapshot.frozen(connection):
             known = await snapshot.migrations(connection)
             tables = await snapshot.tables(connection)
@@ -86,29 +85,25 @@ async def back_up(folder: Path, *, database: Database, blobs: Blobs, secrets: by
 
 
 @asynccontextmanager
-async def held(database: Database) -> AsyncIterator[None]:
-    """No bytes go meanwhile. A backup that is killed holds them back for ten minutes more."""
-    hold_id = "backup"
+async def bytes_held_back(database: Database) -> AsyncIterator[None]:
+    """No bytes go meanwhile, or BackupError in the end. A backup that is killed holds them back for ten minutes more."""
+    hold_id = f"backup-{uuid.uuid4().hex}"
 
     async def renew() -> None:
-        while True:
-            async with database.transaction() as connection:
-                await deletions.hold(connection, hold_id=hold_id, seconds=HOLD_SECONDS)
-            await asyncio.sleep(RENEW_SECONDS)
+        async with database.transaction() as connection:
+            await deletions.renew_hold(connection, hold_id=hold_id, seconds=HOLD_SECONDS)
 
     async with database.transaction() as connection:
-        if await deletions.held(connection):
+        if not await deletions.hold(connection, hold_id=hold_id, seconds=HOLD_SECONDS):
             raise BackupError("Another backup is being made, or one was killed less than ten minutes ago.")
-        await deletions.hold(connection, hold_id=hold_id, seconds=HOLD_SECONDS)
-    renewing = asyncio.create_task(renew())
     try:
-        yield
-        if renewing.done():
-            renewing.result()
+        async with held(renew, every_seconds=RENEW_SECONDS):
+            yield
     finally:
-        renewing.cancel()
         async with database.transaction() as connection:
-            await deletions.release(connection, hold_id=hold_id)
+            kept = await deletions.release(connection, hold_id=hold_id)
+    if not kept:
+        raise BackupError("Bytes were not held back all the time: Postgres was away for too long. Try again.")
 
 
 async def write_table(connection: Connection, table: str, columns: Sequence[str], path: Path) -> Entry:

@@ -19,13 +19,13 @@ from api.domain.jobs import (
 )
 from api.domain.leases import DataFile, Given, HeartbeatReply, Lease, Offer
 from api.domain.models import AdapterFile
-from api.domain.poison import GIVEN_UP, MAX_LOST_ATTEMPTS
 from api.services.caps import Caps
+from api.services.failing import fail
 from api.services.quotas import QuotaService
 from api.services.reports import Reports
 from api.services.scheduler import Scheduler
 from api.services.wakeups import Wakeup
-from api.store import engines, files, job_events, jobs, leases, models, scheduling
+from api.store import engines, files, job_events, leases, models, scheduling
 from api.store.database import Connection, Database
 from engine.contract.events import (
     CheckpointFile,
@@ -104,7 +104,6 @@ class LeaseService:
     async def _ask(self, engine_id: str, offer: Offer) -> None:
         async with self._database.transaction() as connection:
             await engines.asks(connection, engine_id=engine_id, offer=offer, seconds=ASKING_SECONDS)
-            await self._give_up(connection)
 
     async def _take(self, engine_id: str, *, last: bool) -> Lease | None:
         """Begins what this engine was given. `last`: or else it asks no more, and is given nothing."""
@@ -128,7 +127,7 @@ class LeaseService:
             if chosen.attempt > 0:
                 return True  # it was let in before
             refused = JobError(code=error.code or "insufficient_quota", message=error.message)
-            await self._fail(connection, chosen.id, refused)
+            await fail(connection, job_id=chosen.id, error=refused, new_id=self._new_id)
             return False
         return True
 
@@ -149,17 +148,6 @@ class LeaseService:
         after = f" after step {done_steps}" if done_steps else ""
         await self._tell(connection, job.id, f"Fine-tuning job started{again}{after}")
         return await self._lease(connection, job, done_steps)
-
-    async def _give_up(self, connection: Connection) -> None:
-        for job_id in await leases.given_up(connection, max_lost=MAX_LOST_ATTEMPTS):
-            await self._fail(connection, job_id, GIVEN_UP)
-
-    async def _fail(self, connection: Connection, job_id: str, error: JobError) -> None:
-        if await jobs.fail(connection, job_id=job_id, error=error):
-            event_id = self._new_id("ftevent-")
-            await job_events.append(
-                connection, event_id=event_id, job_id=job_id, level="error", message=error.message
-            )
 
     async def _lease(self, connection: Connection, job: Job, done_steps: int) -> Lease:
         validation = None

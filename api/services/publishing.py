@@ -20,6 +20,7 @@ from api.domain.ids import NewId
 from api.domain.jobs import Job, JobError
 from api.domain.models import ModelVersion
 from api.domain.request_id import serving
+from api.services.failing import fail
 from api.services.held import HOLD_SECONDS, held
 from api.services.wakeups import Wakeup
 from api.store import files, job_events, jobs, models
@@ -148,11 +149,7 @@ class Publishing:
     async def _fail(self, job: Job, message: str) -> None:
         async with self._database.transaction() as connection:
             error = JobError(code="server_error", message=message)
-            if await jobs.fail(connection, job_id=job.id, error=error):
-                event_id = self._new_id("ftevent-")
-                await job_events.append(
-                    connection, event_id=event_id, job_id=job.id, message=message, level="error"
-                )
+            await fail(connection, job_id=job.id, error=error, new_id=self._new_id)
 
 
 def mean_difference(served: Sequence[float], probe: Probe) -> float:

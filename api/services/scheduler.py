@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from typing import Final
 
 from api.domain.errors import ServiceError
+from api.domain.ids import NewId
+from api.domain.poison import GIVEN_UP
 from api.domain.scheduling import Decisions, Forecast, Snapshot
 from api.scheduling.forecast import forecast
 from api.scheduling.placement import decide
+from api.services.failing import fail
 from api.services.snapshots import snapshot_of
 from api.services.wakeups import Wakeup
-from api.store import scheduling
+from api.store import leases, scheduling
 from api.store.database import Database
 from api.store.scheduling import PLACED_CHANNEL, QUEUED_CHANNEL
 
@@ -26,11 +29,13 @@ TERM_SECONDS: Final = 10.0
 RENEW_SECONDS: Final = 3.0
 TAKE_UP_SECONDS: Final = 5.0  # an engine that asks fetches what it was given in milliseconds, or is dead
 COUNT_SECONDS: Final = 5.0
+GIVE_UP_SECONDS: Final = 2.0
 HALF_LIFE_SECONDS: Final = 1800.0  # of what a project held before
 ANSWER_SECONDS: Final = 1.0  # that another process's leader has to place something
 MOVED_SECONDS: Final = 5.0  # an expected start is told again when it has moved by so much, or by a tenth
 MANY: Final = 2_000  # jobs: their forecasts are told no more often than every five seconds
 RELISTEN_SECONDS: Final = 1.0
+GIVEN_UP_AT_ONCE: Final = 100
 
 log = logging.getLogger("tuningfork.scheduler")
 
@@ -43,20 +48,21 @@ class Scheduler:
         self,
         *,
         database: Database,
+        new_id: NewId,
         holder: str,
         woken_by: Wakeup,
         max_lost: int,
         running_jobs: int,
         alive_seconds: float,
     ) -> None:
-        self._database, self._holder, self._woken_by = database, holder, woken_by
+        self._database, self._new_id, self._holder, self._woken_by = database, new_id, holder, woken_by
         self._max_lost, self._running_jobs, self._alive_seconds = max_lost, running_jobs, alive_seconds
         self._placed: dict[str, Wakeup] = {}
         self._passing, self._answered = asyncio.Lock(), Wakeup()
         self._term: int | None = None
         self._session: int | None = None
         self._begun, self._begun_at = 0, -POLL_SECONDS
-        self._renewed_at = self._counted_at = self._told_at = 0.0
+        self._renewed_at = self._counted_at = self._told_at = self._gave_up_at = 0.0
         self._seen: tuple[Snapshot, Decisions] | None = None
         self._told: dict[str, tuple[int, str, float | None]] = {}
         self._coming: dict[str, list[str]] | None = None  # by engine, as it is written; None: not known
@@ -76,6 +82,7 @@ class Scheduler:
                 try:
                     await self.settle(seconds=TERM_SECONDS)
                     await self.tell()
+                    await self.give_up()
                 except ServiceError as error:  # what was not placed now is placed next time
                     log.warning("the scheduler waits: %s", error.message)
                 await self._woken_by.wait(seconds=POLL_SECONDS)
@@ -191,6 +198,19 @@ class Scheduler:
                 await scheduling.tell(connection, forecasts)
                 await scheduling.tell_engines(connection, changed)
                 self._told_at, self._coming = told_at, coming
+
+    async def give_up(self) -> None:
+        """Fails the jobs whose every attempt was lost."""
+        term = self._term
+        if term is None or time.monotonic() - self._gave_up_at < GIVE_UP_SECONDS:
+            return
+        self._gave_up_at = time.monotonic()
+        async with self._database.transaction() as connection:
+            if await scheduling.fence(connection, holder=self._holder, term=term):
+                for job_id in await leases.given_up(
+                    connection, max_lost=self._max_lost, limit=GIVEN_UP_AT_ONCE
+                ):
+                    await fail(connection, job_id=job_id, error=GIVEN_UP, new_id=self._new_id)
 
     def _changed(self, forecasts: Sequence[Forecast], now: float) -> list[Forecast]:
         told, changed = {}, []

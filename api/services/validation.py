@@ -13,6 +13,7 @@ from api.domain.jobs import Job, JobError, Method
 from api.domain.request_id import serving
 from api.scheduling.sharing import rounds_of_step
 from api.services.estimates import Estimates
+from api.services.failing import fail
 from api.services.file_checks import FileChecks, InvalidFileError
 from api.services.held import HOLD_SECONDS, held
 from api.services.wakeups import Wakeup
@@ -97,14 +98,7 @@ class Validation:
 
     async def _fail(self, job: Job, error: JobError) -> None:
         async with self._database.transaction() as connection:
-            if await jobs.fail(connection, job_id=job.id, error=error):
-                await job_events.append(
-                    connection,
-                    event_id=self._new_id("ftevent-"),
-                    job_id=job.id,
-                    level="error",
-                    message=error.message,
-                )
+            await fail(connection, job_id=job.id, error=error, new_id=self._new_id)
 
 
 def rounds_of(method: Method, estimate: Estimate, *, examples: int) -> float:

@@ -26,12 +26,19 @@ async def gone(connection: Connection, *, keys: Sequence[str]) -> None:
     await execute(connection, queries("deletions")["gone"], keys=list(keys))
 
 
-async def hold(connection: Connection, *, hold_id: str, seconds: float) -> None:
-    await execute(connection, queries("deletions")["hold"], id=hold_id, seconds=seconds)
+async def hold(connection: Connection, *, hold_id: str, seconds: float) -> bool:
+    """False: another one holds."""
+    return await execute(connection, queries("deletions")["hold"], id=hold_id, seconds=seconds) == 1
 
 
-async def release(connection: Connection, *, hold_id: str) -> None:
-    await execute(connection, queries("deletions")["release"], id=hold_id)
+async def renew_hold(connection: Connection, *, hold_id: str, seconds: float) -> None:
+    await execute(connection, queries("deletions")["renew_hold"], id=hold_id, seconds=seconds)
+
+
+async def release(connection: Connection, *, hold_id: str) -> bool:
+    """Whether it has held until now."""
+    ended = await fetch(connection, queries("deletions")["release"], id=hold_id)
+    return any(row["kept"] for row in ended)
 
 
 async def page(

@@ -13,11 +13,17 @@ select blob_key from deletion where gone_at is null order by requested_at limit 
 update deletion set gone_at = now() where blob_key = any(%(keys)s) and gone_at is null
 
 -- name: hold
-insert into backup_hold (id, until) values (%(id)s, now() + make_interval(secs => %(seconds)s))
-on conflict (id) do update set until = excluded.until
+insert into backup_hold (id, until)
+select %(id)s, now() + make_interval(secs => %(seconds)s)
+where not exists (select from backup_hold where until > now())
+
+-- name: renew_hold
+-- What has run out stays so: bytes may have gone since.
+update backup_hold set until = now() + make_interval(secs => %(seconds)s) where id = %(id)s and until > now()
 
 -- name: release
-delete from backup_hold where id = %(id)s or until < now()
+-- And what is left of backups that were killed.
+delete from backup_hold where id = %(id)s or until <= now() returning id = %(id)s and until > now() as kept
 
 -- name: list
 -- One line for each thing that was deleted: when that was asked for, and when its last byte was gone.

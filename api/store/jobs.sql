@@ -104,6 +104,7 @@ select id from job
 where lost_attempts + case when status = 'running' then 1 else 0 end >= %(max_lost)s
   and (   status = 'queued'
        or (status = 'running' and trained_at is null and lease_until < now()))
+limit %(limit)s
 for update skip locked
 
 -- name: extend_leases

@@ -34,8 +34,8 @@ async def claim(
     return (job_from(row), row["resumed_step"]) if row else None
 
 
-async def given_up(connection: Connection, *, max_lost: int) -> Sequence[str]:
-    rows = await fetch(connection, queries("jobs")["given_up"], max_lost=max_lost)
+async def given_up(connection: Connection, *, max_lost: int, limit: int) -> Sequence[str]:
+    rows = await fetch(connection, queries("jobs")["given_up"], max_lost=max_lost, limit=limit)
     return [row["id"] for row in rows]
 
 

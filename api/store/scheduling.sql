@@ -61,8 +61,7 @@ where last_seen_at > now() - make_interval(secs => %(alive_seconds)s) or asking_
 -- What holds a place: runs, and what is on its way to an engine. `counts`: it is not yet among its project's running.
 select job.id, job.project_id, engine_id, priority, coalesce(base_model, model) as base,
        alone, 0 as trainer_deaths, 0 as lost_attempts,
-       coalesce(method -> 'supervised' ->> 'n_epochs', method -> 'dpo' ->> 'n_epochs',
-                method -> 'reinforcement' -> 'hyperparameters' ->> 'n_epochs') as epochs,
+       epochs_of(method) as epochs,
        (estimate ->> 'trained_tokens')::bigint as tokens, kept_tokens, rounds_left, round_seconds,
        pace_steps, pace_seconds,
        (lora ->> 'rank')::int as rank, lora ->> 'target_modules' as modules,
@@ -75,8 +74,7 @@ where status in ('running', 'paused') and trained_at is null and engine_id is no
 union all
 select job.id, job.project_id, allocation.engine_id, priority, coalesce(base_model, model),
        false, trainer_deaths, lost_attempts + case when job.status = 'running' then 1 else 0 end,
-       coalesce(method -> 'supervised' ->> 'n_epochs', method -> 'dpo' ->> 'n_epochs',
-                method -> 'reinforcement' -> 'hyperparameters' ->> 'n_epochs') as epochs,
+       epochs_of(method) as epochs,
        (estimate ->> 'trained_tokens')::bigint as tokens, kept_tokens, rounds_left, round_seconds,
        0, 0,
        (lora ->> 'rank')::int as rank, lora ->> 'target_modules' as modules,
@@ -90,8 +88,7 @@ where expires_at > now() and allocation.attempt = job.attempt + 1
 -- Queued, or in the hands of an engine that has been silent for too long; not what is on its way already.
 select job.id, job.project_id, priority, coalesce(base_model, model) as base,
        trainer_deaths, lost_attempts + case when job.status = 'running' then 1 else 0 end as lost_attempts,
-       coalesce(method -> 'supervised' ->> 'n_epochs', method -> 'dpo' ->> 'n_epochs',
-                method -> 'reinforcement' -> 'hyperparameters' ->> 'n_epochs') as epochs,
+       epochs_of(method) as epochs,
        (estimate ->> 'trained_tokens')::bigint as tokens, kept_tokens, rounds_left, round_seconds,
        (lora ->> 'rank')::int as rank, lora ->> 'target_modules' as modules, attempt,
        job.status = 'running' as holds_place,

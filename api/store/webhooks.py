@@ -1,7 +1,6 @@
 """Rows of webhook endpoints and of deliveries on their way."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from api.domain.pages import Page
 from api.domain.webhooks import Delivery, Endpoint
@@ -10,7 +9,7 @@ from api.store.database import Connection, Row, execute, fetch, fetch_one, queri
 
 def endpoint_from(row: Row) -> Endpoint:
     secrets = [row["secret"]]
-    if row["previous_secret"] is not None and row["previous_until"] > datetime.now(UTC):
+    if row["keeps_previous"]:
         secrets.append(row["previous_secret"])
     return Endpoint(
         id=row["id"],

@@ -1,13 +1,14 @@
 -- name: insert
 insert into webhook_endpoint (id, project_id, name, url, event_types, secret)
 values (%(id)s, %(project_id)s, %(name)s, %(url)s, %(event_types)s, %(secret)s)
-returning *
+returning *, previous_until > now() as keeps_previous
 
 -- name: get
-select * from webhook_endpoint where project_id = %(project_id)s and id = %(id)s and deleted_at is null
+select *, previous_until > now() as keeps_previous from webhook_endpoint
+where project_id = %(project_id)s and id = %(id)s and deleted_at is null
 
 -- name: list
-select * from webhook_endpoint
+select *, previous_until > now() as keeps_previous from webhook_endpoint
 where project_id = %(project_id)s and deleted_at is null
   and (%(after)s::text is null
        or (created_at, id) < (select created_at, id from webhook_endpoint where id = %(after)s
@@ -20,7 +21,7 @@ update webhook_endpoint
 set name = coalesce(%(name)s, name), url = coalesce(%(url)s, url),
     event_types = coalesce(%(event_types)s::text[], event_types), updated_at = now(), disabled_at = null
 where project_id = %(project_id)s and id = %(id)s and deleted_at is null
-returning *
+returning *, previous_until > now() as keeps_previous
 
 -- name: rotate
 update webhook_endpoint
@@ -28,7 +29,7 @@ set previous_secret = case when %(keep_old)s then secret end,
     previous_until = case when %(keep_old)s then now() + interval '24 hours' end,
     secret = %(secret)s, updated_at = now()
 where project_id = %(project_id)s and id = %(id)s and deleted_at is null
-returning *
+returning *, previous_until > now() as keeps_previous
 
 -- name: delete
 update webhook_endpoint set deleted_at = now()
@@ -45,8 +46,8 @@ update webhook_delivery set attempts = attempts + 1, due_at = now() + make_inter
 from due, webhook_event, webhook_endpoint
 where webhook_delivery.event_id = due.event_id and webhook_delivery.endpoint_id = due.endpoint_id
   and webhook_event.id = due.event_id and webhook_endpoint.id = due.endpoint_id
-returning webhook_endpoint.*, webhook_event.id as event_id, webhook_event.type, webhook_event.data,
-          webhook_event.created_at as event_created_at, webhook_delivery.attempts,
+returning webhook_endpoint.*, previous_until > now() as keeps_previous,
+          webhook_event.id as event_id, webhook_event.type, webhook_event.data, webhook_event.created_at as event_created_at, webhook_delivery.attempts,
           extract(epoch from now() - webhook_event.created_at)::float as age_seconds
 
 -- name: hold

@@ -4,6 +4,7 @@ validations have shown, and the best weights so far where they are wanted.
 Learning rate, shuffling, dropout and sampling are functions of (seed, step) and need no memory.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +37,19 @@ def save(folder: Path, optimizer: RowOptimizer, kept: Kept) -> CheckpointFile:
         tensors[BEST] = kept.best.cpu().contiguous()
     words = {"format": "pt", "adam_step": str(steps), "trained_tokens": str(kept.trained_tokens)}
     save_file(tensors, folder / TRAINING_STATE, metadata=words | kept.progress.words())
+    sort_header(folder / TRAINING_STATE)
     return described(folder / TRAINING_STATE)
+
+
+def sort_header(path: Path) -> None:
+    """In place: safetensors writes the metadata of one and the same state in another order each time."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= length, "the same words, as compact"
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 def load(folder: Path, optimizer: RowOptimizer, *, device: torch.device) -> Kept:

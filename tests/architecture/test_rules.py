@@ -95,7 +95,6 @@ WALL_CLOCKS = {
     "api/rest/usage_routes.py",
     "api/services/metering.py",
     "api/services/webhooks.py",
-    "api/store/webhooks.py",
     "serving/vllm/sweeping.py",
 }
 

@@ -18,12 +18,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from tests.chaos import fake_training
 from tests.chaos.customer import Customer
-from tests.chaos.fleet import FAKE_TRAINER, FAKE_VLLM, KNOWING_VLLM, Fleet, Form, fenced_writes, tracebacks
+from tests.chaos.fleet import FAKE_TRAINER, Fleet, Form, fenced_writes, tracebacks
 from tests.chaos.inspection import Findings, Inspection, report
 from tests.chaos.monkey import Monkey, all_faults
 from tests.chaos.orders import BATCH_SIZE, Order, Wish, orders
+from tests.support import fake_training
+from tests.support.cluster import FAKE_VLLM
 from tests.support.hooks import Receiver
 from tests.support.tiny_model import made_in
 
@@ -59,7 +60,7 @@ PLANS: Final[Mapping[str, Plan]] = {
         seeds=3,
     ),
     "short": Plan(
-        form=Form(vllm=KNOWING_VLLM),
+        form=Form(vllm=FAKE_VLLM),
         jobs=20,
         faults=50,
         interval=1.8,
@@ -149,11 +150,15 @@ def undisturbed(fleet: Fleet, ordered: Sequence[Order]) -> Callable[[Order], byt
 
 
 def disturb(plan: Plan, monkey: Monkey, customer: Customer, ordered: Sequence[Order]) -> None:
-    """The customer in a thread of its own; the monkey here. Orders come as fast as faults do."""
+    """The customer in a thread of its own; the monkey here. Orders come as fast as faults do, and faults as fast as jobs
+    end: on a slow machine too they meet jobs all the way."""
     failure: list[BaseException] = []
 
     def may(number: int) -> bool:
         return monkey.count >= plan.faults * number / len(ordered) - plan.at_once
+
+    def most() -> float:
+        return min(plan.faults, plan.faults * (len(customer.ended) + plan.at_once) / len(ordered))
 
     def buy() -> None:
         try:
@@ -178,7 +183,7 @@ def disturb(plan: Plan, monkey: Monkey, customer: Customer, ordered: Sequence[Or
             )
         return not buyer.is_alive()
 
-    monkey.rage(interval=plan.interval, over=over, most=plan.faults)
+    monkey.rage(interval=plan.interval, over=over, most=most)
     monkey.calm()
     if failure:
         raise failure[0]

@@ -38,7 +38,7 @@ from engine.contract.spec import (
     RunRef,
     RunSpec,
 )
-from tests.chaos import fake_training as training
+from tests.support import fake_training as training
 from tuningfork_pb.v1 import engine_pb2 as pb
 
 POISON: Final = b"POISON"

@@ -6,17 +6,15 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from deploy.embedded import children
-from tests.support.cluster import API_KEY, BASE, TOKEN, Cluster
+from tests.support.cluster import API_KEY, BASE, FAKE_VLLM, Cluster
 
 FAKE_TRAINER: Final = "tests.chaos.fake_trainer"
-FAKE_VLLM: Final = "tests.chaos.fake_vllm"
-KNOWING_VLLM: Final = "tests.support.fake_vllm"  # knows what a real trainer's probes were
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,25 +88,12 @@ class Fleet(Cluster):
                 os.kill(pid, signal.SIGKILL)
         return bool(pids)
 
-    def _start_replica(self, extra: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-        if self.form.vllm == KNOWING_VLLM:
-            return super()._start_replica(extra)
-        settings = {
-            "BASE_MODEL": BASE,
-            "MODEL_PATH": str(self.model),
-            "PORT": str(self._replica),
-            "API_KEY": "key",
-            "CONTROL_PLANE_URL": self.url,
-            "SERVING_TOKEN": TOKEN,
-            "ADAPTER_DIR": str(self.folder / "adapters"),
-            "MAX_MODEL_LEN": "512",
-            "DTYPE": "float32",
-        }
-        named = {f"TUNINGFORK_SERVING_{name}": value for name, value in settings.items()}
-        return self._python(self.form.vllm, [], {**named, **extra}, log=self.parts["replica"].log)
+    def _vllm(self) -> tuple[str, Sequence[str]]:
+        told = self.form.vllm == FAKE_VLLM and self.form.trainer != FAKE_TRAINER
+        return super()._vllm() if told else (self.form.vllm, ())
 
     def _python(
-        self, module: str, options: list[str], extra: Mapping[str, str], *, log: Path
+        self, module: str, options: Sequence[str], extra: Mapping[str, str], *, log: Path
     ) -> "subprocess.Popen[bytes]":
         env = os.environ | {
             "PYTHONUNBUFFERED": "1",

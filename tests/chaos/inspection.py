@@ -1,10 +1,8 @@
 """Every promise, checked from outside through the SDK and REST once the jobs have ended. Finds; does not repair."""
 
-import io
 import re
 import statistics
 import time
-import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 
 from tests.chaos.orders import Order, Wish
+from tests.support.adapters import downloaded_weights, owner
 from tests.support.hooks import Receiver
 
 PAGE: Final = 100
@@ -25,7 +24,6 @@ CANCELLED: Final = "Job cancelled"
 ENDS: Final = tuple(f"fine_tuning.job.{status}" for status in ("succeeded", "failed", "cancelled"))
 WEBHOOK_SECONDS: Final = 90.0
 MADE: Final = "New fine-tuned model created: "
-WEIGHTS: Final = "adapter_model.safetensors"
 
 
 @dataclass(kw_only=True)
@@ -46,8 +44,7 @@ class Inspection:
 
     def __init__(self, url: str, *, key: str, expected: Callable[[Order], bytes]) -> None:
         self._client = OpenAI(base_url=f"{url}/v1", api_key=key, timeout=60)
-        headers = {"Authorization": f"Bearer {key}"}
-        self._http = httpx.Client(base_url=f"{url}/v1", headers=headers, timeout=60)
+        self._http = owner(f"{url}/v1", key=key)
         self._expected = expected
         self.findings = Findings()
 
@@ -157,12 +154,11 @@ class Inspection:
             self.findings.note("a checkpoint lost or doubled", f"{job.id} {sorted(steps)}")
 
     def weights(self, model: str) -> bytes:
-        """The adapter's safetensors file, as a user downloads it; empty when there is none."""
-        reply = self._http.get(f"/models/{model}/adapter")
-        if not reply.is_success:
+        """As its owner downloads them; empty when there are none."""
+        try:
+            return downloaded_weights(self._http, model)
+        except httpx.HTTPStatusError:
             return b""
-        with zipfile.ZipFile(io.BytesIO(reply.content)) as archive:
-            return archive.read(WEIGHTS)
 
     def _table_is_whole(self, order: Order, file_id: str) -> bool:
         lines = self._client.files.content(file_id).text.splitlines()

@@ -17,9 +17,11 @@ from api.blobs.objects import Blobs, file_key
 from api.domain.jobs import JobStatus
 from api.services import backup
 from api.services.backup import BackupError
+from api.store import deletions
 from api.store.database import Database
 from api.store.migrate import FOLDER, migrate
 from deploy.embedded import object_store
+from serving.gateway.replicas import Replicas
 from tests.store.test_leases import PREPARED, lease, leased, queued, report, step
 from tests.store.test_pause import CONTENT, saved
 from tests.support.janitor import swept
@@ -32,10 +34,11 @@ class Place:
 
     url: str
     blobs: Blobs
+    replicas: Replicas
 
 
 @pytest_asyncio.fixture
-async def place(postgres_url: str, s3: object_store.ObjectStore) -> AsyncIterator[Place]:
+async def place(postgres_url: str, s3: object_store.ObjectStore, nobody: Replicas) -> AsyncIterator[Place]:
     name = f"restored_{secrets.token_hex(6)}"
     async with await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as admin:
         await admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
@@ -43,7 +46,7 @@ async def place(postgres_url: str, s3: object_store.ObjectStore) -> AsyncIterato
     for prefix in ("files/", "jobs/", "uploads/"):
         for found in await blobs.page(prefix, after="", limit=1000):
             await blobs.delete(found.key)
-    yield Place(url=named(postgres_url, name), blobs=blobs)
+    yield Place(url=named(postgres_url, name), blobs=blobs, replicas=nobody)
 
 
 async def made(world: World, folder: Path) -> backup.Manifest:
@@ -56,7 +59,7 @@ async def restored(place: Place, folder: Path) -> World:
     database = Database(place.url)
     await database.open()
     assert await migrate(database) == []
-    return await world_over(database, place.blobs)
+    return await world_over(database, place.blobs, replicas=place.replicas)
 
 
 async def test_everything_is_back_and_a_running_job_goes_on(
@@ -182,6 +185,36 @@ async def test_an_object_that_is_not_what_its_row_says_fails_the_backup(world: W
     async with world.database.transaction() as connection:
         held = await (await connection.execute("select * from backup_hold")).fetchall()
     assert held == []
+
+
+async def test_bytes_are_held_back_for_as_long_as_a_backup_takes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backup, "HOLD_SECONDS", 1.0)
+    monkeypatch.setattr(backup, "RENEW_SECONDS", 0.1)
+    async with backup.bytes_held_back(world.database):
+        await asyncio.sleep(1.2)
+        async with world.database.transaction() as connection:
+            assert await deletions.held(connection)
+        with pytest.raises(BackupError, match="Another backup"):
+            async with backup.bytes_held_back(world.database):
+                pass
+    async with world.database.transaction() as connection:
+        assert not await deletions.held(connection)
+
+
+async def test_a_backup_during_which_bytes_could_go_fails(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has run out is not taken up again, since bytes may have gone in between."""
+    monkeypatch.setattr(backup, "RENEW_SECONDS", 0.02)
+    with pytest.raises(BackupError, match="not held back all the time"):
+        async with backup.bytes_held_back(world.database):
+            async with world.database.transaction() as connection:
+                await connection.execute("update backup_hold set until = now()")
+            await asyncio.sleep(0.1)
+    async with backup.bytes_held_back(world.database):
+        pass  # the next one holds nothing of that against it
 
 
 async def test_a_backup_of_a_later_release_is_refused(world: World, place: Place, tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ from engine.contract.events import (
     StepMetrics,
 )
 from engine.contract.spec import RunRef
+from serving.gateway.replicas import Replicas
 from tests.store.test_leases import DATA, leased, messages, report
 from tests.support.app import OUR_KEY, THEIR_KEY, Rest
 from tests.support.stores import BASE, World, world_over
@@ -59,7 +60,7 @@ PREPARED = RunPrepared(train_examples=12, validation_examples=0, tokens_per_epoc
 
 
 @pytest.fixture
-async def world(database: Database, blobs: Blobs, tmp_path: Path) -> World:
+async def world(database: Database, blobs: Blobs, nobody: Replicas, tmp_path: Path) -> World:
     backends = backends_of(
         environment=environment_of_children(),
         wandb_mode="offline",
@@ -68,7 +69,7 @@ async def world(database: Database, blobs: Blobs, tmp_path: Path) -> World:
         wandb_folder=tmp_path / "wandb",
         mlflow={"MLFLOW_TRACKING_URI": str(tmp_path / "mlruns")},
     )
-    return await world_over(database, blobs, backends=backends)
+    return await world_over(database, blobs, replicas=nobody, backends=backends)
 
 
 @pytest.fixture
@@ -388,7 +389,7 @@ async def test_two_deliverers_and_three_places(world: World, runs: MlflowClient,
 
 
 async def test_a_backend_that_is_away_is_told_later_and_the_owner_once(
-    database: Database, blobs: Blobs, tmp_path: Path
+    database: Database, blobs: Blobs, tmp_path: Path, nobody: Replicas
 ) -> None:
     """Nothing listens there. The job goes on, and what it did is sent once somebody does."""
     away = backends_of(
@@ -399,7 +400,7 @@ async def test_a_backend_that_is_away_is_told_later_and_the_owner_once(
         wandb_folder=None,
         mlflow={"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"},
     )
-    world = await world_over(database, blobs, backends=away)
+    world = await world_over(database, blobs, replicas=nobody, backends=away)
     run = await started(world, MLFLOW)
     await trained(world, run, range(1, 3))
     for _ in range(4):
@@ -424,7 +425,7 @@ async def test_a_backend_that_is_away_is_told_later_and_the_owner_once(
     assert "they are not sent again" in (await messages(world, run))[-1]
 
 
-async def test_wandb_that_is_away(database: Database, blobs: Blobs, tmp_path: Path) -> None:
+async def test_wandb_that_is_away(database: Database, blobs: Blobs, tmp_path: Path, nobody: Replicas) -> None:
     away = backends_of(
         environment=environment_of_children(),
         wandb_mode="online",
@@ -433,7 +434,7 @@ async def test_wandb_that_is_away(database: Database, blobs: Blobs, tmp_path: Pa
         wandb_folder=None,
         mlflow={},
     )
-    world = await world_over(database, blobs, backends=away)
+    world = await world_over(database, blobs, replicas=nobody, backends=away)
     run = await started(world, WANDB)
     await trained(world, run, range(1, 3))
     assert await deliver(world, "wandb") == 1
@@ -519,11 +520,13 @@ async def test_the_loop_ends_its_process(world: World, monkeypatch: pytest.Monke
     assert process.returncode is not None
 
 
-async def test_what_is_not_connected_is_refused(world: World, database: Database, blobs: Blobs) -> None:
+async def test_what_is_not_connected_is_refused(
+    world: World, database: Database, blobs: Blobs, nobody: Replicas
+) -> None:
     none = backends_of(
         environment={}, wandb_mode="online", wandb_key=None, wandb_url=None, wandb_folder=None, mlflow={}
     )
-    bare = await world_over(database, blobs, backends=none)
+    bare = await world_over(database, blobs, replicas=nobody, backends=none)
     for integration, words in (
         (WANDB, "Weights & Biases. Its operator sets TUNINGFORK_API_WANDB_API_KEY, or"),
         (MLFLOW, "MLflow. Its operator sets TUNINGFORK_API_MLFLOW_TRACKING_URI"),

@@ -190,8 +190,30 @@ async def test_many_lost_attempts_without_a_new_step_fail_the_job(world: World) 
     run = await leased(world)
     await report(world, run, RunInterrupted(reason="its disk is full"))
     assert await lease(world) is None
-    job = await status(world, run)
-    assert job.status is JobStatus.FAILED and job.error is not None
+    await failed_as_lost(world, run)
+
+
+async def test_a_job_whose_last_lease_runs_out_in_silence_fails_too(world: World) -> None:
+    await queued(world)
+    run = await leased(world)
+    async with world.database.transaction() as connection:
+        await connection.execute("update job set lost_attempts = %s", (MAX_LOST_ATTEMPTS - 1,))
+    await world.scheduler.give_up()
+    assert (await status(world, run)).status is JobStatus.RUNNING, "its lease holds"
+    await asyncio.sleep(LEASE_SECONDS + 0.1)
+    assert await lease(world) is None
+    await failed_as_lost(world, run)
+
+
+async def failed_as_lost(world: World, run: RunRef) -> None:
+    """Soon: the leader looks by itself, whether an engine asks or not."""
+    scheduling = asyncio.create_task(world.scheduler.run())
+    async with asyncio.timeout(5):
+        while (job := await status(world, run)).status is not JobStatus.FAILED:
+            await asyncio.sleep(0.05)
+    scheduling.cancel()
+    await asyncio.wait({scheduling})
+    assert job.error is not None
     assert job.error.code == "server_error" and "10 times" in job.error.message
     assert (await messages(world, run))[-1] == job.error.message
 

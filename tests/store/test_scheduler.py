@@ -9,16 +9,27 @@ import pytest
 from openai import AsyncOpenAI
 
 from api.domain.errors import ServiceError
-from api.domain.jobs import JobStatus
+from api.domain.jobs import (
+    DpoHyperparameters,
+    DpoMethod,
+    Hyperparameters,
+    JobStatus,
+    ReinforcementHyperparameters,
+    ReinforcementMethod,
+    SupervisedMethod,
+)
 from api.domain.leases import Lease, Offer
 from api.domain.priorities import Priority
 from api.domain.scheduling import Placement, WaitingJob
 from api.services import scheduler as scheduling_service
 from api.services.scheduler import TERM_SECONDS, Scheduler
+from api.services.snapshots import START_SECONDS, snapshot_of
 from api.services.wakeups import Wakeup
 from api.store import engines, scheduling
 from api.store.database import Database
+from api.store.job_rows import method_to
 from engine.contract.events import RunPaused
+from engine.contract.graders import StringCheck
 from engine.contract.spec import RunRef
 from tests.store.test_leases import PREPARED, lease, leased, messages, queued, report, status, step
 from tests.store.test_pause import saved
@@ -32,6 +43,7 @@ OFFER = Offer(base_models=[BASE])
 def another(world: World, name: str, *, database: Database | None = None) -> Scheduler:
     return Scheduler(
         database=database or world.database,
+        new_id=world.new_id,
         holder=name,
         woken_by=Wakeup(),
         max_lost=3,
@@ -341,6 +353,24 @@ async def test_fair_between_projects(world: World) -> None:
     theirs = {(await queued(world, caller=world.stranger)).id for _ in range(2)}
     got = [await acquire(world, "e1", replace(OFFER, slots=4)) for _ in range(4)]
     assert theirs <= {one.spec.job_id for one in got if one}
+
+
+async def test_a_job_takes_its_epochs_whatever_its_method(world: World) -> None:
+    grader = StringCheck(name="g", input="{{ sample.output_text }}", reference="a", operation="eq")
+    methods = (
+        SupervisedMethod(hyperparameters=Hyperparameters(n_epochs=2)),
+        DpoMethod(hyperparameters=DpoHyperparameters(n_epochs=3)),
+        ReinforcementMethod(grader=grader, hyperparameters=ReinforcementHyperparameters(n_epochs=4)),
+    )
+    made = []
+    for method in methods:
+        made.append((await queued(world)).id)
+        await change(world, made[-1], method=method_to(method))
+    async with world.database.transaction() as connection:
+        read = await scheduling.read(connection, max_lost=3, running_jobs=9, half_life=9.0, alive_seconds=9.0)
+    seconds = {job.id: job.seconds - START_SECONDS for job in snapshot_of(read).jobs}
+    one = seconds[made[0]] / 2
+    assert [seconds[job_id] for job_id in made] == pytest.approx([2 * one, 3 * one, 4 * one]) and one > 0
 
 
 async def test_a_removed_base_is_the_reason(world: World) -> None:

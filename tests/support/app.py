@@ -34,9 +34,8 @@ from api.services.usage import UsageService
 from api.services.wakeups import Wakeup
 from api.services.webhooks import WebhookService
 from engine.graders.sandbox.bubblewrap import Sandbox
-from serving.gateway.client import ReplicaClient
 from serving.gateway.replicas import Replicas
-from tests.support.stores import BASE, PRICES, World
+from tests.support.stores import PRICES, World
 
 OUR_KEY, THEIR_KEY = "sk-tf-ours", "sk-tf-theirs"
 
@@ -123,11 +122,9 @@ def services_over(
 
 
 @pytest_asyncio.fixture
-async def api(world: World) -> AsyncIterator[Rest]:
-    replica = ReplicaClient(base_model=BASE, url="http://127.0.0.1:9", api_key="nobody")
-    services = services_over(world, Replicas([replica]))
+async def api(world: World, nobody: Replicas) -> AsyncIterator[Rest]:
+    services = services_over(world, nobody)
     await services.models.remember_bases()
     new_request_id = partial(make_id, "req_", secrets.randbelow)
     app = rest.build(services, new_request_id=new_request_id)
     yield Rest(transport=httpx.ASGITransport(app=app, raise_app_exceptions=False), world=world)
-    await replica.close()

@@ -1,10 +1,13 @@
 """A stand-in for vLLM as a process: it fetches and checks adapters as the resolver does, and computes nothing.
 
-It answers a probe with the log-probabilities that the trainer told the control plane, read from its database.
+Settings as `serving.vllm` has them. A probe is answered with the log-probabilities that the trainer told the control plane,
+read from its database (`--told-in`); without one, as the fake trainer's weights would have it.
 """
 
 import argparse
 import logging
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +19,33 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from serving.vllm import adapters
+from serving.vllm.settings import ServingSettings
+from tests.support import fake_training
 from tests.support.fake_model import fake_model
 from tests.support.fake_replica import completion
 
+Logprobs = Callable[[Path, int], Awaitable[Sequence[float]]]
+
+
+async def told(adapter: Path, _tokens: int, *, database_url: str) -> Sequence[float]:
+    async with await psycopg.AsyncConnection.connect(database_url, connect_timeout=3) as connection:
+        query = "select probe from model_version where id = %s"
+        row = await (await connection.execute(query, (adapter.name,))).fetchone()
+    assert row is not None
+    logprobs: Sequence[float] = row[0]["logprobs"]
+    return logprobs
+
+
+async def of_fake_weights(adapter: Path, tokens: int) -> Sequence[float]:
+    weights = fake_training.weights_in((adapter / adapters.WEIGHTS).read_bytes())
+    return fake_training.logprobs(weights, tokens)
+
 
 class FakeVllm:
-    def __init__(self, *, source: adapters.Source, folder: Path, database_url: str) -> None:
-        self._source, self._folder, self._database_url = source, folder, database_url
+    """`logprobs`: of a probe of so many tokens, from the adapter in that folder."""
+
+    def __init__(self, *, source: adapters.Source, folder: Path, logprobs: Logprobs) -> None:
+        self._source, self._folder, self._logprobs = source, folder, logprobs
         folder.mkdir(parents=True, exist_ok=True)
 
     async def answer(self, request: Request) -> Response:
@@ -31,36 +54,39 @@ class FakeVllm:
         asked = await request.json()
         if "lora_name" in asked:
             return Response()
-        if str(asked.get("model", "")).startswith("mv-"):
-            try:
-                found = await adapters.fetch(asked["model"], source=self._source, folder=self._folder)
-            except adapters.AdapterError as error:
-                logging.warning("%s", error)
-                return Response(str(error), status_code=404)
-            if found is None:
-                return Response(status_code=404)
+        if not str(asked.get("model", "")).startswith("mv-"):
+            return await fake_model(request)
+        try:
+            adapter = await adapters.fetch(asked["model"], source=self._source, folder=self._folder)
+        except adapters.AdapterError as error:
+            logging.warning("%s", error)
+            return Response(str(error), status_code=404)
+        if adapter is None:
+            return Response(status_code=404)
         if "prompt_logprobs" in asked:
-            return JSONResponse(await self._probed(asked))
+            return JSONResponse(await self._probed(asked, adapter))
         return await fake_model(request)
 
-    async def _probed(self, asked: dict[str, Any]) -> dict[str, Any]:
-        async with await psycopg.AsyncConnection.connect(self._database_url, connect_timeout=3) as connection:
-            query = "select probe from model_version where id = %s"
-            row = await (await connection.execute(query, (asked["model"],))).fetchone()
-        assert row is not None
-        return completion(asked["prompt"], row[0]["logprobs"])
+    async def _probed(self, asked: dict[str, Any], adapter: Path) -> dict[str, Any]:
+        prompt = asked["prompt"]
+        return completion(prompt, list(await self._logprobs(adapter, len(prompt))))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name in ("--port", "--control-plane", "--token", "--database-url", "--folder"):
-        parser.add_argument(name, required=True)
-    options = parser.parse_args()
+    parser.add_argument("--told-in", metavar="DATABASE_URL")
+    told_in = parser.parse_args().told_in
     logging.basicConfig(level=logging.INFO)
-    source = adapters.Source(url=options.control_plane, token=options.token)
-    fake = FakeVllm(source=source, folder=Path(options.folder), database_url=options.database_url)
+    settings = ServingSettings()
+    fake = FakeVllm(
+        source=adapters.Source(
+            url=settings.control_plane_url, token=settings.serving_token.get_secret_value()
+        ),
+        folder=settings.adapter_dir,
+        logprobs=partial(told, database_url=told_in) if told_in else of_fake_weights,
+    )
     app = Starlette(routes=[Route("/{path:path}", fake.answer, methods=["GET", "POST"])])
-    uvicorn.run(app, host="127.0.0.1", port=int(options.port), log_level="warning", lifespan="off")
+    uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", lifespan="off")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
 """Jobs through the SDK, for the end-to-end tests."""
 
-import io
 import time
-import zipfile
 from pathlib import Path
 
-import httpx
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 
+from tests.support.adapters import downloaded_weights, owner
 from tests.support.service import Service
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -49,12 +47,8 @@ def create_small(client: OpenAI, *, seed: int, epochs: int = 1) -> FineTuningJob
 
 def weights_of(service: Service, job: FineTuningJob) -> bytes:
     """The adapter's safetensors file, as a user downloads it."""
-    headers = {"Authorization": f"Bearer {service.api_key}"}
-    url = f"{service.base_url}/models/{job.fine_tuned_model}/adapter"
-    reply = httpx.get(url, headers=headers, timeout=60)
-    reply.raise_for_status()
-    with zipfile.ZipFile(io.BytesIO(reply.content)) as archive:
-        return archive.read("adapter_model.safetensors")
+    with owner(service.base_url, key=service.api_key) as http:
+        return downloaded_weights(http, str(job.fine_tuned_model))
 
 
 def ask(client: OpenAI, model: str, question: str) -> str:

@@ -52,8 +52,8 @@ class Live:
 async def serving(postgres_url: str, s3: object_store.ObjectStore) -> AsyncIterator[Live]:
     database = Database(await fresh_database(postgres_url))
     await database.open()
-    world = await world_over(database, await blobs_over(s3))
     async with fake_replica(fake_model, base_model=BASE) as replica:
+        world = await world_over(database, await blobs_over(s3), replicas=Replicas([replica]))
         services = services_over(
             world,
             Replicas([replica]),

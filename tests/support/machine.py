@@ -99,7 +99,7 @@ class Days(RuleBasedStateMachine):
 
     @rule(holder=st.sampled_from(["l0", "l1"]))
     def schedule(self, holder: str) -> None:
-        """A pass; and no engine that asks stays idle while a job fits that nobody is before."""
+        """A pass; and no engine that asks stays idle while a job fits that nobody is before. What was lost too often fails."""
         term = self.plane.lead(holder)
         if term is None:
             return
@@ -108,6 +108,7 @@ class Days(RuleBasedStateMachine):
         seen["placed"] += len(decisions.placements)
         assert self.plane.write(decisions, holder=holder, term=term)
         self.no_place_is_wasted(decisions)
+        self.plane.give_up()
 
     def no_place_is_wasted(self, decisions: Decisions) -> None:
         kept = {name for one in decisions.reservations.values() for name in one.engines}
@@ -147,6 +148,18 @@ class Days(RuleBasedStateMachine):
                 self.ask_and_take(name, "l0", True)
         self.schedule("l0")
 
+    @rule(project=projects, base=st.sampled_from("xy"))
+    def somebody_urgent_comes(self, project: str, base: str) -> None:
+        """When all places are taken, by runs that are no longer young."""
+        self.create(project, base, Priority.LOW, 1)
+        self.minutes_in_good_order()
+        self.minutes_in_good_order()
+        self.create(project, base, Priority.HIGH, 1)
+        self.schedule("l0")
+        for name, worker in self.plane.workers.items():
+            for index in reversed(range(len(worker.runs))):
+                self.train(name, index)
+
     # engines
 
     @rule(
@@ -160,7 +173,6 @@ class Days(RuleBasedStateMachine):
         if not (worker.alive and worker.reaches) or len(worker.runs) >= worker.slots:
             return
         worker.asking_until = self.plane.now + 5.0
-        self.plane.give_up()
         if settles:
             self.schedule(holder)
         held = self.plane.take(engine)
@@ -244,6 +256,19 @@ class Days(RuleBasedStateMachine):
     @rule(engine=engines)
     def cut_or_mend(self, engine: str) -> None:
         self.plane.workers[engine].reaches = not self.plane.workers[engine].reaches
+
+    @rule(engine=engines, index=indices)
+    def sleep_through_a_lease(self, engine: str, index: int) -> None:
+        """Others are given what it had; then it reports."""
+        worker = self.plane.workers[engine]
+        if not (worker.alive and worker.runs):
+            return
+        worker.reaches = False
+        self.plane.now += LEASE + 1
+        for other in self.plane.workers:
+            self.ask_and_take(other, "l0", True)
+        worker.reaches = True
+        self.train(engine, index)
 
     @rule()
     def publish(self) -> None:
@@ -334,7 +359,6 @@ class Days(RuleBasedStateMachine):
                     break
                 self.plane.workers[name].runs[held.job_id] = held
         self.publish()
-        self.plane.give_up()
         self.plane.now += 1.0
 
 

@@ -134,13 +134,15 @@ LEASE_SECONDS = 2
 QUOTAS = Quotas(storage_bytes=10**9, queued_jobs=1_000, running_jobs=100, training_tokens=10**9)
 
 
-def nobody() -> Replicas:
-    return Replicas([ReplicaClient(base_model=BASE, url="http://127.0.0.1:9", api_key="nobody")])
+@pytest_asyncio.fixture
+async def nobody() -> AsyncIterator[Replicas]:
+    """Nobody answers behind it: what is done before a model is asked, and without one, can be tried."""
+    replicas = Replicas([ReplicaClient(base_model=BASE, url="http://127.0.0.1:9", api_key="nobody")])
+    yield replicas
+    await replicas.close()
 
 
-def graders_over(database: Database, blobs: Blobs, audit: AuditLog) -> GraderService:
-    """Nobody answers behind the replica: what is checked before a model is asked can be tried."""
-    replicas = nobody()
+def graders_over(database: Database, blobs: Blobs, replicas: Replicas, audit: AuditLog) -> GraderService:
     models = ModelService(database=database, blobs=blobs, audit=audit, replicas=replicas, salt_key="salt")
     limits = LimitService(
         database=database,
@@ -154,8 +156,8 @@ def graders_over(database: Database, blobs: Blobs, audit: AuditLog) -> GraderSer
 
 
 @pytest_asyncio.fixture
-async def world(database: Database, blobs: Blobs) -> World:
-    return await world_over(database, blobs)
+async def world(database: Database, blobs: Blobs, nobody: Replicas) -> World:
+    return await world_over(database, blobs, replicas=nobody)
 
 
 CONNECTED = Backends(
@@ -168,7 +170,7 @@ CONNECTED = Backends(
 
 
 async def world_over(
-    database: Database, blobs: Blobs, *, backends: Backends = CONNECTED, replicas: Replicas | None = None
+    database: Database, blobs: Blobs, *, replicas: Replicas, backends: Backends = CONNECTED
 ) -> World:
     new_id = partial(make_id, random_below=secrets.randbelow)
     to_validate, queued, trained = Wakeup(), Wakeup(), Wakeup()
@@ -178,7 +180,7 @@ async def world_over(
         QUOTAS,
         database=database,
         blobs=blobs,
-        replicas=replicas or nobody(),
+        replicas=replicas,
         audit=audit,
     )
     quotas = spending.quotas
@@ -187,6 +189,7 @@ async def world_over(
     await keys.bootstrap(organization="other", key="sk-tf-theirs")
     scheduler = Scheduler(
         database=database,
+        new_id=new_id,
         holder=new_id("scheduler-"),
         woken_by=queued,
         max_lost=MAX_LOST_ATTEMPTS,
@@ -208,7 +211,7 @@ async def world_over(
             new_id=new_id,
             random_below=secrets.randbelow,
             base_models=[BASE],
-            graders=graders_over(database, blobs, audit),
+            graders=graders_over(database, blobs, replicas, audit),
             plans=spending.plans,
             backends=backends,
             to_validate=to_validate,

@@ -1,11 +1,9 @@
 """Small real jobs on a cluster, and what must be true of each one from outside, whatever was killed meanwhile."""
 
 import hashlib
-import io
 import json
 import re
 import time
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,6 +12,7 @@ import httpx
 from openai import APIConnectionError, InternalServerError, OpenAI
 from openai.types.fine_tuning import FineTuningJob
 
+from tests.support.adapters import downloaded_weights, owner
 from tests.support.cluster import API_KEY, BASE, Cluster
 from tests.support.hooks import Receiver
 
@@ -106,11 +105,8 @@ def outcome_of(cluster: Cluster, job: FineTuningJob) -> Outcome:
     """Downloads the model as its owner does, and the table of its steps."""
     assert job.status == "succeeded", f"{job.error}\n{cluster.words()}"
     client = cluster.client()
-    url = f"{cluster.url}/v1/models/{job.fine_tuned_model}/adapter"
-    reply = httpx.get(url, headers={"Authorization": f"Bearer {API_KEY}"}, timeout=30)
-    reply.raise_for_status()
-    with zipfile.ZipFile(io.BytesIO(reply.content)) as archive:
-        digest = hashlib.sha256(archive.read("adapter_model.safetensors")).hexdigest()
+    with owner(f"{cluster.url}/v1", key=API_KEY) as http:
+        digest = hashlib.sha256(downloaded_weights(http, str(job.fine_tuned_model))).hexdigest()
     (table,) = job.result_files
     return Outcome(digest=digest, steps=client.files.content(table).text, trained_tokens=job.trained_tokens)
 

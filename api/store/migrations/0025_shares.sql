@@ -5,5 +5,3 @@ alter table job add column rounds_left double precision, add column round_second
 
 -- Who takes the places that become free on it, as its leader foresees: [[job, rounds, seconds of one], ...]
 alter table engine add column coming jsonb not null default '[]';
-
-create index job_on_engine on job (engine_id) where status = 'running' and trained_at is null;
