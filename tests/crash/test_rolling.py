@@ -25,7 +25,12 @@ SETTINGS = {
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     made = Cluster(
-        tmp_path, model=made_in(tmp_path / "model"), planes=2, shared_ports=True, settings=SETTINGS
+        tmp_path,
+        model=made_in(tmp_path / "model"),
+        planes=2,
+        lease_seconds=10,
+        shared_ports=True,
+        settings=SETTINGS,
     )
     with running(made, *(name for name in made.parts if name != "api-2")) as cluster:
         yield cluster
