@@ -18,5 +18,5 @@ pytest_plugins = [
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--failpoint-seeds", default="0", help="how many seeds are killed at every failpoint: minutes each"
+        "--failpoint-seeds", default="1", help="how many seeds are killed at every failpoint: minutes each"
     )

@@ -84,6 +84,14 @@ def name_of(method: Method) -> str:
             assert_never(method)
 
 
+def sequences_per_step(method: Method) -> int:
+    """`method` holds no "auto" any more."""
+    size = int(method.hyperparameters.batch_size)
+    if isinstance(method, ReinforcementMethod):
+        return size * group_size(float(method.hyperparameters.compute_multiplier))
+    return size
+
+
 def conversations(method: Method, row: Mapping[str, Any]) -> list[Json]:
     """What of a row is made into tokens."""
     match method:

@@ -19,10 +19,30 @@ class Project:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Share:
+    """What a run takes of its engine. `rounds`: in which it still has a part; `seconds`: of the device in one of them."""
+
+    key: str
+    rounds: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Around:
+    """Who else is on a run's engine, and who comes next. Of one that has not stepped yet nothing is known but how much
+    it has to do (`seconds` is 0): it will be like the others, and has had no part in rounds so far."""
+
+    live: Sequence[Share] = ()
+    coming: Sequence[Share] = ()
+    slots: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class WaitingJob:
     """`waited`: since it was created. `seconds`: that its training is expected to take. `memory`: bytes while it is live.
     `gang`: engines that it needs at once. `alone`: nothing may run beside it. `holds_place`: its lost attempt counts in
-    its project's `running` already. `promised`: a run was asked to yield for it."""
+    its project's `running` already. `promised`: a run was asked to yield for it. `share`: None counts it
+    as one that takes the whole engine for its seconds."""
 
     id: str
     project_id: str
@@ -36,12 +56,18 @@ class WaitingJob:
     holds_place: bool = False
     promised: bool = False
     attempt: int = 0
+    share: Share | None = None
+
+    @property
+    def takes(self) -> Share:
+        return self.share or Share(key=self.id, rounds=self.seconds, seconds=1.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LiveRun:
     """What holds a place on an engine: a run, or a job that was placed there and not yet taken up. `left`: seconds until
-    it is expected to end. `yielding`: it was asked to pause for another job, or pauses for its owner."""
+    it is expected to end. `yielding`: it was asked to pause for another job, or pauses for its owner. `share`: None counts
+    it as one that takes the whole engine for so long."""
 
     job_id: str
     project_id: str
@@ -52,12 +78,18 @@ class LiveRun:
     alone: bool = False
     yielding: bool = False
     attempt: int = 0
+    share: Share | None = None
+
+    @property
+    def takes(self) -> Share:
+        return self.share or Share(key=self.job_id, rounds=self.left, seconds=1.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Engine:
     """`slots`: runs at a time. `memory`: bytes that runs may use together, None when it did not say. `draining`: what
-    runs goes on, nothing begins. `speed`: relative to other engines of its bases."""
+    runs goes on, nothing begins. `speed`: relative to other engines of its bases. `pace`: seconds that it takes for one
+    second of its runs' shares."""
 
     id: str
     bases: frozenset[str]
@@ -65,6 +97,7 @@ class Engine:
     memory: int | None = None
     draining: bool = False
     speed: float = 1.0
+    pace: float = 1.0
     runs: tuple[LiveRun, ...] = ()
 
 
@@ -119,3 +152,11 @@ class Forecast:
     start: float | None
     finish: float | None
     reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """Of every job that waits; and by engine, who takes its next free places."""
+
+    forecasts: Sequence[Forecast]
+    coming: Mapping[str, Sequence[Share]]

@@ -8,11 +8,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from api.domain.scheduling import Decisions, Engine, Forecast, Snapshot, WaitingJob
+from api.domain.scheduling import Decisions, Engine, Forecast, Outlook, Share, Snapshot, WaitingJob
 from api.scheduling.line import Line
+from api.scheduling.pace import PUBLISHING_SECONDS
+from api.scheduling.sharing import FORESEEN, Shared
 
 
-def forecast(snapshot: Snapshot, decisions: Decisions) -> list[Forecast]:
+def forecast(snapshot: Snapshot, decisions: Decisions) -> Outlook:
     """Of every job that has not been placed."""
     placed = {placement.job.id for placement in decisions.placements}
     waiting = [job for job in snapshot.jobs if job.id not in placed]
@@ -22,71 +24,106 @@ def forecast(snapshot: Snapshot, decisions: Decisions) -> list[Forecast]:
         line.started(placement.job)
     explain = Explain(snapshot, decisions, dict(line.running))
     positions: defaultdict[str, int] = defaultdict(int)
-    found = []
+    said = []
     for job in line:
         positions[job.base] += 1
-        reason = explain.reason(job)
-        start = future.start(job)
-        finish = None if start is None else start + job.seconds
-        found.append(
-            Forecast(job_id=job.id, position=positions[job.base], start=start, finish=finish, reason=reason)
-        )
+        said.append((job, positions[job.base], explain.reason(job)))
+        future.start(job)
         line.started(job)
-    return found
+    future.play()
+    forecasts = [
+        Forecast(
+            job_id=job.id,
+            position=position,
+            start=future.starts.get(job.id),
+            finish=future.finish(job),
+            reason=reason,
+        )
+        for job, position, reason in said
+    ]
+    return Outlook(forecasts=forecasts, coming=future.coming)
 
 
 class Future:
-    """When places become free: of each base's engines, and of each project's right to run."""
+    """When places become free: of each base's engines, played forward, and of each project's right to run."""
 
     def __init__(self, snapshot: Snapshot, decisions: Decisions) -> None:
         self._projects = snapshot.projects
-        self._places: dict[str, list[float]] = defaultdict(list)
+        self._engines: dict[str, Shared] = {}
+        self._places: dict[str, list[tuple[float, str]]] = defaultdict(list)
         self._largest: dict[str, float] = {}
         self._ends: dict[str, list[float]] = defaultdict(list)
         self._count = {project.id: project.running for project in snapshot.projects.values()}
-        coming: dict[str, list[WaitingJob]] = defaultdict(list)
-        for placement in decisions.placements:
-            self._run(placement.job, end=placement.job.seconds)
-            for engine_id in placement.engines:
-                coming[engine_id].append(placement.job)
+        self._on: dict[str, list[str]] = {}
+        self.starts: dict[str, float] = {}
+        self.coming: dict[str, list[Share]] = {}
         for engine in snapshot.engines:
-            self._engine(engine, coming[engine.id])
-        for times in self._places.values():
-            heapq.heapify(times)
+            self._engine(engine)
+        for placement in decisions.placements:
+            self._run(placement.job, placement.engines, at=0.0)
+        for base, places in self._places.items():
+            self._places[base] = [(self._engines[name].free(), name) for _, name in places]
+            heapq.heapify(self._places[base])
 
-    def _engine(self, engine: Engine, coming: Sequence[WaitingJob]) -> None:
+    def _engine(self, engine: Engine) -> None:
         for run in engine.runs:
             heapq.heappush(self._ends[run.project_id], run.left)
+        self.coming[engine.id] = []
         if engine.draining:
             return
-        busy = [run.left for run in engine.runs] + [job.seconds for job in coming]
-        free = [0.0] * max(0, engine.slots - len(busy))
+        live = [run.takes for run in engine.runs if not run.yielding]
+        self._engines[engine.id] = Shared(live, slots=max(engine.slots, len(live)), pace=engine.pace)
         memory = float("inf") if engine.memory is None else float(engine.memory)
         for base in engine.bases:
-            self._places[base] += [*busy, *free]
+            self._places[base].append((0.0, engine.id))
             self._largest[base] = max(memory, self._largest.get(base, 0.0))
 
-    def _run(self, job: WaitingJob, *, end: float) -> None:
-        heapq.heappush(self._ends[job.project_id], end)
+    def _run(self, job: WaitingJob, engines: Sequence[str], *, at: float) -> None:
+        for name in engines:
+            if name in self._engines:
+                self._engines[name].begin(job.takes, at)
+                if len(self.coming[name]) < FORESEEN:
+                    self.coming[name].append(job.takes)
+        self._on[job.id] = list(engines)
+        heapq.heappush(self._ends[job.project_id], at + job.seconds)
         if not job.holds_place:
             self._count[job.project_id] += 1
 
-    def start(self, job: WaitingJob) -> float | None:
+    def start(self, job: WaitingJob) -> None:
+        """As soon as may be; never where nothing can run it."""
         places = self._places.get(job.base, [])
         if len(places) < job.gang or job.memory > self._largest[job.base]:
-            return None
+            return
         project, start = self._projects[job.project_id], 0.0
         if not job.holds_place and self._count[job.project_id] >= project.most_running:
             ends = self._ends[job.project_id]
             if not ends or project.most_running < 1:
-                return None
+                return
             start = heapq.heappop(ends)
             self._count[job.project_id] -= 1
-        start = max(start, *(heapq.heappop(places) for _ in range(job.gang)))
-        for _ in range(job.gang):
-            heapq.heappush(places, start + job.seconds)
-        self._run(job, end=start + job.seconds)
-        return start
+        taken = [self._next(places) for _ in range(job.gang)]
+        self.starts[job.id] = start = max(start, *(at for at, _ in taken))
+        self._run(job, [name for _, name in taken], at=start)
+        for _, name in taken:
+            heapq.heappush(places, (self._engines[name].free(), name))
+
+    def _next(self, places: list[tuple[float, str]]) -> tuple[float, str]:
+        """The first place to be free; an engine that holds several bases may have filled up by another's jobs."""
+        while True:
+            at, name = heapq.heappop(places)
+            free = self._engines[name].free()
+            if free <= at:
+                return at, name
+            heapq.heappush(places, (free, name))
+
+    def play(self) -> None:
+        for engine in self._engines.values():
+            engine.play()
+
+    def finish(self, job: WaitingJob) -> float | None:
+        if job.id not in self.starts:
+            return None
+        return PUBLISHING_SECONDS + max(self._engines[name].ended[job.id] for name in self._on[job.id])
 
 
 @dataclass

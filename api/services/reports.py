@@ -3,12 +3,15 @@
 from typing import Any, assert_never
 
 from api.blobs.objects import checkpoint_key
+from api.domain.estimates import sequences_per_step
 from api.domain.events import EventLevel
 from api.domain.ids import NewId, checkpoint_name, model_name
 from api.domain.jobs import Job, JobError, JobStatus
 from api.domain.models import AdapterFile
 from api.domain.poison import is_guilty, verdict
-from api.scheduling.pace import PUBLISHING_SECONDS, Pace
+from api.domain.scheduling import Share
+from api.scheduling.pace import Pace, Step
+from api.scheduling.sharing import rounds_of_step
 from api.services.caps import Caps
 from api.store import cost, job_events, jobs, keys, leases, models
 from api.store.database import Connection
@@ -99,14 +102,15 @@ class Reports:
     async def _step(self, connection: Connection, job: Job, event: StepDone) -> None:
         metrics = event.metrics
         stepped = await leases.stepped(connection, job_id=job.id)
-        pace, left = after_step(stepped, step=metrics.step, total_steps=metrics.total_steps)
+        share, pace, left = after_step(job, stepped, event)
         fresh = await leases.set_progress(
             connection,
             job_id=job.id,
             tokens=event.trained_tokens,
             step=metrics.step,
-            pace_steps=pace.steps,
+            pace_expected=pace.expected,
             pace_seconds=pace.seconds,
+            share=share,
             left=left,
         )
         told: dict[str, Any] = {"message": sentence(metrics), "data": measured(metrics)}
@@ -162,13 +166,19 @@ class Reports:
         await job_events.append(connection, event_id=event_id, job_id=job_id, message=message, level=level)
 
 
-def after_step(stepped: Stepped, *, step: int, total_steps: int) -> tuple[Pace, float]:
-    """The pace, and seconds to the end. The first step tells no pace yet: the time before it held loading and waiting."""
-    before = Pace(steps=stepped.pace_steps, seconds=stepped.pace_seconds)
-    if stepped.first:
-        return before, stepped.seconds * (total_steps - step) + PUBLISHING_SECONDS
-    pace = before.after(steps=1, seconds=stepped.seconds, total_steps=total_steps)
-    return pace, pace.left(total_steps - step) or PUBLISHING_SECONDS
+def after_step(job: Job, stepped: Stepped, event: StepDone) -> tuple[Share, Pace, float]:
+    """What the run takes of its engine, the pace, and seconds to the end."""
+    step, total_steps = event.metrics.step, event.metrics.total_steps
+    rounds = rounds_of_step(tokens=event.trained_tokens / step, examples=sequences_per_step(job.method))
+    share = Share(
+        key=job.id,
+        rounds=rounds * (total_steps - step),
+        seconds=event.device_seconds / max(1, step - stepped.begun) / rounds,
+    )
+    before = Pace(expected=stepped.pace_expected, seconds=stepped.pace_seconds)
+    made = Step(share=share, rounds=rounds, seconds=stepped.seconds, total_steps=total_steps)
+    tell = made.first if stepped.first else made.later
+    return share, *tell(before, stepped.around)
 
 
 def stored_files(job: Job, event: CheckpointReady) -> dict[str, AdapterFile]:

@@ -65,6 +65,7 @@ class Scheduler:
         self._renewed_at = self._counted_at = self._told_at = self._gave_up_at = 0.0
         self._seen: tuple[Snapshot, Decisions] | None = None
         self._told: dict[str, tuple[int, str, float | None]] = {}
+        self._coming: dict[str, list[str]] | None = None  # by engine, as it is written; None: not known
 
     @property
     def leads(self) -> bool:
@@ -124,7 +125,7 @@ class Scheduler:
             )
         self._renewed_at = asked_at
         if self._term is not None and self._term != before:
-            self._told = {}
+            self._told, self._coming = {}, None
             log.info("leads, term %d", self._term)
 
     async def _ask_the_leader(self) -> None:
@@ -152,6 +153,9 @@ class Scheduler:
             if time.monotonic() - self._counted_at > COUNT_SECONDS:
                 await scheduling.count_service(connection, half_life=HALF_LIFE_SECONDS)
                 self._counted_at = time.monotonic()
+            if snapshot is None and self._coming != {}:
+                await scheduling.nobody_comes(connection)
+                self._coming = {}
             await scheduling.notify(connection, PLACED_CHANNEL)
         for engines in given.values():
             for engine_id in engines:
@@ -180,11 +184,20 @@ class Scheduler:
         if len(seen[0].jobs) > MANY and time.monotonic() - self._told_at < COUNT_SECONDS:
             return
         told_at = time.monotonic()
-        forecasts = self._changed(await asyncio.to_thread(forecast, *seen), told_at)
+        outlook = await asyncio.to_thread(forecast, *seen)
+        forecasts = self._changed(outlook.forecasts, told_at)
+        coming = {name: [share.key for share in shares] for name, shares in outlook.coming.items()}
+        before = self._coming or {}
+        changed = {
+            name: outlook.coming[name]
+            for name, keys in coming.items()
+            if self._coming is None or before.get(name, []) != keys
+        }
         async with self._database.transaction() as connection:
             if await scheduling.fence(connection, holder=self._holder, term=term):
                 await scheduling.tell(connection, forecasts)
-                self._told_at = told_at
+                await scheduling.tell_engines(connection, changed)
+                self._told_at, self._coming = told_at, coming
 
     async def give_up(self) -> None:
         """Fails the jobs whose every attempt was lost."""

@@ -9,7 +9,8 @@ from typing import Final
 
 from api.domain.poison import tried_alone
 from api.domain.priorities import Priority
-from api.domain.scheduling import Engine, LiveRun, Project, Snapshot, WaitingJob
+from api.domain.scheduling import Engine, LiveRun, Project, Share, Snapshot, WaitingJob
+from api.scheduling.sharing import MICRO_TOKENS
 from api.store.database import Row
 from api.store.scheduling import Rows
 
@@ -20,10 +21,12 @@ START_SECONDS: Final = 2.0  # a job takes so long at least: its data is fetched,
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """By base model: bytes of an adapter of rank 1 by module, and a run's tokens per second."""
+    """By base model: bytes of an adapter of rank 1 by module, a run's tokens per second beside what was beside it, and
+    per second of the device."""
 
     rank_bytes: Mapping[str, Mapping[str, int]]
     speeds: Mapping[str, float]
+    device_speeds: Mapping[str, float]
 
 
 def snapshot_of(rows: Rows) -> Snapshot:
@@ -33,13 +36,14 @@ def snapshot_of(rows: Rows) -> Snapshot:
         placed_of[row["project_id"]] += row["counts"]
     projects = {row["id"]: project_from(row, placed=placed_of[row["id"]]) for row in rows.projects}
     live: dict[str, list[LiveRun]] = defaultdict(list)
+    paces = paces_from(rows)
     for row in rows.live:
         live[row["engine_id"]].append(run_from(row, known))
         projects.setdefault(row["project_id"], Project(id=row["project_id"]))
     return Snapshot(
         projects=projects,
         jobs=[job_from(row, known) for row in rows.waiting if row["project_id"] in projects],
-        engines=[engine_from(row, live[row["id"]]) for row in rows.engines],
+        engines=[engine_from(row, live[row["id"]], paces.get(row["id"], 1.0)) for row in rows.engines],
     )
 
 
@@ -50,7 +54,9 @@ def known_from(rows: Rows) -> Known:
             if row["rank_bytes"]:
                 rank_bytes[base] = row["rank_bytes"]
     return Known(
-        rank_bytes=rank_bytes, speeds={row["base"]: row["speed"] for row in rows.speeds if row["speed"]}
+        rank_bytes=rank_bytes,
+        speeds={row["base"]: row["speed"] for row in rows.speeds if row["speed"]},
+        device_speeds={row["base"]: row["device_speed"] for row in rows.speeds if row["device_speed"]},
     )
 
 
@@ -64,7 +70,18 @@ def project_from(row: Row, *, placed: int) -> Project:
     )
 
 
-def engine_from(row: Row, live: Sequence[LiveRun]) -> Engine:
+def paces_from(rows: Rows) -> dict[str, float]:
+    """As the runs of each engine measure it."""
+    seconds: dict[str, float] = defaultdict(float)
+    expected: dict[str, float] = defaultdict(float)
+    for row in rows.live:
+        if row["round_seconds"] and row["pace_steps"]:
+            seconds[row["engine_id"]] += row["pace_seconds"]
+            expected[row["engine_id"]] += row["pace_steps"]
+    return {name: seconds[name] / expected[name] for name in expected}
+
+
+def engine_from(row: Row, live: Sequence[LiveRun], pace: float) -> Engine:
     """Of an engine that does not ask nothing is expected but what runs. A worker that does not say how many runs it
     trains has room for one more whenever it asks. Memory: what is left beside the smallest pass."""
     slots = row["slots"] or len(live) + int(row["asks"])
@@ -75,6 +92,7 @@ def engine_from(row: Row, live: Sequence[LiveRun]) -> Engine:
         slots=max(1, slots),
         memory=None if room is None else max(0, room - (row["pass_bytes"] or 0)),
         draining=not row["asks"] and len(live) < max(1, slots),
+        pace=pace,
         runs=tuple(live),
     )
 
@@ -91,6 +109,7 @@ def run_from(row: Row, known: Known) -> LiveRun:
         alone=row["alone"] or is_suspect(row),
         yielding=row["yielding"],
         attempt=row["attempt"],
+        share=share_of(row, known),
     )
 
 
@@ -107,6 +126,7 @@ def job_from(row: Row, known: Known) -> WaitingJob:
         holds_place=row["holds_place"],
         promised=row["promised"],
         attempt=row["attempt"],
+        share=share_of(row, known),
     )
 
 
@@ -114,10 +134,25 @@ def is_suspect(row: Row) -> bool:
     return tried_alone(trainer_deaths=row["trainer_deaths"], lost_attempts=row["lost_attempts"])
 
 
-def seconds_of(row: Row, known: Known) -> float:
+def tokens_of(row: Row) -> float:
+    """That are to be trained still: by the estimate, or by the file's size where none was made."""
+    if row["tokens"] is not None:
+        return max(0.0, float(row["tokens"] - row["kept_tokens"]))
     epochs = row["epochs"]
-    tokens = row["size_bytes"] / BYTES_PER_TOKEN * (int(epochs) if epochs and epochs.isdigit() else 1)
-    return START_SECONDS + float(tokens) / known.speeds.get(row["base"], UNMEASURED_SPEED)
+    return float(row["size_bytes"] / BYTES_PER_TOKEN * (int(epochs) if epochs and epochs.isdigit() else 1))
+
+
+def seconds_of(row: Row, known: Known) -> float:
+    return START_SECONDS + tokens_of(row) / known.speeds.get(row["base"], UNMEASURED_SPEED)
+
+
+def share_of(row: Row, known: Known) -> Share:
+    """Once it has stepped it knows itself what a round takes."""
+    rounds = row["rounds_left"] or tokens_of(row) / MICRO_TOKENS + 1.0
+    seconds = row["round_seconds"]
+    if seconds is None:
+        seconds = tokens_of(row) / rounds / known.device_speeds.get(row["base"], UNMEASURED_SPEED)
+    return Share(key=row["id"], rounds=rounds, seconds=seconds)
 
 
 def memory_of(row: Row, known: Known) -> int:

@@ -5,11 +5,13 @@ from functools import partial
 from typing import Final
 
 from api.domain.auto import resolved
+from api.domain.cost import Estimate
 from api.domain.errors import ServiceError
-from api.domain.estimates import Checked
+from api.domain.estimates import Checked, sequences_per_step
 from api.domain.ids import NewId
-from api.domain.jobs import Job, JobError
+from api.domain.jobs import Job, JobError, Method
 from api.domain.request_id import serving
+from api.scheduling.sharing import rounds_of_step
 from api.services.estimates import Estimates
 from api.services.failing import fail
 from api.services.file_checks import FileChecks, InvalidFileError
@@ -84,7 +86,8 @@ class Validation:
         estimate = await self._estimates.of(job.base_model, method, job.training, checked)
         async with self._database.transaction() as connection:
             if await jobs.queue(connection, job_id=job.id, method=method):
-                await cost.set_estimate(connection, job_id=job.id, estimate=estimate)
+                rounds = rounds_of(method, estimate, examples=checked.examples)
+                await cost.set_estimate(connection, job_id=job.id, estimate=estimate, rounds=rounds)
                 await job_events.append(
                     connection,
                     event_id=self._new_id("ftevent-"),
@@ -96,3 +99,10 @@ class Validation:
     async def _fail(self, job: Job, error: JobError) -> None:
         async with self._database.transaction() as connection:
             await fail(connection, job_id=job.id, error=error, new_id=self._new_id)
+
+
+def rounds_of(method: Method, estimate: Estimate, *, examples: int) -> float:
+    """Of its engine, over the whole job."""
+    steps = -(-examples // int(method.hyperparameters.batch_size)) * estimate.n_epochs
+    tokens = estimate.trained_tokens / steps
+    return steps * rounds_of_step(tokens=tokens, examples=sequences_per_step(method))

@@ -27,8 +27,15 @@ async def set_budget(connection: Connection, *, project_id: str, job_id: str, bu
     )
 
 
-async def set_estimate(connection: Connection, *, job_id: str, estimate: Estimate) -> None:
-    await execute(connection, queries("cost")["set_estimate"], id=job_id, estimate=Jsonb(asdict(estimate)))
+async def set_estimate(connection: Connection, *, job_id: str, estimate: Estimate, rounds: float) -> None:
+    """`rounds`: of its engine, to train so much."""
+    await execute(
+        connection,
+        queries("cost")["set_estimate"],
+        id=job_id,
+        estimate=Jsonb(asdict(estimate)),
+        rounds=rounds,
+    )
 
 
 async def charge(connection: Connection, *, job_id: str, seconds: float) -> Used:

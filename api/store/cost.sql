@@ -5,7 +5,7 @@ select now() as now
 update job set budget = %(budget)s where id = %(id)s and project_id = %(project_id)s
 
 -- name: set_estimate
-update job set estimate = %(estimate)s where id = %(id)s
+update job set estimate = %(estimate)s, rounds_left = %(rounds)s where id = %(id)s
 
 -- name: charge
 -- Of a running attempt, whose row is locked. Its engine counts device seconds from the attempt's beginning on, and

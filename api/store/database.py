@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
@@ -24,10 +25,12 @@ AWAY_TIMEOUT_SECONDS = (
 )
 RECONNECT_SECONDS = 0.5  # then the next request tries anew; the pool's own pauses would grow to minutes
 OPEN_PAUSE_SECONDS = 0.2
+STAR = re.compile(rb"(select|returning|,|\.)\s*\*")
 AWAY = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
 
 log = logging.getLogger("tuningfork.database")
 TENANT_ROLE = "tuningfork_tenant"
+APPLICATION = "tuningfork"  # how sessions from this release on are told from those that prepare "select *"
 # A host that is gone without a word answers neither: the kernel gives up after some 10 seconds, not after hours.
 NOTICE_A_DEAD_PEER: dict[str, Any] = {
     "keepalives_idle": 5,
@@ -35,6 +38,7 @@ NOTICE_A_DEAD_PEER: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
+ENDLESS = "-c statement_timeout=0 -c lock_timeout=0 -c timezone=UTC -c tcp_keepalives_idle=5 -c tcp_keepalives_count=3 -c tcp_keepalives_interval=2"
 # Both end with the transaction, so that a connection goes back to the pool as it came.
 ENTER_PROJECT = (
     b"select set_config('role', %(role)s, true), set_config('tuningfork.project_id', %(project_id)s, true)"
@@ -59,6 +63,7 @@ class Database:
             kwargs={
                 "row_factory": dict_row,
                 "connect_timeout": 5,
+                "application_name": APPLICATION,
                 **NOTICE_A_DEAD_PEER,
                 "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC",
             },
@@ -122,7 +127,11 @@ class Database:
         breaks. `began`: told the process id of its session once it listens."""
         try:
             connection = await psycopg.AsyncConnection.connect(
-                self.url, autocommit=True, connect_timeout=5, **NOTICE_A_DEAD_PEER
+                self.url,
+                autocommit=True,
+                connect_timeout=5,
+                application_name=APPLICATION,
+                **NOTICE_A_DEAD_PEER,
             )
             async with connection:
                 for channel in channels:
@@ -133,6 +142,25 @@ class Database:
                     yield notification.channel
         except psycopg.OperationalError as error:
             raise ServiceError(ErrorKind.UNAVAILABLE, "The database says nothing any longer.") from error
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Connection]:
+        """A connection of its own, where each statement is a transaction and may take as long as it needs. When this process
+        or its machine dies, the server finishes what it is at and lets go of it. Raises ServiceError(UNAVAILABLE)."""
+        try:
+            connection = await psycopg.AsyncConnection.connect(
+                self.url,
+                autocommit=True,
+                row_factory=dict_row,
+                connect_timeout=5,
+                application_name=APPLICATION,
+                options=ENDLESS,
+                **NOTICE_A_DEAD_PEER,
+            )
+            async with connection:
+                yield connection
+        except psycopg.OperationalError as error:
+            raise ServiceError(ErrorKind.UNAVAILABLE, "The database does not answer.") from error
 
     async def answers(self) -> bool:
         try:
@@ -151,16 +179,29 @@ def queries(aggregate: str) -> Mapping[str, bytes]:
     return {name.strip(): statement.strip().encode() for name, statement in named}
 
 
+@cache
+def may_prepare(query: bytes) -> bool:
+    """A prepared "select *" fails once a migration of the next release has added a column: those are parsed anew each time,
+    so that a migration need not end this release's sessions."""
+    return STAR.search(query) is None
+
+
+async def run(
+    connection: Connection, query: bytes, values: Mapping[str, object]
+) -> psycopg.AsyncCursor[DictRow]:
+    return await connection.execute(query, values, prepare=None if may_prepare(query) else False)
+
+
 async def fetch(connection: Connection, query: bytes, **values: object) -> list[DictRow]:
-    cursor = await connection.execute(query, values)
+    cursor = await run(connection, query, values)
     return await cursor.fetchall()
 
 
 async def fetch_one(connection: Connection, query: bytes, **values: object) -> DictRow | None:
-    cursor = await connection.execute(query, values)
+    cursor = await run(connection, query, values)
     return await cursor.fetchone()
 
 
 async def execute(connection: Connection, query: bytes, **values: object) -> int:
     """How many rows it touched."""
-    return (await connection.execute(query, values)).rowcount
+    return (await run(connection, query, values)).rowcount

@@ -127,10 +127,18 @@ update job set reported_sequence = %(sequence)s where id = %(id)s
 update job set prepared_at = now() where id = %(id)s
 
 -- name: pace
--- Seconds since the step before; at the first one, since the data was ready.
-select pace_steps, pace_seconds, stepped_at is not null as stepped,
-       extract(epoch from now() - coalesce(stepped_at, prepared_at, now()))::float as seconds
-from job where id = %(id)s
+-- Seconds since the step before; at the first one, since the data was ready. And a row for each other run that trains on
+-- its engine and stays there. What an older release measured is left out: it counted steps.
+select case when job.rounds_left is null then 0 else job.pace_steps end as pace_steps,
+       case when job.rounds_left is null then 0 else job.pace_seconds end as pace_seconds,
+       job.stepped_at is not null as stepped, job.resumed_step, slots, coming,
+       extract(epoch from now() - coalesce(job.stepped_at, job.prepared_at, now()))::float as seconds,
+       other.id as other_id, other.rounds_left as other_rounds, case when other.stepped_at is not null then other.round_seconds end as other_seconds
+from job
+left join engine on engine.id = job.engine_id
+left join job other on other.engine_id = job.engine_id and other.id <> job.id and other.status = 'running'
+    and other.trained_at is null and other.lease_until > now() and other.yields_to is null and other.over_budget is null
+where job.id = %(id)s
 
 -- name: progress
 -- A step that nobody was told before clears the run of all suspicion.
@@ -141,7 +149,8 @@ update job set tokens_seen = %(tokens)s, tokens_at_start = coalesce(tokens_at_st
                trainer_deaths = case when %(step)s <= told_step then trainer_deaths else 0 end,
                lost_attempts = case when %(step)s <= told_step then lost_attempts else 0 end,
                measured_seconds = measured_seconds + coalesce(extract(epoch from now() - stepped_at), 0),
-               stepped_at = now(), pace_steps = %(pace_steps)s, pace_seconds = %(pace_seconds)s,
+               stepped_at = now(), pace_steps = %(pace_expected)s, pace_seconds = %(pace_seconds)s,
+               rounds_left = %(rounds_left)s, round_seconds = coalesce(%(round_seconds)s, round_seconds),
                estimated_finish = case when status = 'running' then now() + make_interval(secs => %(left)s) end
 where id = %(id)s
 returning (select told_step from before) as told_before

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from api.domain.jobs import Job, JobStatus
 from api.domain.leases import Suspicion
+from api.domain.scheduling import Around, Share
 from api.store.database import Connection, execute, fetch, fetch_one, queries
 from api.store.job_rows import job_from
 from engine.contract.spec import RunRef
@@ -70,23 +71,37 @@ async def set_prepared(connection: Connection, *, job_id: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Stepped:
-    """The pace before this step: decayed steps and seconds. `seconds` since the step before it, or since the data was
-    ready when it is the first (`first`)."""
+    """Before this step, with the pace's two sums. `seconds` since the step before it, or since the data was ready when it is the first of its
+    attempt (`first`), which began after step `begun`."""
 
-    pace_steps: float
+    pace_expected: float
     pace_seconds: float
     seconds: float
     first: bool
+    begun: int
+    around: Around
 
 
 async def stepped(connection: Connection, *, job_id: str) -> Stepped:
-    row = await fetch_one(connection, queries("jobs")["pace"], id=job_id)
-    assert row is not None
+    rows = await fetch(connection, queries("jobs")["pace"], id=job_id)
+    row = rows[0]
     return Stepped(
-        pace_steps=row["pace_steps"],
+        pace_expected=row["pace_steps"],
         pace_seconds=row["pace_seconds"],
         seconds=row["seconds"],
         first=not row["stepped"],
+        begun=row["resumed_step"],
+        around=Around(
+            live=[
+                Share(key=one["other_id"], rounds=one["other_rounds"], seconds=one["other_seconds"] or 0.0)
+                for one in rows
+                if one["other_rounds"] is not None
+            ],
+            coming=[
+                Share(key=key, rounds=rounds, seconds=seconds) for key, rounds, seconds in row["coming"] or ()
+            ],
+            slots=row["slots"] or 1,
+        ),
     )
 
 
@@ -96,8 +111,9 @@ async def set_progress(
     job_id: str,
     tokens: int,
     step: int,
-    pace_steps: float,
+    pace_expected: float,
     pace_seconds: float,
+    share: Share,
     left: float,
 ) -> bool:
     """Whether the job's owner has not been told of this step before. `left`: seconds to the expected finish."""
@@ -107,8 +123,10 @@ async def set_progress(
         id=job_id,
         tokens=tokens,
         step=step,
-        pace_steps=pace_steps,
+        pace_expected=pace_expected,
         pace_seconds=pace_seconds,
+        rounds_left=share.rounds,
+        round_seconds=share.seconds or None,
         left=left,
     )
     assert row is not None

@@ -1,9 +1,11 @@
 """The scheduler's rows: who leads, what it reads, and what it writes. Every write stands behind the fence of a term."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from api.domain.scheduling import Forecast, Placement, Preemption
+from psycopg.types.json import Jsonb
+
+from api.domain.scheduling import Forecast, Placement, Preemption, Share
 from api.store.database import Connection, Row, execute, fetch, fetch_one, queries
 
 QUEUED_CHANNEL = "tuningfork_queued"
@@ -117,6 +119,21 @@ async def tell(connection: Connection, forecasts: Sequence[Forecast]) -> None:
             finishes=[one.finish for one in forecasts],
             reasons=[one.reason for one in forecasts],
         )
+
+
+async def tell_engines(connection: Connection, coming: Mapping[str, Sequence[Share]]) -> None:
+    """Behind the fence. Who comes to them next."""
+    if coming:
+        rows = [
+            Jsonb([(share.key, share.rounds, share.seconds) for share in shares])
+            for shares in coming.values()
+        ]
+        await execute(connection, queries("scheduling")["tell_engines"], engines=list(coming), coming=rows)
+
+
+async def nobody_comes(connection: Connection) -> None:
+    """Behind the fence."""
+    await execute(connection, queries("scheduling")["nobody_comes"])
 
 
 async def taken(connection: Connection, *, job_id: str) -> None:

@@ -62,6 +62,8 @@ where last_seen_at > now() - make_interval(secs => %(alive_seconds)s) or asking_
 select job.id, job.project_id, engine_id, priority, coalesce(base_model, model) as base,
        alone, 0 as trainer_deaths, 0 as lost_attempts,
        epochs_of(method) as epochs,
+       (estimate ->> 'trained_tokens')::bigint as tokens, kept_tokens, rounds_left, round_seconds,
+       pace_steps, pace_seconds,
        (lora ->> 'rank')::int as rank, lora ->> 'target_modules' as modules,
        attempt, (status = 'paused' or yields_to is not null) as yielding,
        coalesce(extract(epoch from now() - leased_at), 0)::float as ran,
@@ -73,6 +75,8 @@ union all
 select job.id, job.project_id, allocation.engine_id, priority, coalesce(base_model, model),
        false, trainer_deaths, lost_attempts + case when job.status = 'running' then 1 else 0 end,
        epochs_of(method) as epochs,
+       (estimate ->> 'trained_tokens')::bigint as tokens, kept_tokens, rounds_left, round_seconds,
+       0, 0,
        (lora ->> 'rank')::int as rank, lora ->> 'target_modules' as modules,
        job.attempt, false, 0, null, job.status = 'queued',
        coalesce((select size_bytes from file where file.id = training_file), 0)
@@ -85,6 +89,7 @@ where expires_at > now() and allocation.attempt = job.attempt + 1
 select job.id, job.project_id, priority, coalesce(base_model, model) as base,
        trainer_deaths, lost_attempts + case when job.status = 'running' then 1 else 0 end as lost_attempts,
        epochs_of(method) as epochs,
+       (estimate ->> 'trained_tokens')::bigint as tokens, kept_tokens, rounds_left, round_seconds,
        (lora ->> 'rank')::int as rank, lora ->> 'target_modules' as modules, attempt,
        job.status = 'running' as holds_place,
        extract(epoch from now() - job.created_at)::float as waited,
@@ -100,8 +105,9 @@ where lost_attempts + case when job.status = 'running' then 1 else 0 end < %(max
 order by job.created_at
 
 -- name: speeds
--- Training tokens per second of one run of each base, as lately measured.
-select coalesce(base_model, model) as base, sum(tokens_seen - tokens_at_start)::float / sum(measured_seconds) as speed
+-- Training tokens per second of one run of each base, as lately measured, and per second of a device.
+select coalesce(base_model, model) as base, sum(tokens_seen - tokens_at_start)::float / sum(measured_seconds) as speed,
+       sum(tokens_seen)::float / nullif(sum(device_seconds), 0) as device_speed
 from job
 where measured_seconds > 0 and (trained_at is null or trained_at > now() - interval '1 day')
   and status in ('running', 'paused', 'queued', 'succeeded')
@@ -152,6 +158,14 @@ update job set queue_position = position, wait_reason = reason,
                expected_finish = now() + make_interval(secs => finishes)
 from told join free on free.id = told.id
 where job.id = told.id
+
+-- name: tell_engines
+update engine set coming = told.coming
+from unnest(%(engines)s::text[], %(coming)s::jsonb[]) as told (id, coming)
+where engine.id = told.id
+
+-- name: nobody_comes
+update engine set coming = '[]' where coming <> '[]'
 
 -- name: notify
 select pg_notify(%(channel)s, '')

@@ -9,7 +9,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from api.store import migrate
-from api.store.database import Connection, fetch, queries
+from api.store.database import APPLICATION, Connection, fetch, queries
 
 TIMEOUT_MS = 3_600_000  # of one table
 
@@ -34,7 +34,7 @@ async def connected(url: str) -> AsyncIterator[Connection]:
     """A connection for hours, unlike those of the pool."""
     options = f"-c statement_timeout={TIMEOUT_MS} -c timezone=UTC"
     async with await psycopg.AsyncConnection.connect(
-        url, row_factory=dict_row, connect_timeout=10, options=options
+        url, row_factory=dict_row, connect_timeout=10, application_name=APPLICATION, options=options
     ) as connection:
         yield connection
 

@@ -150,11 +150,15 @@ def undisturbed(fleet: Fleet, ordered: Sequence[Order]) -> Callable[[Order], byt
 
 
 def disturb(plan: Plan, monkey: Monkey, customer: Customer, ordered: Sequence[Order]) -> None:
-    """The customer in a thread of its own; the monkey here. Orders come as fast as faults do."""
+    """The customer in a thread of its own; the monkey here. Orders come as fast as faults do, and faults as fast as jobs
+    end: on a slow machine too they meet jobs all the way."""
     failure: list[BaseException] = []
 
     def may(number: int) -> bool:
         return monkey.count >= plan.faults * number / len(ordered) - plan.at_once
+
+    def most() -> float:
+        return min(plan.faults, plan.faults * (len(customer.ended) + plan.at_once) / len(ordered))
 
     def buy() -> None:
         try:
@@ -179,7 +183,7 @@ def disturb(plan: Plan, monkey: Monkey, customer: Customer, ordered: Sequence[Or
             )
         return not buyer.is_alive()
 
-    monkey.rage(interval=plan.interval, over=over, most=plan.faults)
+    monkey.rage(interval=plan.interval, over=over, most=most)
     monkey.calm()
     if failure:
         raise failure[0]

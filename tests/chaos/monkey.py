@@ -44,11 +44,11 @@ class Monkey:
     def count(self) -> int:
         return sum(self.counted.values())
 
-    def rage(self, *, interval: float, over: Callable[[], bool], most: int) -> None:
-        """A fault about every `interval` seconds, `most` of them; tends the fleet until `over`."""
+    def rage(self, *, interval: float, over: Callable[[], bool], most: Callable[[], float]) -> None:
+        """A fault about every `interval` seconds, `most` of them until now; tends the fleet until `over`."""
         due = time.monotonic()
         while not over():
-            if self.count < most and time.monotonic() >= due:
+            if self.count < most() and time.monotonic() >= due:
                 self.strike()
                 due = time.monotonic() + interval * self.drawn.uniform(0.3, 1.7)
             self.tend()

@@ -9,8 +9,9 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+from openai import OpenAI
 
-from tests.support.cluster import API_KEY, Cluster, running
+from tests.support.cluster import API_KEY, READY_SECONDS, Cluster, running
 from tests.support.survivors import create, data, follow
 from tests.support.tiny_model import made_in
 
@@ -31,11 +32,11 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 
 class Load:
-    """Customers who ask all the time with the SDK, which is told to try nothing again; `broken` are connections that were
-    reset while a listener closed, which the SDK as it comes tries again."""
+    """Customers who ask all the time with the SDK; `broken` are connections that were reset while a listener closed, which
+    the SDK as it comes tries again."""
 
-    def __init__(self, cluster: Cluster, job_id: str) -> None:
-        self._cluster, self._job_id = cluster, job_id
+    def __init__(self, client: OpenAI, job_id: str) -> None:
+        self._client, self._job_id = client, job_id
         self._over = threading.Event()
         self.counted: Counter[str] = Counter()
         self.failures: list[str] = []
@@ -53,7 +54,7 @@ class Load:
             thread.join()
 
     def _ask(self, number: int) -> None:
-        client = self._cluster.client(max_retries=0)
+        client = self._client
         while not self._over.is_set():
             try:
                 if number == 0:
@@ -71,7 +72,7 @@ class Load:
 
 
 def await_words(cluster: Cluster, name: str, words: str) -> None:
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + READY_SECONDS
     while words not in cluster.parts[name].log.read_text():
         assert cluster.parts[name].alive and time.monotonic() < deadline, cluster.words()
         time.sleep(0.05)
@@ -79,7 +80,7 @@ def await_words(cluster: Cluster, name: str, words: str) -> None:
 
 def test_a_rolling_restart_loses_no_request(cluster: Cluster) -> None:
     job = create(cluster.client(), seed=3, epochs=50)
-    with Load(cluster, job.id) as load:
+    with Load(cluster.client(max_retries=0), job.id) as load:
         for old, new in (("api-1", "api-2"), ("api-2", "api-1")):
             cluster.start(new)
             await_words(cluster, new, "Started server process")

@@ -3,46 +3,38 @@
 import asyncio
 import re
 import secrets
-import subprocess
+import time
+from functools import cache
 from pathlib import Path
 
 import psycopg
-import pytest
+from psycopg.types.json import Jsonb
 
 from api.domain.jobs import JobStatus
-from api.store.database import Database
+from api.store import engines
+from api.store.database import Database, execute, fetch, fetch_one
 from api.store.migrate import FOLDER, migrate
-from tests.store.test_leases import leased, queued, status
-from tests.support.stores import World, named
-
-PREVIOUS = "bc569dd"  # the last commit before queues, costs and housekeeping
-FIRST_NEW = "0020"
-ROOT = Path(__file__).parents[2]
-ADDITIVE = (
-    r"\bdrop\b",
-    r"\brename\b",
-    r"alter column",
-    r"add column (if not exists )?\w+ [^,;]*not null(?![^,;]*default)",
-)
+from tests.store.test_leases import PREPARED, lease, leased, messages, queued, report, status, step
+from tests.store.test_scheduler import asks
+from tests.support.previous import PREVIOUS, git
+from tests.support.stores import LEASE_SECONDS, World, named
 
 
-def git(*words: str) -> str:
-    found = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, timeout=30)
-    if found.returncode:
-        pytest.skip(f"the history does not reach back to {PREVIOUS}")
-    return found.stdout
-
-
+@cache
 def statements_of_then() -> dict[str, str]:
     found = {}
-    for path in git("ls-tree", "-r", "--name-only", PREVIOUS, "api/store").split():
+    for path in git("ls-tree", "-r", "--name-only", PREVIOUS, "api/store").decode().split():
         if not path.endswith(".sql") or "/migrations/" in path:
             continue
-        for part in git("show", f"{PREVIOUS}:{path}").split("-- name: ")[1:]:
+        for part in git("show", f"{PREVIOUS}:{path}").decode().split("-- name: ")[1:]:
             name, text = part.split("\n", 1)
             if not re.sub(r"--[^\n]*", "", text).strip().startswith("set "):
                 found[f"{Path(path).stem}.{name.strip()}"] = text
     return found
+
+
+def of_then(name: str) -> bytes:
+    return statements_of_then()[name].encode()
 
 
 def prepared(text: str) -> bytes:
@@ -92,15 +84,77 @@ async def test_a_job_of_the_previous_release_is_placed_by_this_one(world: World)
     assert (await status(world, run)).status is JobStatus.RUNNING
 
 
-@pytest.mark.parametrize(
-    "path",
-    [path for path in sorted(FOLDER.glob("*.sql")) if path.stem >= FIRST_NEW],
-    ids=lambda path: path.stem,
-)
-def test_a_migration_only_adds(path: Path) -> None:
-    """Whatever the previous release reads or writes stays as it is. Bodies of functions are another matter."""
-    text = re.sub(r"\$\$.*?\$\$", "", re.sub(r"--[^\n]*", "", path.read_text()), flags=re.S).lower()
-    assert [word for word in ADDITIVE if re.search(word, text)] == []
+async def claimed_then(world: World, engine_id: str, **job: str) -> tuple[str, int] | None:
+    """As that release's control plane does: the oldest that waits, whatever the scheduler has in mind."""
+    async with world.database.transaction() as connection:
+        if not job:
+            found = await fetch(connection, of_then("jobs.waiting"), max_lost=3, running_jobs=100)
+            if not found:
+                return None
+            job = {"id": found[0]["id"]}
+        row = await fetch_one(
+            connection,
+            of_then("jobs.claim"),
+            engine_id=engine_id,
+            lease_seconds=LEASE_SECONDS,
+            running_jobs=100,
+            **job,
+        )
+    return (row["id"], row["attempt"]) if row else None
+
+
+async def test_old_and_new_control_planes_together_begin_each_job_once(world: World) -> None:
+    made = {(await queued(world)).id for _ in range(12)}
+    got: list[tuple[str, int]] = []
+
+    async def old(engine_id: str) -> None:
+        found = await claimed_then(world, engine_id)
+        got.extend([found] if found else [])
+
+    async def new(engine_id: str) -> None:
+        found = await lease(world, engine_id)
+        got.extend([(found.spec.job_id, found.spec.attempt)] if found else [])
+
+    deadline = time.monotonic() + LEASE_SECONDS / 2
+    while len(got) < len(made) and time.monotonic() < deadline:
+        await asyncio.gather(*(work(f"{work.__name__}-{n}") for n in range(4) for work in (old, new)))
+    assert sorted(got) == sorted((job_id, 1) for job_id in made)
+
+
+async def test_what_the_scheduler_has_given_may_be_taken_by_an_old_control_plane_and_is_gone(
+    world: World,
+) -> None:
+    job = await queued(world)
+    await asks(world, "new")
+    await world.scheduler.settle(seconds=5)
+    async with world.database.transaction() as connection:
+        assert await engines.given(connection, engine_id="new") != []
+    assert await claimed_then(world, "old", id=job.id) == (job.id, 1)
+    assert await lease(world, "new") is None
+    async with world.database.transaction() as connection:
+        assert await engines.given(connection, engine_id="new") == []
+
+
+async def test_a_step_that_an_old_control_plane_told_is_not_told_again(world: World) -> None:
+    job = await queued(world)
+    assert await claimed_then(world, "old", id=job.id) == (job.id, 1)
+    async with world.database.transaction() as connection:
+        for number in (1, 2):
+            values = {"level": "info", "type": "metrics", "message": f"Step {number}/3"}
+            await execute(
+                connection,
+                of_then("jobs.insert_event"),
+                id=f"ftevent-{number}",
+                job_id=job.id,
+                data=Jsonb({"step": number}),
+                **values,
+            )
+        await execute(connection, of_then("jobs.requeue"), id=job.id, lost=1)
+    run = await leased(world, "new")
+    assert run.attempt == 2
+    await report(world, run, PREPARED, step(1), step(2), step(3))
+    told = [words.split("/")[0] for words in await messages(world, run) if words.startswith("Step")]
+    assert told == ["Step 1", "Step 2", "Step 3"]
 
 
 async def test_two_control_planes_that_start_at_once_migrate_once(postgres_url: str) -> None:

@@ -51,7 +51,8 @@ class Cluster:
     """`engines` and `planes` are numbers of processes: engine-1, engine-2, ... and api-1, api-2, ...
 
     Parts: postgres, objects, replica, and those. Networks, each a `FakeNetwork`: `database` (control planes to
-    Postgres), `objects` (everybody to S3) and one per engine (engine-1 to its control plane's gRPC).
+    Postgres), `objects` (everybody to S3), `front` (REST of the first control plane: the replica's way, and whoever asks a
+    balancer) and one per engine (engine-1 to its control plane's gRPC).
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Cluster:
         """`settings`: more of the control planes' and engines', by their full names."""
         self.folder, self.model, self._lease_seconds, self._runs = folder, model, lease_seconds, runs
         self._settings = dict(settings or {})
+        self._asked = 1
         self._postgres, self._replica = free_port(), free_port()
         self._objects = object_store.free_ports()
         self._rest = [free_port() for _ in range(planes)]
@@ -79,6 +81,7 @@ class Cluster:
         self.networks = {
             "database": self._proxies.to(self._postgres),
             "objects": self._proxies.to(self._objects.s3),
+            "front": self._proxies.to(self._rest[0]),
             **{f"engine-{n + 1}": self._proxies.to(self._grpc[n % planes]) for n in range(engines)},
         }
         made: list[Part] = [
@@ -95,11 +98,22 @@ class Cluster:
 
     @property
     def url(self) -> str:
-        """REST of the first control plane, without /v1."""
-        return self.url_of(1)
+        """REST of the control plane that is asked, without /v1."""
+        return self.url_of(self._asked)
+
+    @property
+    def front(self) -> str:
+        return f"http://{self.networks['front'].address}"
 
     def url_of(self, plane: int) -> str:
         return f"http://127.0.0.1:{self._rest[plane - 1]}"
+
+    def move(self, *networks: str, plane: int) -> None:
+        """The next connections of these engines, or of `front`, are this control plane's; it is asked if `front` is."""
+        for name in networks:
+            ports = self._rest if name == "front" else self._grpc
+            self.networks[name].lead_to(ports[plane - 1])
+        self._asked = plane if "front" in networks else self._asked
 
     @property
     def grpc_address(self) -> str:
@@ -111,9 +125,12 @@ class Cluster:
         """Straight to Postgres, for what a test wants to see."""
         return f"postgresql://{postgres.USER}:password@127.0.0.1:{self._postgres}/postgres"
 
-    def client(self, *, plane: int = 1, max_retries: int = 2) -> OpenAI:
+    def client(self, *, plane: int | None = None, max_retries: int = 2) -> OpenAI:
         return OpenAI(
-            base_url=f"{self.url_of(plane)}/v1", api_key=API_KEY, timeout=30, max_retries=max_retries
+            base_url=f"{self.url_of(plane or self._asked)}/v1",
+            api_key=API_KEY,
+            timeout=30,
+            max_retries=max_retries,
         )
 
     def start(self, *names: str, **extra: str) -> None:
@@ -240,7 +257,7 @@ class Cluster:
             "MODEL_PATH": str(self.model),
             "PORT": str(self._replica),
             "API_KEY": "key",
-            "CONTROL_PLANE_URL": self.url,
+            "CONTROL_PLANE_URL": self.front,
             "SERVING_TOKEN": TOKEN,
             "ADAPTER_DIR": str(self.folder / "adapters"),
             "MAX_MODEL_LEN": "512",

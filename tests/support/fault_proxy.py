@@ -18,15 +18,19 @@ class Proxies:
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._networks: list[FakeNetwork] = []
         self._thread.start()
 
     def to(self, port: int) -> "FakeNetwork":
-        return FakeNetwork(self, to=port)
+        self._networks.append(FakeNetwork(self, to=port))
+        return self._networks[-1]
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=10)
 
     def close(self) -> None:
+        for network in self._networks:
+            network.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
 
@@ -49,6 +53,10 @@ class FakeNetwork:
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
+
+    def lead_to(self, port: int) -> None:
+        """From the next connection on, as a balancer does."""
+        self._to = port
 
     def heal(self) -> None:
         self._proxies.call(self._change("pass"))
@@ -80,6 +88,15 @@ class FakeNetwork:
         if mode != "pass":
             self._abort()
         self._flowing.set()
+
+    def close(self) -> None:
+        self._proxies.call(self._end())
+
+    async def _end(self) -> None:
+        self._server.close()
+        self._flowing.set()
+        self._abort()
+        await asyncio.wait(self._tasks, timeout=2) if self._tasks else None
 
     def _abort(self) -> None:
         for writer in list(self._writers):

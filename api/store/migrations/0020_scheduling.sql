@@ -52,6 +52,3 @@ alter table job add column priority smallint not null default 1,
     add column measured_seconds double precision not null default 0;
 
 alter table project_quota add column weight int, add column max_priority smallint;
-
-create index job_to_place on job (created_at) where status in ('queued', 'running') and trained_at is null;
-create index job_yields on job (yields_to) where yields_to is not null;

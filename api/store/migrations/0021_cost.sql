@@ -8,7 +8,6 @@ alter table job add column kept_tokens bigint not null default 0;
 alter table job add column kept_seconds double precision not null default 0;
 alter table job add column base_seconds double precision not null default 0;
 alter table project_quota add column training_cost double precision;  -- per calendar month, UTC
-create index job_open on job (project_id) where status in ('queued', 'running', 'paused');
 
 -- One row per ended job, written with its end and never again. It outlives job and project, so it refers to neither.
 create table training_ledger (
@@ -68,8 +67,5 @@ begin
 end $$;
 create trigger job_settles before update of status, attempt on job for each row execute function job_settles();
 
-insert into training_ledger
-select id, project_id, organization_id, coalesce(base_model, model), finished_at, tokens_seen, 0
-from job where finished_at is not null;
 select raise_wall('training_ledger');
 revoke update, delete on training_ledger from tuningfork_tenant;

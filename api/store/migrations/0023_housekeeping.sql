@@ -28,8 +28,6 @@ create table backup_hold (
 );
 
 alter table project add column deleted_at timestamptz, add column emptied_at timestamptz;
--- Tables of one row per checkpoint at most, so that an index takes moments.
-create index model_version_of_job on model_version (job_id);
 
 -- Takes up to `most` rows of each table from a deleted project and writes down its bytes; how many rows went. Whoever
 -- refers to others goes first, whatever tables there will be. What was used stays for the bills, with the keys it names.

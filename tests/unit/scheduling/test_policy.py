@@ -146,7 +146,7 @@ def test_priority_then_age_inside_a_project(snapshot: Snapshot) -> None:
 @given(snapshots())
 def test_everybody_who_waits_is_told_why(snapshot: Snapshot) -> None:
     decisions = decide(snapshot)
-    told = forecast(snapshot, decisions)
+    told = forecast(snapshot, decisions).forecasts
     placed = {one.job.id for one in decisions.placements}
     assert sorted(one.job_id for one in told) == sorted({job.id for job in snapshot.jobs} - placed)
     base = {job.id: job.base for job in snapshot.jobs}
@@ -306,7 +306,7 @@ def test_reasons(words: str, changes: dict[str, object], engines: object) -> Non
     jobs = [job("j", **changes)] if engines != "quota" else [job("i"), job("j", **changes)]
     quota = {"a": {"most_running": 0}} if engines == "quota" else {}
     snapshot = world(jobs, engines=chosen, **quota)
-    told = {each.job_id: each for each in forecast(snapshot, decide(snapshot))}
+    told = {each.job_id: each for each in forecast(snapshot, decide(snapshot)).forecasts}
     assert told["j"].reason.startswith(words)
 
 
@@ -314,11 +314,11 @@ def test_when_it_will_start() -> None:
     run = LiveRun(job_id="r", project_id="a", left=7.0)
     engine = Engine(id="e", bases=frozenset("x"), runs=(run,))
     snapshot = world([job("one", waited=2.0), job("two")], engines=[engine])
-    told = forecast(snapshot, decide(snapshot))
-    assert [(each.position, each.start, each.finish) for each in told] == [(1, 7.0, 17.0), (2, 17.0, 27.0)]
+    told = forecast(snapshot, decide(snapshot)).forecasts
+    assert [(each.position, each.start, each.finish) for each in told] == [(1, 7.0, 20.0), (2, 17.0, 30.0)]
     capped = replace(engine, slots=9)
     snapshot = world([job("one")], engines=[capped], a={"running": 1, "most_running": 1})
-    assert [each.start for each in forecast(snapshot, decide(snapshot))] == [7.0]
+    assert [each.start for each in forecast(snapshot, decide(snapshot)).forecasts] == [7.0]
 
 
 def crowd(count: int) -> Snapshot:
