@@ -1,14 +1,20 @@
-"""Files of jobs, read line by line: what is wrong with one, by name and line, or how many examples it holds."""
+"""Files of jobs, read line by line: what is wrong with one, by name and line, or how many examples it holds.
 
+A file's bytes never change, so a right one that was read lately is not read again: a job with a budget is looked at in its
+request and in validation, and many jobs may name one file.
+"""
+
+from collections import OrderedDict
 from random import Random
 from typing import Final, assert_never
 
 from api.blobs.objects import Blobs, file_key
 from api.domain.estimates import Checked
+from api.domain.files import File
 from api.domain.jobs import DpoMethod, JobError, Method, ReinforcementMethod, SupervisedMethod
 from api.domain.sampling import Reservoir
 from api.services.jsonl import LineError, lines_from
-from api.services.rows import CheckLine, checker_for
+from api.services.rows import CheckLine, MethodName, checker_for
 from api.store import files
 from api.store.database import Database
 from engine.contract.formats import FormatError
@@ -16,6 +22,8 @@ from engine.graders.item_keys import item_keys
 
 MIN_EXAMPLES: Final = 10
 SAMPLE: Final = 256  # rows whose tokens are counted for the estimate
+REMEMBERED_BYTES: Final = 64 * 1024 * 1024  # of all samples that are kept
+Key = tuple[str, MethodName, frozenset[str]]
 
 
 class InvalidFileError(Exception):
@@ -24,9 +32,36 @@ class InvalidFileError(Exception):
         self.error = error
 
 
+class Remembered:
+    """What was found in files, by what was asked of them: the latest, for so many bytes."""
+
+    def __init__(self, *, most_bytes: int) -> None:
+        self._most_bytes, self._bytes = most_bytes, 0
+        self._found: OrderedDict[Key, Checked] = OrderedDict()
+
+    def of(self, key: Key) -> Checked | None:
+        if key in self._found:
+            self._found.move_to_end(key)
+        return self._found.get(key)
+
+    def keep(self, key: Key, checked: Checked) -> None:
+        if key in self._found:  # two have read it at the same time
+            return
+        self._found[key] = checked
+        self._bytes += weight(checked)
+        while self._bytes > self._most_bytes:
+            _, gone = self._found.popitem(last=False)
+            self._bytes -= weight(gone)
+
+
+def weight(checked: Checked) -> int:
+    return 1024 + sum(map(len, checked.sample))
+
+
 class FileChecks:
     def __init__(self, *, database: Database, blobs: Blobs) -> None:
         self._database, self._blobs = database, blobs
+        self._remembered = Remembered(most_bytes=REMEMBERED_BYTES)
 
     async def check(self, file_id: str, *, project_id: str, method: Method, param: str) -> Checked:
         """Raises InvalidFileError."""
@@ -34,9 +69,20 @@ class FileChecks:
             file = await files.get(connection, project_id=project_id, file_id=file_id)
         if file is None:
             raise gone(file_id, param=param)
-        examples, line_number, check = 0, 0, checker_of(method)
-        sample = Reservoir(SAMPLE, random=Random(file_id))
-        async for lines in lines_from(self._blobs.read(file_key(file_id))):
+        key = (file_id, *asked_by(method))
+        checked = self._remembered.of(key)
+        if checked is None:
+            checked = await self._read(file, checker_for(key[1], needed=key[2]), param=param)
+            self._remembered.keep(key, checked)
+        least = MIN_EXAMPLES if param == "training_file" else 1
+        if checked.examples < least:
+            raise too_few(checked.examples, least=least, param=param)
+        return checked
+
+    async def _read(self, file: File, check: CheckLine, *, param: str) -> Checked:
+        examples, line_number = 0, 0
+        sample = Reservoir(SAMPLE, random=Random(file.id))
+        async for lines in lines_from(self._blobs.read(file_key(file.id))):
             for line in lines:
                 line_number += 1
                 if not line or line.isspace():
@@ -48,22 +94,20 @@ class FileChecks:
                     raise bad_format(error.reason, example=examples, line=line_number, param=param) from error
                 if examples == sample.wants:
                     sample.take(line)
-        least = MIN_EXAMPLES if param == "training_file" else 1
-        if examples < least:
-            raise too_few(examples, least=least, param=param)
         return Checked(
             examples=examples, size=max(0, file.size_bytes - line_number + 1), sample=sample.taken()
         )
 
 
-def checker_of(method: Method) -> CheckLine:
+def asked_by(method: Method) -> tuple[MethodName, frozenset[str]]:
+    """What its rows must be, and must hold."""
     match method:
         case SupervisedMethod():
-            return checker_for("supervised")
+            return "supervised", frozenset()
         case DpoMethod():
-            return checker_for("dpo")
+            return "dpo", frozenset()
         case ReinforcementMethod():
-            return checker_for("reinforcement", needed=item_keys(method.grader))
+            return "reinforcement", item_keys(method.grader)
         case _:
             assert_never(method)
 

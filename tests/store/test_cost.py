@@ -26,13 +26,24 @@ from api.store import jobs as job_rows
 from api.store.database import Database
 from engine.contract.events import NumberedEvent, RunFailed, RunFinished, RunInterrupted, RunPaused, StepDone
 from engine.contract.spec import RunRef
-from tests.store.test_leases import DATA, PREPARED, lease, leased, messages, queued, report, status, step
+from tests.store.test_leases import (
+    DATA,
+    PREPARED,
+    lapse,
+    lease,
+    leased,
+    messages,
+    queued,
+    report,
+    status,
+    step,
+)
 from tests.store.test_pause import saved
 from tests.store.test_quotas import quota
 from tests.store.test_tenancy import upload
 from tests.support.app import OUR_KEY, Rest, services_over
 from tests.support.counting import counting, engine_count
-from tests.support.stores import BASE, LEASE_SECONDS, World, world_over
+from tests.support.stores import BASE, World, world_over
 
 Json = dict[str, Any]
 DAY = 86_400
@@ -265,7 +276,7 @@ async def test_what_the_service_lost_is_not_paid_for_twice(world: World) -> None
     await saved(world, run, at=1, first=3)
     await report(world, run, seconds(step(2), 2.0), first=4)
     assert (await status(world, run)).used.device_seconds == 2.0
-    await asyncio.sleep(LEASE_SECONDS + 0.2)
+    await lapse(world, run)
     again = await leased(world, "e2")
     assert (await status(world, run)).used.trained_tokens == 33, "what its checkpoint holds"
     await report(world, again, PREPARED, seconds(step(2), 1.5))

@@ -1,6 +1,5 @@
 """Pause and resume over a real Postgres and S3: what was done is kept, whoever comes first, and nobody writes after it."""
 
-import asyncio
 import hashlib
 import io
 
@@ -22,6 +21,7 @@ from engine.contract.spec import RunRef
 from tests.store.test_leases import (
     FILES,
     PREPARED,
+    lapse,
     lease,
     leased,
     messages,
@@ -31,7 +31,7 @@ from tests.store.test_leases import (
     step,
 )
 from tests.support.janitor import swept
-from tests.support.stores import LEASE_SECONDS, World
+from tests.support.stores import World
 
 STATE = "training_state.safetensors"
 CONTENT = b"1234"
@@ -125,7 +125,7 @@ async def test_a_pause_outlives_its_engine(world: World) -> None:
     await queued(world)
     run = await leased(world)
     await world.jobs.pause(world.caller, run.job_id)
-    await asyncio.sleep(LEASE_SECONDS + 0.2)
+    await lapse(world, run)
     assert await lease(world, "e2") is None
     assert (await status(world, run)).status is JobStatus.PAUSED
     assert (await world.jobs.resume(world.caller, run.job_id)).status is JobStatus.QUEUED
@@ -161,7 +161,7 @@ async def test_a_lost_attempt_goes_on_from_the_last_epoch(world: World) -> None:
     run = await leased(world)
     await report(world, run, PREPARED, step(1))
     await saved(world, run, at=1, first=3)
-    await asyncio.sleep(LEASE_SECONDS + 0.2)
+    await lapse(world, run)
     again = await lease(world, "e2")
     assert again is not None and (again.spec.attempt, again.spec.start_step) == (2, 1)
 

@@ -5,10 +5,12 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from api.domain.jobs import Job, JobStatus
+from api.services import publishing as publishing_service
 from api.services.publishing import Publishing
 from api.services.wakeups import Wakeup
 from engine.contract.events import RunFinished
@@ -115,7 +117,9 @@ async def test_not_a_number_is_no_agreement(world: World) -> None:
         assert (await ended(world, run)).status is JobStatus.FAILED
 
 
-async def test_a_replica_that_is_away_is_waited_for(world: World) -> None:
+async def test_a_replica_that_is_away_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing_service, "RETRY_SECONDS", 0.2)
+    monkeypatch.setattr(publishing_service, "POLL_SECONDS", 0.1)
     tries = 0
 
     async def answer(request: Request) -> Response:

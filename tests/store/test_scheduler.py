@@ -89,6 +89,14 @@ async def until(check: object, *, seconds: float = 5.0) -> None:
             await asyncio.sleep(0.02)
 
 
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no wake-up is tried: nobody waits long for one."""
+    monkeypatch.setattr(scheduling_service, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(scheduling_service, "ANSWER_SECONDS", 0.05)
+
+
+@pytest.mark.usefixtures("hasty")
 async def test_of_two_one_leads_and_a_term_is_never_given_twice(world: World) -> None:
     one, two = another(world, "one"), another(world, "two")
     await asyncio.gather(*(each.settle(seconds=5) for each in (one, two)))
@@ -101,17 +109,19 @@ async def test_of_two_one_leads_and_a_term_is_never_given_twice(world: World) ->
     assert await rows(world, "select term from scheduler_lease") == [(term + 1,)]  # type: ignore[operator]
 
 
+@pytest.mark.usefixtures("hasty")
 async def test_a_dead_leader_is_followed_when_its_lease_runs_out(world: World) -> None:
     dead, heir = another(world, "dead"), another(world, "heir")
     await dead.settle(seconds=5)
     assert TERM_SECONDS <= 10, "so that a successor places within 15 seconds"
     await heir.settle(seconds=5)
     assert not heir.leads
-    await rows(world, "update scheduler_lease set until = now() + interval '1 second'")
+    await rows(world, "update scheduler_lease set until = now() + interval '0.5 seconds'")
     async with running(heir):
         await until(lambda: asyncio.sleep(0, heir.leads))
 
 
+@pytest.mark.usefixtures("hasty")
 async def test_a_killed_leader_is_followed_at_once(world: World) -> None:
     """Its session ends with it, long before its term."""
     killed, heir = another(world, "killed"), another(world, "heir")

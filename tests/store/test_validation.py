@@ -3,10 +3,15 @@
 import asyncio
 import io
 import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
-from api.domain.jobs import Job, JobStatus, NewJob
+from api.domain.cost import Budget
+from api.domain.estimates import Checked
+from api.domain.jobs import DpoMethod, Job, JobStatus, NewJob
+from api.services import file_checks
 from tests.support.stores import BASE, World
 
 USER, ANSWER = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}
@@ -15,11 +20,20 @@ PAIR = {"input": {"messages": [USER]}, "preferred_output": [ANSWER], "non_prefer
 IMAGE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}
 
 
-async def validated(world: World, data: bytes) -> Job:
+async def stored(world: World, data: bytes) -> str:
     file = await world.files.create(
         world.caller, filename="a.jsonl", purpose="fine-tune", source=io.BytesIO(data), size_bytes=len(data)
     )
-    job = await world.jobs.create(world.caller, NewJob(model=BASE, training_file=file.id))
+    return file.id
+
+
+async def validated(world: World, data: bytes) -> Job:
+    new = NewJob(model=BASE, training_file=await stored(world, data))
+    return await ended(world, await world.jobs.create(world.caller, new))
+
+
+async def ended(world: World, job: Job) -> Job:
+    """Its validation, that is."""
     running = asyncio.create_task(world.validation.run())
     try:
         async with asyncio.timeout(30):
@@ -68,3 +82,49 @@ async def test_lines_over_many_chunks_are_all_counted(world: World) -> None:
     job = await validated(world, b"\n".join([long, GOOD, long, GOOD, GOOD] * 2 + [GOOD]))
     assert job.status is JobStatus.QUEUED, job.error
     assert job.method.hyperparameters.n_epochs == 9  # of 11 examples: about 100 are seen
+
+
+async def test_a_right_file_is_read_once_for_all_who_ask_the_same_of_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A budget is looked at in the request, then the job is validated; and another job names the same file."""
+    read: list[str] = []
+
+    def counting(key: str, **how: int | None) -> AsyncIterator[bytes]:
+        read.append(key)
+        return real(key, **how)
+
+    real = world.blobs.read
+    monkeypatch.setattr(world.blobs, "read", counting)
+    file_id = await stored(world, b"\n".join([GOOD] * 12))
+    new = NewJob(model=BASE, training_file=file_id, budget=Budget(trained_tokens=10**9))
+    for one in (new, replace(new, seed=1)):
+        job = await ended(world, await world.jobs.create(world.caller, one))
+        assert (job.status, job.estimate is not None) == (JobStatus.QUEUED, True)
+        assert job.method.hyperparameters.n_epochs == 8
+    assert read == [f"files/{file_id}"]
+    held_out = await stored(world, GOOD)
+    with_few = replace(new, validation_file=held_out)
+    assert (await ended(world, await world.jobs.create(world.caller, with_few))).status is JobStatus.QUEUED
+    too_few = await ended(world, await world.jobs.create(world.caller, replace(new, training_file=held_out)))
+    assert too_few.error is not None and too_few.error.code == "invalid_n_examples"
+    assert read == [f"files/{file_id}", f"files/{held_out}"], (
+        "one row is enough for the one, not for the other"
+    )
+    other = await ended(world, await world.jobs.create(world.caller, replace(new, method=DpoMethod())))
+    assert other.error is not None and other.error.code == "invalid_file_format"
+    assert read[-1] == f"files/{file_id}" and len(read) >= 3, "what it is right for is another question"
+
+
+def test_what_is_remembered_of_files_is_bounded() -> None:
+    remembered = file_checks.Remembered(most_bytes=11_000)
+    found = Checked(examples=1, size=4000, sample=[b"x" * 4000])
+    for number in range(3):
+        remembered.keep((f"file-{number}", "dpo", frozenset()), found)
+        assert remembered.of(("file-0", "dpo", frozenset())) is not None
+    assert remembered.of(("file-1", "dpo", frozenset())) is None, "the one that was asked for least lately"
+    remembered.keep(("file-3", "dpo", frozenset()), Checked(examples=1, size=1, sample=[b"x" * 20_000]))
+    assert not any(remembered.of((f"file-{number}", "dpo", frozenset())) for number in range(4))
+    remembered.keep(("file-0", "dpo", frozenset()), found)
+    remembered.keep(("file-0", "dpo", frozenset()), found)
+    assert remembered.of(("file-0", "dpo", frozenset())) is found
