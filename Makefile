@@ -109,6 +109,7 @@ bench-quantization: install ## a base in NF4 next to the same base as floats: me
 EXTRAS := --extra api --extra integrations --extra engine --extra embedded --extra cli --extra dev
 simulate: install ## the scheduler on 100,000 made-up jobs and 500 engines, beside first come first served: docs/scheduling.md
 	$(BIN)/python -m bench.scheduling
+	$(BIN)/python -m bench.finishes  # how well finishes are foreseen: docs/finishes.md
 
 statemachine: install ## random days of a control plane and its engines, STEPS=100000 of them, every invariant after each
 	$(BIN)/python -m tests.support.machine --steps $(STEPS)

@@ -6,7 +6,7 @@ do together, each brings every run one nearer to its end, and who leaves makes t
 
 import heapq
 from collections.abc import Iterable, Sequence
-from itertools import cycle
+from dataclasses import replace
 from typing import Final
 
 from api.domain.scheduling import Share
@@ -14,7 +14,7 @@ from api.domain.scheduling import Share
 MICRO_TOKENS: Final = 2048  # of one run in one pass, as the engine cuts a batch
 LAST_ONE: Final = 0.4
 LEAST_SECONDS: Final = 1e-6
-FORESEEN: Final = 64  # of those who come: where there are more, they are like these
+FORESEEN: Final = 64  # of those who come
 
 
 def rounds_of_step(*, tokens: float, examples: float) -> float:
@@ -28,7 +28,7 @@ class Shared:
     """One engine, played forward. `pace`: seconds in which it does what takes one of the device."""
 
     def __init__(self, live: Iterable[Share], *, slots: int, pace: float = 1.0) -> None:
-        self.now = self._round = self._load = 0.0
+        self.now = self.round = self._load = 0.0
         self.ended: dict[str, float] = {}
         self._pace = pace
         self._runs: list[tuple[float, str, float]] = []
@@ -54,15 +54,15 @@ class Shared:
 
     def _advance(self) -> None:
         """To the next who begins or ends."""
-        next_end = self.now + (self._runs[0][0] - self._round) * self._lasts if self._runs else float("inf")
+        next_end = self.now + (self._runs[0][0] - self.round) * self._lasts if self._runs else float("inf")
         if self._later and self._later[0][0] <= next_end:
             at, _, share = heapq.heappop(self._later)
             if self._runs:
-                self._round += (at - self.now) / self._lasts
+                self.round += (at - self.now) / self._lasts
             self.now = at
             self._join(share)
             return
-        self._round, key, seconds = heapq.heappop(self._runs)
+        self.round, key, seconds = heapq.heappop(self._runs)
         self.now = self.ended[key] = next_end
         self._load = self._load - seconds if self._runs else 0.0
 
@@ -71,19 +71,24 @@ class Shared:
         return max(LEAST_SECONDS, self._load) * self._pace
 
     def _join(self, share: Share) -> None:
-        heapq.heappush(self._runs, (self._round + max(0.0, share.rounds), share.key, share.seconds))
+        heapq.heappush(self._runs, (self.round + max(0.0, share.rounds), share.key, share.seconds))
         self._load += share.seconds
 
 
 def end_of(key: str, live: Sequence[Share], coming: Sequence[Share], *, slots: int, pace: float) -> float:
-    """When this one of `live` ends, while `coming` take the places that are free or become so, in their order."""
+    """When this one of `live` ends, while `coming` take the places that are free or become so, in their order. After as
+    many as are foreseen it goes on as it went."""
     engine = Shared(live, slots=max(slots, len(live)), pace=pace)
-    here = {share.key for share in live}
-    known = [share for share in coming if share.key not in here]
-    for number, share in enumerate(cycle(known) if len(coming) >= FORESEEN else known):
+    here = {share.key: share for share in live}
+    for share in coming:
         at = engine.free()
         if key in engine.ended:
             break
-        engine.begin(Share(key=f"{number}", rounds=max(1.0, share.rounds), seconds=share.seconds), at)
+        if share.key not in here:
+            engine.begin(replace(share, rounds=max(1.0, share.rounds)), at)
+    if len(coming) >= FORESEEN:
+        at = engine.free()
+        if key not in engine.ended and engine.round > 0:
+            return at * here[key].rounds / engine.round
     engine.play(until=key)
     return engine.ended[key]

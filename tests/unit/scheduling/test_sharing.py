@@ -77,8 +77,8 @@ def test_who_begins_later_holds_a_place_before(runs: list[Share], at: float) -> 
     assert max(others) <= sum(one.rounds * one.seconds for one in runs) + 3.0 + 1e-6
 
 
-def test_more_like_those_who_are_foreseen_come_after_them() -> None:
-    """A long run beside a place through which short ones pass: without end, when so many are foreseen."""
+def test_after_those_who_are_foreseen_it_goes_on_as_it_went() -> None:
+    """A long run beside a place through which short ones pass, and seem to without end where so many are foreseen."""
     own, short = Share(key="own", rounds=1000, seconds=1.0), (2, 1.0)
     few = end_of("own", [own], named("c", [short] * 10), slots=2, pace=1.0)
     without_end = end_of("own", [own], named("c", [short] * FORESEEN), slots=2, pace=1.0)
