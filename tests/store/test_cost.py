@@ -21,6 +21,7 @@ from api.domain.cost import Budget
 from api.domain.errors import ServiceError
 from api.domain.jobs import Job, JobStatus, NewJob
 from api.rest import app as rest
+from api.services import estimates
 from api.services.plans import DRY_RUN
 from api.store import jobs as job_rows
 from api.store.database import Database
@@ -58,9 +59,10 @@ def tokenizer(tiny_model: Path) -> PreTrainedTokenizerBase:
 
 @pytest.fixture
 async def counted(
-    database: Database, blobs: Blobs, tokenizer: PreTrainedTokenizerBase
+    database: Database, blobs: Blobs, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Rest]:
-    """The service with a replica that counts tokens."""
+    """The service with a replica that counts tokens, all of the sample however busy the machine is."""
+    monkeypatch.setattr(estimates, "PATIENCE_SECONDS", 60.0)
     async with counting(tokenizer) as replicas:
         world = await world_over(database, blobs, replicas=replicas)
         services = services_over(world, replicas)
