@@ -50,10 +50,12 @@ class Estimates:
         tasks = [asyncio.create_task(row_tokens(replica, method, line, turns)) for line in sample]
         if not tasks:
             return ()
-        done, late = await asyncio.wait(tasks, timeout=PATIENCE_SECONDS)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+        try:
+            done, late = await asyncio.wait(tasks, timeout=PATIENCE_SECONDS)
+        finally:  # also when this process ends: nobody would wait for them
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         faults = [fault for task in done if (fault := task.exception()) is not None]
         if faults or late:
             log.info("%d of %d rows were not counted: %s", len(faults) + len(late), len(tasks), faults[:1])

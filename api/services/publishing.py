@@ -25,7 +25,6 @@ from api.services.held import HOLD_SECONDS, held
 from api.services.wakeups import Wakeup
 from api.store import files, job_events, jobs, models
 from api.store.database import Database
-from api.store.jobs import Due
 from engine.contract.events import Probe, StepMetrics
 from engine.contract.failpoints import NONE, Failpoints
 from serving.gateway.client import ReplicaError
@@ -59,17 +58,17 @@ class Publishing:
     async def run(self) -> None:
         while True:
             try:
-                due = await self._next()
-                if due is not None:
-                    with serving(due.job.id):
-                        async with held(partial(self._hold, due.job)):
-                            await self._publish(due)
+                job = await self._next()
+                if job is not None:
+                    with serving(job.id):
+                        async with held(partial(self._hold, job)):
+                            await self._publish(job)
                     continue
             except ServiceError as error:  # the job is due again by itself
                 log.warning("publishing waits: %s", error.message)
             await self._woken_by.wait(seconds=POLL_SECONDS)
 
-    async def _next(self) -> Due | None:
+    async def _next(self) -> Job | None:
         async with self._database.transaction() as connection:
             return await jobs.claim_due(connection, stage="publishing", hold_seconds=HOLD_SECONDS)
 
@@ -77,8 +76,7 @@ class Publishing:
         async with self._database.transaction() as connection:
             await jobs.postpone(connection, job_id=job.id, seconds=HOLD_SECONDS)
 
-    async def _publish(self, due: Due) -> None:
-        job = due.job
+    async def _publish(self, job: Job) -> None:
         async with self._database.transaction() as connection:
             found = await models.final_of_job(connection, job_id=job.id)
         if found is None or found[1] is None:
@@ -90,7 +88,7 @@ class Publishing:
         try:
             served = await self._replicas.of(job.base_model).score(version.id, probe.token_ids)
         except ReplicaError as error:
-            await self._retry(due, error)
+            await self._retry(job, error)
             return
         difference = mean_difference(served, probe)
         log.info(
@@ -109,14 +107,15 @@ class Publishing:
         await self._failpoints.reach("publish.scored")
         await self._succeed(job, version)
 
-    async def _retry(self, due: Due, error: ReplicaError) -> None:
-        """A replica that is away comes back; one that keeps refusing the adapter never takes it."""
-        if error.refused and due.waited_seconds > REFUSAL_PATIENCE_SECONDS:
-            await self._fail(due.job, "The serving replica refuses the adapter.")
-            return
-        log.warning("%s is not served yet: %s", due.job.id, error)
+    async def _retry(self, job: Job, error: ReplicaError) -> None:
+        """A replica that is away comes back; one that goes on refusing the adapter, without a pause, never takes it."""
+        log.warning("%s is not served yet: %s", job.id, error)
         async with self._database.transaction() as connection:
-            await jobs.postpone(connection, job_id=due.job.id, seconds=RETRY_SECONDS)
+            refused_seconds = await jobs.not_published(
+                connection, job_id=job.id, seconds=RETRY_SECONDS, refused=error.refused
+            )
+        if refused_seconds > REFUSAL_PATIENCE_SECONDS:
+            await self._fail(job, "The serving replica refuses the adapter.")
 
     async def _succeed(self, job: Job, version: ModelVersion) -> None:
         file_id = self._new_id("file-")

@@ -56,8 +56,7 @@ class Validation:
 
     async def _next(self) -> Job | None:
         async with self._database.transaction() as connection:
-            due = await jobs.claim_due(connection, stage="validation", hold_seconds=HOLD_SECONDS)
-        return due.job if due else None
+            return await jobs.claim_due(connection, stage="validation", hold_seconds=HOLD_SECONDS)
 
     async def _hold(self, job: Job) -> None:
         async with self._database.transaction() as connection:

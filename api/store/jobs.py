@@ -1,7 +1,6 @@
 """Rows of jobs as their owners see them, and the background work that is due on them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from psycopg.types.json import Jsonb
@@ -13,14 +12,6 @@ from api.store.database import Connection, execute, fetch, fetch_one, queries
 from api.store.job_rows import dpo_to, integration_to, job_from, lora_to, method_to, training_to
 
 Stage = Literal["validation", "publishing"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Due:
-    """`waited_seconds`: since the job entered this stage."""
-
-    job: Job
-    waited_seconds: float
 
 
 async def insert(
@@ -95,10 +86,18 @@ async def resume(connection: Connection, *, project_id: str, job_id: str) -> Job
     return job_from(row) if row else None
 
 
-async def claim_due(connection: Connection, *, stage: Stage, hold_seconds: float) -> Due | None:
+async def claim_due(connection: Connection, *, stage: Stage, hold_seconds: float) -> Job | None:
     """Takes the oldest job that waits for this work, for a while."""
     row = await fetch_one(connection, queries("jobs")["claim_due"], stage=stage, hold_seconds=hold_seconds)
-    return Due(job=job_from(row), waited_seconds=row["waited_seconds"]) if row else None
+    return job_from(row) if row else None
+
+
+async def not_published(connection: Connection, *, job_id: str, seconds: float, refused: bool) -> float:
+    """Due again in so many seconds. For how long the replica has refused it, at every try since, in seconds."""
+    row = await fetch_one(
+        connection, queries("jobs")["not_published"], id=job_id, seconds=seconds, refused=refused
+    )
+    return float(row["refused_seconds"]) if row else 0.0
 
 
 async def postpone(connection: Connection, *, job_id: str, seconds: float) -> None:

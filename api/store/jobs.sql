@@ -49,10 +49,16 @@ where id = (
     order by created_at
     limit 1
     for update skip locked)
-returning *, extract(epoch from now() - coalesce(trained_at, created_at))::float as waited_seconds
+returning *
 
 -- name: postpone
 update job set due_at = now() + make_interval(secs => %(seconds)s) where id = %(id)s
+
+-- name: not_published
+update job set due_at = now() + make_interval(secs => %(seconds)s),
+    refused_since = case when %(refused)s then coalesce(refused_since, now()) end
+where id = %(id)s
+returning coalesce(extract(epoch from now() - refused_since), 0)::float as refused_seconds
 
 -- name: queue
 update job set status = 'queued', method = %(method)s

@@ -24,6 +24,10 @@ class AdapterError(Exception):
     """The adapter cannot be served; the text says why and holds no URL."""
 
 
+class NotNowError(AdapterError):
+    """It could not be fetched: the control plane or the object store is away. Later it may be served."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """Where manifests come from. `token` is shown there alone, never to the object store."""
@@ -35,7 +39,7 @@ class Source:
 async def fetch(adapter_id: str, *, source: Source, folder: Path) -> Path | None:
     """The folder with the adapter's two files; None when the control plane knows no such adapter.
 
-    Raises AdapterError.
+    Raises AdapterError, or NotNowError of them.
     """
     if not ID.fullmatch(adapter_id):
         return None
@@ -53,11 +57,17 @@ async def fetch(adapter_id: str, *, source: Source, folder: Path) -> Path | None
             for entry in manifest["files"]:
                 await download(http, entry, folder=partial)
         except httpx.HTTPError as error:
-            raise AdapterError(f"{adapter_id} did not arrive: {type(error).__name__}") from error
+            kind = AdapterError if is_final(error) else NotNowError
+            raise kind(f"{adapter_id} did not arrive: {type(error).__name__}") from error
     check_weights(partial / WEIGHTS)
     check_config(partial / CONFIG)
     partial.rename(target)
     return target
+
+
+def is_final(error: httpx.HTTPError) -> bool:
+    """Asked again it would be answered alike: the file is gone, or the token is wrong."""
+    return isinstance(error, httpx.HTTPStatusError) and error.response.is_client_error
 
 
 async def read_manifest(

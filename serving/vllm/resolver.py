@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+from starlette.exceptions import HTTPException
 from vllm.lora.request import LoRARequest
 from vllm.lora.resolver import LoRAResolver, LoRAResolverRegistry
 
@@ -18,9 +19,13 @@ class AdapterResolver(LoRAResolver):  # type: ignore[misc]
         self._source, self._folder = source, folder
 
     async def resolve_lora(self, base_model_name: str, lora_name: str) -> LoRARequest | None:
-        """None makes vLLM answer 404. It numbers the adapter itself, so the 1 here is never used."""
+        """None makes vLLM answer 404; what is away for now, 503. It numbers the adapter itself, so the 1 here is never
+        used."""
         try:
             path = await adapters.fetch(lora_name, source=self._source, folder=self._folder)
+        except adapters.NotNowError as error:
+            log.warning("%s", error)
+            raise HTTPException(503, "The adapter cannot be fetched just now.") from error
         except adapters.AdapterError as error:
             log.error("%s", error)
             return None

@@ -212,7 +212,7 @@ def told(
     for line, count in surprises.most_common(10):
         print(f"  {count:>5} x {line}")
     bad = sum(map(len, findings.wrong.values())) + customer.answers["500"]
-    if monkey.count >= MANY_FAULTS and not fenced:
+    if fleet.form.trainer == FAKE_TRAINER and monkey.count >= MANY_FAULTS and not fenced:
         print("no late report was seen, so nothing is proved about the fence")
         bad += 1
     print("all zeros" if not bad else f"{bad} wrong")

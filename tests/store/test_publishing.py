@@ -135,6 +135,35 @@ async def test_a_replica_that_is_away_is_waited_for(world: World, monkeypatch: p
     assert (job.status, tries) == (JobStatus.SUCCEEDED, 2)
 
 
+async def test_a_refusal_is_final_only_when_it_goes_on_without_a_pause(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica that comes back after a long while may refuse for a moment: it cannot fetch the adapter yet."""
+    monkeypatch.setattr(publishing_service, "RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(publishing_service, "POLL_SECONDS", 0.05)
+    answers = [404, 503, 404, 404]
+
+    async def returning(request: Request) -> Response:
+        if answers:
+            return Response(status_code=answers.pop(0))
+        return await scores([-0.5])(request)
+
+    run = await trained(world)
+    async with world.database.transaction() as connection:
+        await connection.execute("update job set trained_at = now() - interval '1 hour'")
+    async with publishing(world, returning):
+        assert (await ended(world, run)).status is JobStatus.SUCCEEDED
+
+    async def refusing(_: Request) -> Response:
+        return Response(status_code=404)
+
+    monkeypatch.setattr(publishing_service, "REFUSAL_PATIENCE_SECONDS", 0.5)
+    run = await trained(world)
+    async with publishing(world, refusing):
+        job = await ended(world, run)
+    assert job.error is not None and job.error.message == "The serving replica refuses the adapter."
+
+
 async def test_cancelled_while_publishing_stays_cancelled(world: World) -> None:
     asked, go_on = asyncio.Event(), asyncio.Event()
 

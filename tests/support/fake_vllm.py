@@ -58,6 +58,8 @@ class FakeVllm:
             return await fake_model(request)
         try:
             adapter = await adapters.fetch(asked["model"], source=self._source, folder=self._folder)
+        except adapters.NotNowError as error:
+            return Response(str(error), status_code=503)
         except adapters.AdapterError as error:
             logging.warning("%s", error)
             return Response(str(error), status_code=404)

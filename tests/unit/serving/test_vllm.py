@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from deploy.embedded.ports import free_port
 from engine.contract.spec import ALL_LINEAR
 from engine.models import resident
 from serving.vllm import adapters, command, cpu_lora
@@ -72,13 +73,13 @@ class FakeControlPlane:
         (folder / adapters.CONFIG).write_text(json.dumps({"peft_type": "LORA", "r": 2}))
         self.files = {path.name: path.read_bytes() for path in folder.iterdir()}
         self.digests = {name: hashlib.sha256(data).hexdigest() for name, data in self.files.items()}
-        self.asked = 0
+        self.asked, self.statuses = 0, dict[str, int]()
 
     async def answer(self, request: Request) -> Response:
         name = request.path_params["path"].rsplit("/", 1)[-1]
         if name in self.files:
             assert "authorization" not in request.headers, "the token is for the control plane alone"
-            return Response(self.files[name])
+            return Response(self.files[name], status_code=self.statuses.get(name, 200))
         self.asked += 1
         assert request.headers["authorization"] == "Bearer serving-secret"
         if name != ID:
@@ -139,6 +140,21 @@ async def test_a_spoilt_adapter_never_reaches_vllm(
     with pytest.raises(adapters.AdapterError, match=words):
         await adapters.fetch(ID, source=source, folder=tmp_path / "cache")
     assert not (tmp_path / "cache" / ID).exists()
+
+
+async def test_what_is_away_is_told_from_what_is_gone(
+    control: FakeControlPlane, source: adapters.Source, tmp_path: Path
+) -> None:
+    nobody = adapters.Source(url=f"http://127.0.0.1:{free_port()}", token="serving-secret")
+    with pytest.raises(adapters.NotNowError, match="did not arrive: ConnectError"):
+        await adapters.fetch(ID, source=nobody, folder=tmp_path / "cache")
+    for status, final in ((503, False), (500, False), (404, True), (403, True)):
+        control.statuses[adapters.WEIGHTS] = status
+        with pytest.raises(adapters.AdapterError) as raised:
+            await adapters.fetch(ID, source=source, folder=tmp_path / "cache")
+        assert isinstance(raised.value, adapters.NotNowError) is not final
+    control.statuses.clear()
+    assert await adapters.fetch(ID, source=source, folder=tmp_path / "cache") is not None
 
 
 async def test_other_bytes_than_were_trained_are_refused(
