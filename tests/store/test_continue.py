@@ -13,7 +13,7 @@ from api.store import jobs, usage
 from engine.contract.spec import LoraOptions
 from serving.gateway.replicas import Replicas
 from tests.store.test_leases import checkpoint, lease, leased, queued, report, upload
-from tests.support.stores import BASE, World, graders_over
+from tests.support.stores import BASE, World
 
 
 async def tuned(world: World) -> tuple[str, Job]:
@@ -52,10 +52,10 @@ async def test_its_shape_is_the_tuned_models(world: World) -> None:
     assert (await world.jobs.create(world.caller, dropped)).lora.dropout == 0.5
 
 
-async def test_a_model_that_a_job_starts_from_stays(world: World) -> None:
+async def test_a_model_that_a_job_starts_from_stays(world: World, nobody: Replicas) -> None:
     name, source = await tuned(world)
     job = await world.jobs.create(world.caller, NewJob(model=name, training_file=source.training_file))
-    models = models_over(world)
+    models = models_over(world, nobody)
     with pytest.raises(ServiceError, match=f"{job.id} starts from") as refused:
         await models.delete(world.caller, name)
     assert refused.value.kind is ErrorKind.INVALID
@@ -68,13 +68,7 @@ async def test_a_model_that_a_job_starts_from_stays(world: World) -> None:
 async def test_a_model_whose_base_is_no_longer_served_can_be_deleted(world: World) -> None:
     """As after `TUNINGFORK_QUANTIZATION=nf4`, which serves another base."""
     name, _ = await tuned(world)
-    models = ModelService(
-        database=world.database,
-        blobs=world.blobs,
-        audit=AuditLog(database=world.database, new_id=world.new_id),
-        replicas=Replicas([]),
-        salt_key="salt",
-    )
+    models = models_over(world, Replicas([]))
     with pytest.raises(ServiceError, match="does not exist"):
         await models.served(world.caller, name)
     await models.delete(world.caller, name)
@@ -97,9 +91,14 @@ async def test_another_projects_model_is_nobodys_start_even_when_shared(world: W
         assert (refused.value.kind, refused.value.code) == (ErrorKind.INVALID, "model_not_found")
 
 
-def models_over(world: World) -> ModelService:
-    audit = AuditLog(database=world.database, new_id=world.new_id)
-    return graders_over(world.database, world.blobs, audit)._models
+def models_over(world: World, replicas: Replicas) -> ModelService:
+    return ModelService(
+        database=world.database,
+        blobs=world.blobs,
+        audit=AuditLog(database=world.database, new_id=world.new_id),
+        replicas=replicas,
+        salt_key="salt",
+    )
 
 
 async def test_its_tokens_are_told_and_priced_by_the_base_model(world: World) -> None:
