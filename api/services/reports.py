@@ -13,7 +13,8 @@ from api.domain.scheduling import Share
 from api.scheduling.pace import Pace, Step
 from api.scheduling.sharing import rounds_of_step
 from api.services.caps import Caps
-from api.store import cost, job_events, jobs, keys, leases, models
+from api.services.failing import fail
+from api.store import cost, job_events, keys, leases, models
 from api.store.database import Connection
 from api.store.leases import Stepped
 from engine.contract.events import (
@@ -56,8 +57,7 @@ class Reports:
                 await cost.charge(connection, job_id=job.id, seconds=event.device_seconds)
             case RunFailed():
                 error = JobError(code=event.code, message=event.message, param=event.param or None)
-                await jobs.fail(connection, job_id=job.id, error=error)
-                await self._tell(connection, job.id, event.message, level="error")
+                await fail(connection, job_id=job.id, error=error, new_id=self._new_id)
             case RunPaused():
                 await self._paused(connection, job, event)
             case RunInterrupted():
@@ -77,8 +77,7 @@ class Reports:
         await leases.requeue(connection, job_id=job.id, lost=False)
         error = await self._caps.stopped(connection, job, step=event.step)
         if error is not None:
-            await jobs.fail(connection, job_id=job.id, error=error)
-            await self._tell(connection, job.id, error.message, level="error")
+            await fail(connection, job_id=job.id, error=error, new_id=self._new_id)
             return
         if job.status is JobStatus.PAUSED:
             await self._tell(connection, job.id, f"Fine-tuning job paused after step {event.step}")
@@ -92,8 +91,7 @@ class Reports:
         guilty = is_guilty(trainer_deaths=found.trainer_deaths, alone=found.alone)
         if event.trainer_died and guilty:
             error = verdict(trainer_deaths=found.trainer_deaths, step=found.told_step, reason=event.reason)
-            await jobs.fail(connection, job_id=job.id, error=error)
-            await self._tell(connection, job.id, error.message, level="error")
+            await fail(connection, job_id=job.id, error=error, new_id=self._new_id)
             return
         then = "stays paused" if job.status is JobStatus.PAUSED else "is queued again"
         message = f"Training was interrupted ({event.reason}); the job {then}"
