@@ -32,8 +32,9 @@ class Pace:
 
     @property
     def slowness(self) -> float:
-        """Seconds that one of the device takes; 1 before anything was measured."""
-        return self.seconds / self.expected if self.expected > 0 else 1.0
+        """Seconds that one of the device takes; 1 before anything was measured. Steps that are reported together have
+        taken no time but the first of them."""
+        return self.seconds / self.expected if self.expected > 0 and self.seconds > 0 else 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

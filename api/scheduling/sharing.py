@@ -68,7 +68,7 @@ class Shared:
 
     @property
     def _lasts(self) -> float:
-        return max(LEAST_SECONDS, self._load) * self._pace
+        return max(LEAST_SECONDS, self._load * self._pace)
 
     def _join(self, share: Share) -> None:
         heapq.heappush(self._runs, (self.round + max(0.0, share.rounds), share.key, share.seconds))

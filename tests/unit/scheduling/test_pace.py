@@ -4,6 +4,8 @@ import random
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from api.domain.scheduling import Around, Share
 from api.scheduling.pace import ALONE, PUBLISHING_SECONDS, Pace, Step
@@ -99,6 +101,44 @@ def test_a_report_of_many_steps_at_once_counts_once() -> None:
         one, each = step(number, 2.0, total=1000).later(one, ALONE)
         many, all_at_once = step(number, 12.0 if number == 1 else 0.0, total=1000).later(many, ALONE)
     assert each == pytest.approx(all_at_once, rel=0.05)
+
+
+@pytest.mark.parametrize("around", [ALONE, neighbours(3, rounds=200)])
+def test_the_first_two_steps_may_be_reported_together(around: Around) -> None:
+    pace, first = step(1, 9.0).first(Pace(), around)
+    _, second = step(2, 0.0).later(pace, around)
+    assert second == pytest.approx(first, rel=0.01)
+
+
+SOME = st.floats(0, 1e6)
+SHARES = st.lists(st.tuples(SOME, SOME), max_size=70).map(
+    lambda pairs: [
+        Share(key=f"s{n}", rounds=rounds, seconds=seconds) for n, (rounds, seconds) in enumerate(pairs)
+    ]
+)
+
+
+@given(
+    rounds=SOME,
+    own=SOME,
+    seconds=SOME,
+    expected=SOME,
+    measured=SOME,
+    live=SHARES,
+    coming=SHARES,
+    slots=st.integers(0, 9),
+)
+def test_whatever_is_known_a_finish_follows(
+    rounds: float, own: float, seconds: float, expected: float, measured: float,
+    live: list[Share], coming: list[Share], slots: int,
+) -> None:  # fmt: skip
+    """A report that raised would be sent again for ever."""
+    around = Around(live=live, coming=[replace(one, key=f"c{one.key}") for one in coming], slots=slots)
+    share = Share(key="own", rounds=rounds, seconds=own)
+    made = Step(share=share, rounds=1.0, seconds=seconds, total_steps=9)
+    pace = Pace(expected=expected, seconds=measured)
+    for _, left in (made.first(pace, around), made.later(pace, around)):
+        assert PUBLISHING_SECONDS <= left < float("inf")
 
 
 def test_it_follows_a_change() -> None:
