@@ -1,8 +1,8 @@
 """`python -m tests.chaos`: jobs through the SDK while a seeded monkey kills and cuts; then every promise, checked.
 
-Forms: `real` trains with the real trainer, on a tiny random Llama, and serves with the real vLLM; `short` is that with a
-fake vLLM, for CI; `fake` has hashes in place of tensors, so that there may be ten thousand jobs. Ends with status 1 when
-anything that must be zero is not.
+Forms: `real` trains with the real trainer, on a tiny random Llama, and serves with the real vLLM; `long` is twice as much
+of it; `short` has a fake vLLM, for CI; `fake` has hashes in place of tensors, so that there may be ten thousand jobs. Ends
+with status 1 when anything that must be zero is not.
 """
 
 import argparse
@@ -48,17 +48,19 @@ class Plan:
     seeds: int
 
 
+REAL: Final = Plan(
+    form=Form(),
+    jobs=100,
+    faults=250,
+    interval=1.6,
+    at_once=12,
+    rows=(200, 300),
+    epochs=(3, 4),
+    seeds=3,
+)
 PLANS: Final[Mapping[str, Plan]] = {
-    "real": Plan(
-        form=Form(),
-        jobs=200,
-        faults=500,
-        interval=1.6,
-        at_once=12,
-        rows=(200, 300),
-        epochs=(3, 4),
-        seeds=3,
-    ),
+    "real": REAL,
+    "long": replace(REAL, jobs=200, faults=500),
     "short": Plan(
         form=Form(vllm=FAKE_VLLM),
         jobs=20,
