@@ -25,7 +25,7 @@ def test_sdk(version: str, service: Service) -> None:
     result = subprocess.run(
         command,
         cwd=SDK_TESTS,
-        env=os.environ | service.client_env | noted_in(f"openai-{version}"),
+        env={**os.environ, **service.client_env, **noted_in(f"openai-{version}"), "PYTEST_ADDOPTS": ""},
         capture_output=True,
         text=True,
         timeout=1100,
