@@ -1,7 +1,8 @@
 """Who decides what runs where: one leader among all control planes, elected in Postgres, places jobs on engines.
 
 The leader's lease carries a term, and every write stands behind it: a process that was stopped for a while and believes
-to lead writes nothing. One that is killed is followed at once, since its Postgres session ends with it. Wake-ups, from this process or by NOTIFY, only hurry it: it also looks by itself each second.
+to lead writes nothing. One that is killed is followed at once, since its Postgres session ends with it. Wake-ups, from this
+process or by NOTIFY, only hurry it: it also looks by itself each second.
 """
 
 import asyncio
