@@ -48,11 +48,11 @@ class Given:
 
 @dataclass(frozen=True, kw_only=True)
 class Suspicion:
-    """What stands against a run since its last new step, `told_step`; `alone`: its last attempt had an engine to itself."""
+    """What stands against a run since its last new step, `reached_step`; `alone`: its last attempt had an engine to itself."""
 
     trainer_deaths: int
     alone: bool
-    told_step: int
+    reached_step: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -87,10 +87,12 @@ class Reports:
 
     async def _interrupted(self, connection: Connection, job: Job, event: RunInterrupted) -> None:
         lost = not event.planned and not event.trainer_died
-        found = await leases.requeue(connection, job_id=job.id, lost=lost, trainer_died=event.trainer_died)
+        found = await leases.requeue(
+            connection, job_id=job.id, lost=lost, trainer_died=event.trainer_died, step=event.step
+        )
         guilty = is_guilty(trainer_deaths=found.trainer_deaths, alone=found.alone)
         if event.trainer_died and guilty:
-            error = verdict(trainer_deaths=found.trainer_deaths, step=found.told_step, reason=event.reason)
+            error = verdict(trainer_deaths=found.trainer_deaths, step=found.reached_step, reason=event.reason)
             await fail(connection, job_id=job.id, error=error, new_id=self._new_id)
             return
         then = "stays paused" if job.status is JobStatus.PAUSED else "is queued again"

@@ -147,28 +147,34 @@ left join job other on other.engine_id = job.engine_id and other.id <> job.id an
 where job.id = %(id)s
 
 -- name: progress
--- A step that nobody was told before clears the run of all suspicion.
-with before as (select told_step from job where id = %(id)s)
+-- A step that nobody has come to before clears the run of all suspicion.
+with before as (select told_step as told, greatest(told_step, reached_step) as reached from job where id = %(id)s)
 update job set tokens_seen = %(tokens)s, tokens_at_start = coalesce(tokens_at_start, %(tokens)s),
                told_step = greatest(told_step, %(step)s),
-               alone = alone and %(step)s <= told_step,
-               trainer_deaths = case when %(step)s <= told_step then trainer_deaths else 0 end,
-               lost_attempts = case when %(step)s <= told_step then lost_attempts else 0 end,
+               alone = alone and %(step)s <= reached,
+               trainer_deaths = case when %(step)s <= reached then trainer_deaths else 0 end,
+               lost_attempts = case when %(step)s <= reached then lost_attempts else 0 end,
                measured_seconds = measured_seconds + coalesce(extract(epoch from now() - stepped_at), 0),
                stepped_at = now(), pace_steps = %(pace_expected)s, pace_seconds = %(pace_seconds)s,
                rounds_left = %(rounds_left)s, round_seconds = coalesce(%(round_seconds)s, round_seconds),
                estimated_finish = case when status = 'running' then now() + make_interval(secs => %(left)s) end
+from before
 where id = %(id)s
-returning (select told_step from before) as told_before
+returning told as told_before
 
 -- name: trained
 update job set trained_at = now(), tokens_seen = %(tokens)s, due_at = now(), engine_id = null where id = %(id)s
 
 -- name: requeue
+-- Steps that were done and not told count too: what stood against the run before them is forgotten.
+with before as (select greatest(told_step, reached_step) as reached from job where id = %(id)s)
 update job set status = case when status = 'paused' then 'paused' else 'queued' end, lease_until = null, engine_id = null, estimated_finish = null,
-               lost_attempts = lost_attempts + %(lost)s, trainer_deaths = trainer_deaths + %(deaths)s
+               lost_attempts = %(lost)s + case when %(step)s <= reached then lost_attempts else 0 end,
+               trainer_deaths = %(deaths)s + case when %(step)s <= reached then trainer_deaths else 0 end,
+               reached_step = greatest(reached, %(step)s)
+from before
 where id = %(id)s
-returning trainer_deaths, alone, told_step
+returning trainer_deaths, alone, reached_step
 
 -- name: insert_event
 insert into job_event (id, job_id, project_id, level, message, type, data)

@@ -139,10 +139,11 @@ async def set_trained(connection: Connection, *, job_id: str, tokens: int) -> No
 
 
 async def requeue(
-    connection: Connection, *, job_id: str, lost: bool, trainer_died: bool = False
+    connection: Connection, *, job_id: str, lost: bool, trainer_died: bool = False, step: int = 0
 ) -> Suspicion:
+    """`step`: the last one that the attempt has done, told or not, where that is known."""
     row = await fetch_one(
-        connection, queries("jobs")["requeue"], id=job_id, lost=int(lost), deaths=int(trainer_died)
+        connection, queries("jobs")["requeue"], id=job_id, lost=int(lost), deaths=int(trainer_died), step=step
     )
     assert row is not None
     return Suspicion(**row)

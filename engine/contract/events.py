@@ -93,11 +93,13 @@ class RunFailed:
 @dataclass(frozen=True, kw_only=True)
 class RunInterrupted:
     """The engine's fault: another attempt may succeed. A planned one does not count against the run. `trainer_died`: the
-    run was in a trainer whose process ended, alone or beside others, so it may be the cause."""
+    run was in a trainer whose process ended, alone or beside others, so it may be the cause. `step`: the last that was
+    done, though perhaps not told any more; 0 where there was none."""
 
     reason: str
     planned: bool = False
     trainer_died: bool = False
+    step: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

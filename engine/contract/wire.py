@@ -255,6 +255,7 @@ def _kind_from_pb(message: pb.TrainEvent) -> events.TrainEvent:
                 reason=interrupted.reason,
                 planned=interrupted.planned,
                 trainer_died=interrupted.trainer_died,
+                step=interrupted.step,
             )
         case "paused":
             return events.RunPaused(step=message.paused.step)

@@ -17,6 +17,7 @@ from engine.contract.events import (
     RunFinished,
     RunInterrupted,
     RunPaused,
+    StepDone,
 )
 from engine.contract.failpoints import NONE, Failpoints
 from engine.contract.spec import (
@@ -69,13 +70,15 @@ class ActiveRun:
         self._inbox: asyncio.Queue[NumberedEvent] = asyncio.Queue()
         self._stopped = asyncio.Event()
         self._held: NumberedEvent | None = None
-        self._last_sequence = 0
+        self._last_sequence = self._last_step = 0
         self._asked_to_pause = False
         self._owner_pauses = False
         self.draining = False
 
     def receive(self, event: NumberedEvent) -> None:
         self._last_sequence = event.sequence
+        if isinstance(event.event, StepDone):
+            self._last_step = event.event.metrics.step
         if isinstance(event.event, RunInterrupted):
             self._stopped.set()
         self._inbox.put_nowait(event)
@@ -252,7 +255,9 @@ class ActiveRun:
     async def give_back(self, reason: str, *, planned: bool, trainer_died: bool = False) -> None:
         """The last word of an attempt that this engine cannot finish. If it is lost, the lease runs out.
         `trainer_died`: with this run in it."""
-        event = RunInterrupted(reason=reason, planned=planned, trainer_died=trainer_died)
+        event = RunInterrupted(
+            reason=reason, planned=planned, trainer_died=trainer_died, step=self._last_step
+        )
         numbered = NumberedEvent(sequence=self._last_sequence + 1, event=event)
         try:
             async with asyncio.timeout(LAST_WORD_SECONDS):

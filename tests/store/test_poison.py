@@ -1,6 +1,7 @@
 """Which run a dead trainer is blamed on: suspects are tried alone, the guilty one fails, its neighbours go on."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from api.domain.jobs import JobStatus
 from engine.contract.events import RunInterrupted, StepDone
@@ -52,6 +53,23 @@ async def test_a_new_step_clears_a_suspect_and_others_join_it(world: World) -> N
     assert (await leased(world)).job_id != suspect.job_id
     await report(world, suspect, DIED, first=3)
     assert (await status(world, suspect)).status is JobStatus.QUEUED, "it was no longer alone"
+
+
+async def test_steps_that_were_done_and_not_told_count_as_new_steps(world: World) -> None:
+    """As when they wait behind a checkpoint that cannot be kept. They are told once they are trained again."""
+    await queued(world)
+    for reached in (4, 9, 13, 14):
+        run = await leased(world)
+        await report(world, run, PREPARED, step(1), replace(DIED, step=reached))
+        assert (await status(world, run)).status is JobStatus.QUEUED
+    run = await leased(world)
+    await report(world, run, PREPARED, step(1), step(2), step(3), replace(DIED, step=3))
+    last = await leased(world)
+    await report(world, last, PREPARED, replace(DIED, step=14))
+    failed = await status(world, last)
+    assert failed.error is not None and "3 times after step 14" in failed.error.message
+    told = [message for message in await messages(world, last) if message.startswith("Step")]
+    assert [message.split(":")[0] for message in told] == ["Step 1/3", "Step 2/3", "Step 3/3"]
 
 
 async def test_an_engine_that_is_lost_in_silence_blames_nobody_for_long(world: World) -> None:

@@ -111,7 +111,9 @@ kinds = {
     ),
     events.RunFinished: st.builds(events.RunFinished, trained_tokens=small, device_seconds=floats),
     events.RunFailed: st.builds(events.RunFailed, code=text, message=text, param=text),
-    events.RunInterrupted: st.builds(events.RunInterrupted, reason=text),
+    events.RunInterrupted: st.builds(
+        events.RunInterrupted, reason=text, planned=st.booleans(), trainer_died=st.booleans(), step=small
+    ),
     events.RunPaused: st.builds(events.RunPaused, step=small),
     events.RunNotice: st.builds(events.RunNotice, message=text, warning=st.booleans()),
 }

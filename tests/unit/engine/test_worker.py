@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from deploy.embedded.ports import free_port
 from engine.contract import wire
-from engine.contract.spec import Supervised
+from engine.contract.spec import NOW_FILE, Supervised
 from tests.unit.engine.test_run import ROWS, spec
 from tuningfork_pb.v1 import engine_pb2 as pb
 from tuningfork_pb.v1 import engine_pb2_grpc
@@ -39,7 +39,7 @@ class FakeControlPlane(engine_pb2_grpc.EngineServiceServicer):  # type: ignore[m
         self.objects: dict[str, bytes] = {}
         self.stop: list[pb.RunRef] = []
         self.refuse_reports: list[grpc.StatusCode] = []
-        self.refuse_heartbeats = False
+        self.refuse_heartbeats = self.store_is_away = False
         self.pause_by_report = False
         self.pause_by_heartbeat: list[pb.RunRef] = []
         self.changed = asyncio.Event()
@@ -64,6 +64,8 @@ class FakeControlPlane(engine_pb2_grpc.EngineServiceServicer):  # type: ignore[m
         key = request.path_params["key"]
         if request.method == "GET":
             return Response(self.objects.get(key, DATA))
+        if self.store_is_away:
+            return Response(status_code=503)
         self.objects[key] = await request.body()
         return Response()
 
@@ -264,9 +266,27 @@ async def test_a_dead_trainer_is_reported_and_replaced(
         (trainer,) = trainers_on(tiny_model)
         os.kill(trainer, signal.SIGKILL)
         interrupted = await control.until("interrupted")
-        assert not interrupted.interrupted.planned
-        control.offer("job-1", attempt=2)
+        assert not interrupted.interrupted.planned and interrupted.interrupted.trainer_died
+        control.offer("job-1", attempt=2, epochs=3)
         await control.until("finished")
+
+
+async def test_a_dead_trainers_untold_steps_are_named(
+    control: FakeControlPlane, tiny_model: Path, tmp_path: Path
+) -> None:
+    """They wait behind a checkpoint that the object store does not take."""
+    control.offer("job-1", epochs=5000)
+    control.store_is_away = True
+    async with worker(control, tiny_model, tmp_path / "work"):
+        told = (await control.until("step_done")).step_done.metrics.step
+        now = tmp_path / "work/job-1-a1" / NOW_FILE
+        while f"step {told + 10} " not in now.read_text():
+            await asyncio.sleep(0.01)
+        (trainer,) = trainers_on(tiny_model)
+        os.kill(trainer, signal.SIGKILL)
+        interrupted = (await control.until("interrupted")).interrupted
+        last_told = (await control.until("step_done")).step_done.metrics.step
+        assert interrupted.trainer_died and interrupted.step >= told + 9 > last_told
 
 
 async def test_a_lost_control_plane_ends_the_run_before_its_lease(

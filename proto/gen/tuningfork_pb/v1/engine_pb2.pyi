@@ -394,14 +394,16 @@ class RunFailed(_message.Message):
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., param: _Optional[str] = ...) -> None: ...
 
 class RunInterrupted(_message.Message):
-    __slots__ = ("reason", "planned", "trainer_died")
+    __slots__ = ("reason", "planned", "trainer_died", "step")
     REASON_FIELD_NUMBER: _ClassVar[int]
     PLANNED_FIELD_NUMBER: _ClassVar[int]
     TRAINER_DIED_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
     reason: str
     planned: bool
     trainer_died: bool
-    def __init__(self, reason: _Optional[str] = ..., planned: _Optional[bool] = ..., trainer_died: _Optional[bool] = ...) -> None: ...
+    step: int
+    def __init__(self, reason: _Optional[str] = ..., planned: _Optional[bool] = ..., trainer_died: _Optional[bool] = ..., step: _Optional[int] = ...) -> None: ...
 
 class TrainerCommand(_message.Message):
     __slots__ = ("start", "stop", "pause")
