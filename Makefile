@@ -9,6 +9,8 @@ DEVICE := $(if $(shell command -v nvidia-smi 2>/dev/null),cuda,cpu)
 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM = false
+# Images that set it make every process compile all that it imports: ten seconds each for torch and transformers.
+unexport PYTHONDONTWRITEBYTECODE
 # uv does not read pip's variable. Where neither is set, uv fetches PyTorch's CPU build by itself.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 TORCH_BACKEND := $(if $(filter cpu,$(DEVICE)),$(if $(strip $(UV_FIND_LINKS)),,--torch-backend=cpu))
@@ -53,7 +55,7 @@ serve: install ## run the service in the foreground (state in ./.tuningfork, RES
 	@$(BIN)/tuningfork up
 
 test: install $(SDK1)/installed $(NPM)/installed ## the whole suite: unit, store, contract, end to end
-	$(BIN)/python -m pytest
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest  # many processes share the cores: none waits in a loop
 
 isolation: install ## runs that join and leave at random keep their bits: SCHEDULES=200 of them, with what was compared
 	$(BIN)/python -m tests.support.schedules --count $(SCHEDULES)
