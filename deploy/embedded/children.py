@@ -13,8 +13,10 @@ PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def start(command: Sequence[str], *, log: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """A child in a process group of its own, killed by the kernel if this process dies."""
+def start(
+    command: Sequence[str], *, log: Path, env: Mapping[str, str], folder: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """A child in a process group of its own, killed by the kernel if this process dies. It starts in `folder`, or here."""
     log.parent.mkdir(parents=True, exist_ok=True)
     if log.exists():
         log.replace(log.with_suffix(".log.1"))
@@ -25,6 +27,7 @@ def start(command: Sequence[str], *, log: Path, env: Mapping[str, str]) -> subpr
             stdout=output,
             stderr=subprocess.STDOUT,
             env=dict(env),
+            cwd=folder,
             start_new_session=True,
             preexec_fn=_die_with_parent,
         )

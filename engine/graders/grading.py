@@ -24,6 +24,9 @@ from engine.graders.sandbox.bubblewrap import Case, Sandbox, SandboxError, Sourc
 from engine.graders.template import MissingVariableError, render
 
 MAX_ANSWER_TOKENS: Final = 512
+MAX_STEPS: Final = 3  # of thought, each of two texts
+JSON_TOKENS: Final = 64  # of the answer beside its texts
+LETTERS_PER_TOKEN: Final = 2  # few words need more tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,18 +145,21 @@ async def single(
 def asking(
     grader: ScoreModel | LabelModel, filled: Callable[[str], str], result: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A chat request whose answer can only be the JSON that OpenAI's graders ask for."""
+    """A chat request whose answer can only be the JSON that OpenAI's graders ask for. Its texts are bounded so that the
+    result comes before the tokens are spent: a model that talks on would have given none."""
     sampling: dict[str, Any] = dict(grader.sampling_params) if isinstance(grader, ScoreModel) else {}
     most = sampling.pop("max_completions_tokens", MAX_ANSWER_TOKENS)
+    letters = max(1, (most - JSON_TOKENS) * LETTERS_PER_TOKEN // (2 * MAX_STEPS))
+    text = {"type": "string", "maxLength": letters}
     step = {
         "type": "object",
-        "properties": {"description": {"type": "string"}, "conclusion": {"type": "string"}},
+        "properties": {"description": text, "conclusion": text},
         "required": ["description", "conclusion"],
         "additionalProperties": False,
     }
     schema = {
         "type": "object",
-        "properties": {"steps": {"type": "array", "items": step, "maxItems": 3}, **result},
+        "properties": {"steps": {"type": "array", "items": step, "maxItems": MAX_STEPS}, **result},
         "required": ["steps", "result"],
         "additionalProperties": False,
     }

@@ -6,12 +6,15 @@ caller said and was told, so it is only encoded: whoever can read it has asked f
 
 import base64
 import binascii
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from serving.gateway.requests import RequestError
 
 MAX_SUMMARY_TOKENS: Final = 512
+MIN_SUMMARY_TOKENS: Final = 48
+BYTES_PER_TOKEN: Final = 3  # few tokens of any language are shorter
 ASK: Final = (
     "Sum up the conversation so far for yourself: what was asked, what was answered, every name, number and decision "
     "that matters later. Answer with the summary alone."
@@ -21,10 +24,12 @@ Item = dict[str, Any]
 
 
 def compaction_request(items: Sequence[Item], *, instructions: str | None) -> dict[str, Any]:
-    """What the replica is asked for the summary of `items`, which are in the form that it takes."""
+    """What the replica is asked for the summary of `items`, which are in the form that it takes. It is no longer than they
+    are, however much a model likes to talk."""
+    size = len(json.dumps(items, ensure_ascii=False).encode()) // BYTES_PER_TOKEN
     asked: dict[str, Any] = {
         "input": [*items, {"role": "user", "content": ASK}],
-        "max_output_tokens": MAX_SUMMARY_TOKENS,
+        "max_output_tokens": max(MIN_SUMMARY_TOKENS, min(size, MAX_SUMMARY_TOKENS)),
         "temperature": 0,
         "store": False,
     }

@@ -24,7 +24,7 @@ async def fake_model(request: Request) -> Response:
     asked = await request.json()
     path = request.url.path
     if path.endswith(("/tokenize", "/count_tokens")):
-        return JSONResponse({"count": 5, "input_tokens": 5})
+        return JSONResponse({"count": 5, "input_tokens": 5, "token_strs": SAID.split()})
     whole, events = FORMS[path]
     answer = whole(asked)
     if not asked.get("stream"):

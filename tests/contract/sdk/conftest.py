@@ -1,6 +1,6 @@
 """These tests import the official SDK and nothing of ours: they run under every SDK that we promise.
 
-OPENAI_BASE_URL and OPENAI_API_KEY name a running service; `test_sdks.py` sets them.
+OPENAI_BASE_URL and OPENAI_API_KEY name a running service; `test_clients.py` sets them.
 """
 
 import json

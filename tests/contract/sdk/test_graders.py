@@ -29,7 +29,7 @@ SCORE = {
     "model": BASE,
     "range": [0, 3],
     "input": [{"role": "user", "content": "Give the answer '{{sample.output_text}}' a number."}],
-    "sampling_params": {"max_completions_tokens": 200, "seed": 1},
+    "sampling_params": {"max_completions_tokens": 120, "seed": 1},
 }
 LABEL = {
     "type": "label_model",

@@ -42,6 +42,12 @@ def test_a_refusal_is_told_as_one() -> None:
     assert "response.refusal.done" in kinds and "response.output_text.done" not in kinds
 
 
+@pytest.mark.parametrize(("length", "most"), [(1, 48), (600, 216), (9000, 512)])
+def test_a_summary_is_no_longer_than_the_conversation(length: int, most: int) -> None:
+    asked = compaction_request([{"role": "user", "content": "x" * length}], instructions=None)
+    assert asked["max_output_tokens"] == pytest.approx(most, abs=16)
+
+
 def test_a_summary_goes_on_in_the_conversations_place() -> None:
     items = input_items([{"role": "user", "content": "Where?"}, MESSAGE])
     asked = compaction_request(fed_back(items), instructions="Be brief.")
