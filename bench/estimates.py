@@ -130,7 +130,9 @@ def errors(
         for number, line in enumerate(lines, start=1):
             if number == sample.wants:
                 sample.take(line)
-        checked = Checked(examples=len(lines), size=sum(map(len, lines)), sample=sample.taken())
+        checked = Checked(
+            file_id=f"file-{seed}", examples=len(lines), size=sum(map(len, lines)), sample=sample.taken()
+        )
         pairs = [(len(line), counted(line, method, tokenizer)) for line in checked.sample]
         estimate = estimated(
             resolved(method, examples=len(lines)),

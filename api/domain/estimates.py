@@ -30,8 +30,9 @@ WORDS: Final[Mapping[Source, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """A file whose every row is right. `size`: bytes of its rows; `sample`: some of them."""
+    """A file whose every row is right. `size`: bytes of its rows; `sample`: some of them, always the same."""
 
+    file_id: str
     examples: int
     size: int
     sample: Sequence[bytes]

@@ -4,7 +4,6 @@ A file's bytes never change, so a right one that was read lately is not read aga
 request and in validation, and many jobs may name one file.
 """
 
-from collections import OrderedDict
 from random import Random
 from typing import Final, assert_never
 
@@ -14,6 +13,7 @@ from api.domain.files import File
 from api.domain.jobs import DpoMethod, JobError, Method, ReinforcementMethod, SupervisedMethod
 from api.domain.sampling import Reservoir
 from api.services.jsonl import LineError, lines_from
+from api.services.remembered import Remembered
 from api.services.rows import CheckLine, MethodName, checker_for
 from api.store import files
 from api.store.database import Database
@@ -32,28 +32,6 @@ class InvalidFileError(Exception):
         self.error = error
 
 
-class Remembered:
-    """What was found in files, by what was asked of them: the latest, for so many bytes."""
-
-    def __init__(self, *, most_bytes: int) -> None:
-        self._most_bytes, self._bytes = most_bytes, 0
-        self._found: OrderedDict[Key, Checked] = OrderedDict()
-
-    def of(self, key: Key) -> Checked | None:
-        if key in self._found:
-            self._found.move_to_end(key)
-        return self._found.get(key)
-
-    def keep(self, key: Key, checked: Checked) -> None:
-        if key in self._found:  # two have read it at the same time
-            return
-        self._found[key] = checked
-        self._bytes += weight(checked)
-        while self._bytes > self._most_bytes:
-            _, gone = self._found.popitem(last=False)
-            self._bytes -= weight(gone)
-
-
 def weight(checked: Checked) -> int:
     return 1024 + sum(map(len, checked.sample))
 
@@ -61,7 +39,7 @@ def weight(checked: Checked) -> int:
 class FileChecks:
     def __init__(self, *, database: Database, blobs: Blobs) -> None:
         self._database, self._blobs = database, blobs
-        self._remembered = Remembered(most_bytes=REMEMBERED_BYTES)
+        self._remembered = Remembered[Key, Checked](most_bytes=REMEMBERED_BYTES, weigh=weight)
 
     async def check(self, file_id: str, *, project_id: str, method: Method, param: str) -> Checked:
         """Raises InvalidFileError."""
@@ -95,7 +73,10 @@ class FileChecks:
                 if examples == sample.wants:
                     sample.take(line)
         return Checked(
-            examples=examples, size=max(0, file.size_bytes - line_number + 1), sample=sample.taken()
+            file_id=file.id,
+            examples=examples,
+            size=max(0, file.size_bytes - line_number + 1),
+            sample=sample.taken(),
         )
 
 

@@ -5,7 +5,7 @@ import io
 import json
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from api.store import jobs as job_rows
 from api.store.database import Database
 from engine.contract.events import NumberedEvent, RunFailed, RunFinished, RunInterrupted, RunPaused, StepDone
 from engine.contract.spec import RunRef
+from serving.gateway.client import ReplicaClient, ReplicaError
 from tests.store.test_leases import (
     DATA,
     PREPARED,
@@ -155,6 +156,24 @@ async def test_tokens_as_the_engine_counts_them(
     assert found["trained_tokens"] == found["tokens_per_epoch"] * found["n_epochs"]
     assert found["method"] == "sampled" and found["margin"] < 0.2
     assert found["device_seconds"] is None and "Device seconds are not known" in found["note"]
+
+
+async def test_a_file_is_counted_once(counted: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once every row could be."""
+    calls, ask = [], ReplicaClient.tokenize
+
+    async def tokenize(replica: ReplicaClient, conversation: Json) -> Sequence[str]:
+        calls.append(conversation)
+        if len(calls) == 1:
+            raise ReplicaError("as the test says")
+        return await ask(replica, conversation)
+
+    monkeypatch.setattr(ReplicaClient, "tokenize", tokenize)
+    client = sdk(counted)
+    file_id = await stored(client, supervised_rows(12))
+    told = [(await dry(client, file_id)).cost["estimated"] for _ in range(3)]
+    assert len(calls) == 24
+    assert told[1] == told[2] and told[1]["method"] == "sampled"
 
 
 async def test_a_dry_run_answers_as_a_job_and_makes_nothing(counted: Rest) -> None:

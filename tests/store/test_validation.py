@@ -11,7 +11,8 @@ import pytest
 from api.domain.cost import Budget
 from api.domain.estimates import Checked
 from api.domain.jobs import DpoMethod, Job, JobStatus, NewJob
-from api.services import file_checks
+from api.services.file_checks import Key, weight
+from api.services.remembered import Remembered
 from tests.support.stores import BASE, World
 
 USER, ANSWER = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}
@@ -117,13 +118,15 @@ async def test_a_right_file_is_read_once_for_all_who_ask_the_same_of_it(
 
 
 def test_what_is_remembered_of_files_is_bounded() -> None:
-    remembered = file_checks.Remembered(most_bytes=11_000)
-    found = Checked(examples=1, size=4000, sample=[b"x" * 4000])
+    remembered = Remembered[Key, Checked](most_bytes=11_000, weigh=weight)
+    found = Checked(file_id="f", examples=1, size=4000, sample=[b"x" * 4000])
     for number in range(3):
         remembered.keep((f"file-{number}", "dpo", frozenset()), found)
         assert remembered.of(("file-0", "dpo", frozenset())) is not None
     assert remembered.of(("file-1", "dpo", frozenset())) is None, "the one that was asked for least lately"
-    remembered.keep(("file-3", "dpo", frozenset()), Checked(examples=1, size=1, sample=[b"x" * 20_000]))
+    remembered.keep(
+        ("file-3", "dpo", frozenset()), Checked(file_id="f", examples=1, size=1, sample=[b"x" * 20_000])
+    )
     assert not any(remembered.of((f"file-{number}", "dpo", frozenset())) for number in range(4))
     remembered.keep(("file-0", "dpo", frozenset()), found)
     remembered.keep(("file-0", "dpo", frozenset()), found)
