@@ -100,7 +100,7 @@ def test_a_file_that_cannot_run_fails_by_line(client, code) -> None:
 
 
 def test_what_was_answered_before_a_cancellation_is_kept(client) -> None:
-    batch = begin(client, [line(f"r{n}", max_tokens=120) for n in range(400)])
+    batch = begin(client, [line(f"r{n}", max_tokens=24) for n in range(400)])
     deadline = time.monotonic() + 60
     while not client.batches.retrieve(batch.id).request_counts.completed:
         assert time.monotonic() < deadline

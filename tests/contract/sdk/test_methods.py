@@ -105,7 +105,7 @@ def test_a_paused_job_is_a_model_and_goes_on(client, training_file) -> None:
     job = client.fine_tuning.jobs.create(
         model=BASE,
         training_file=training_file.id,
-        hyperparameters={"n_epochs": 8, "batch_size": 12},
+        hyperparameters={"n_epochs": 2, "batch_size": 3},
     )
     until(client, job, lambda found: found.estimated_finish is not None)
     paused = client.fine_tuning.jobs.pause(job.id)
