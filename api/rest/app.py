@@ -25,7 +25,7 @@ from api.rest import (
     usage_routes,
     webhooks_routes,
 )
-from api.rest.edges import BodyLimit, RequestEdge
+from api.rest.edges import BodyLimit, ListNames, RequestEdge
 from api.rest.idempotency import Idempotency
 from api.rest.patience import SECONDS, Patience
 from api.services.services import Services
@@ -58,6 +58,7 @@ def build(
         app.include_router(routes.router)
     errors.install(app)
     document.install(app)
+    app.add_middleware(ListNames)
     app.add_middleware(Idempotency)
     app.add_middleware(BodyLimit, max_file_bytes=services.max_file_bytes)
     app.add_middleware(Patience, seconds=patience_seconds)

@@ -20,6 +20,8 @@ MAX_JSON_BYTES: Final = 16 * 1024 * 1024
 MULTIPART_BYTES: Final = 1024 * 1024  # what the form adds to a file
 FILES: Final = "/v1/files"
 PARTS: Final = re.compile(r"/v1/uploads/[^/]+/parts")
+ADMIN: Final = "/v1/organization/"
+PLAIN_LIST: Final = re.compile(rb"(?<![^&])(group_by|project_ids|models|api_key_ids|event_types|actor_ids)=")
 
 log = logging.getLogger("tuningfork.rest")
 
@@ -105,6 +107,18 @@ class BodyLimit:
         if path == FILES:
             return self._max_upload_bytes
         return MAX_PART_BYTES + MULTIPART_BYTES if PARTS.fullmatch(path) else MAX_JSON_BYTES
+
+
+class ListNames:
+    """Lists in an admin query: the SDKs write `models[]=a`, curl and HTTP libraries `models=a`, and both mean the same."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(ADMIN):
+            scope = {**scope, "query_string": PLAIN_LIST.sub(rb"\1[]=", scope["query_string"])}
+        await self._app(scope, receive, send)
 
 
 def too_long(most: int) -> str:

@@ -61,6 +61,22 @@ async def test_pages_hang_together(served: Rest) -> None:
     assert len(found.data[-1].results) == 1
 
 
+async def test_lists_are_written_as_sdks_write_them_or_as_curl_does(served: Rest) -> None:
+    await ask(served.as_key(OUR_KEY))
+    owner, path = served.as_key(OUR_KEY), "organization/usage/completions"
+    start = {"start_time": int(time.time()) // DAY * DAY}
+    plain = {**start, "group_by": ["project_id", "model"], "models": [BASE]}
+    brackets = {**start, "group_by[]": ["project_id", "model"], "models[]": [BASE]}
+    found = [(await owner.get(path, params=query)).json() for query in (plain, brackets)]
+    assert found[0] == found[1]
+    assert [result["model"] for result in found[0]["data"][0]["results"]] == [BASE]
+    for name in ("group_by", "group_by[]"):
+        refused = await owner.get(path, params={**start, name: "colour"})
+        assert refused.status_code == 400 and "group_by" in refused.json()["error"]["message"]
+    nobody = await owner.get(path, params={**start, "models": ["another"]})
+    assert nobody.json()["data"][0]["results"] == []
+
+
 async def test_training_and_costs(served: Rest) -> None:
     world = served.world
     await ask(served.as_key(OUR_KEY))
