@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Final
+from urllib.parse import unquote, urlparse
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
@@ -68,6 +70,7 @@ class Known:
 def found_or_made(client: MlflowClient, run: Run) -> str:
     """A try that was interrupted may have made it."""
     experiment = experiment_of(client, run.fields["experiment"])
+    mend(client.tracking_uri, experiment, run)
     found = client.search_runs([experiment], f"tags.`{KEY_TAG}` = '{run.key}'", max_results=1)
     if found:
         run_id = found[0].info.run_id
@@ -78,6 +81,19 @@ def found_or_made(client: MlflowClient, run: Run) -> str:
     params = [Param(key, str(value)[:MAX_PARAM]) for key, value in flat(run.config).items()]
     client.log_batch(run_id, params=params[:MAX_PARAMS])
     return str(run_id)
+
+
+def mend(store: str, experiment: str, run: Run) -> None:
+    """A kill between making a metric's file and its first line leaves one in MLflow's file store that it cannot read: then
+    it finds no run of the experiment any more."""
+    place = urlparse(store)
+    if place.scheme not in ("", "file"):
+        return
+    for tag in Path(unquote(place.path), experiment).glob(f"*/tags/{KEY_TAG}"):
+        if tag.read_text() == run.key:
+            for metric in (tag.parents[1] / "metrics").glob("*"):
+                if metric.is_file() and metric.stat().st_size == 0:
+                    metric.unlink()
 
 
 def experiment_of(client: MlflowClient, name: str) -> str:

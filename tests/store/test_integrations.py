@@ -234,6 +234,8 @@ async def test_a_kill_in_the_middle_loses_and_doubles_nothing(
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert one._process._process is None and written <= lines_of(found[0]) < 1000, "in the middle"
+    if written == 1:  # as when the kill comes between making a file and its first line
+        found[0].with_name("train_mean_token_accuracy").write_text("")
     await hurry_kept(world)
     await deliver(world, "mlflow")
     run_id = run_of(runs, run.job_id).info.run_id
