@@ -27,6 +27,9 @@ MAX_ANSWER_TOKENS: Final = 512
 MAX_STEPS: Final = 3  # of thought, each of two texts
 JSON_TOKENS: Final = 64  # of the answer beside its texts
 LETTERS_PER_TOKEN: Final = 2  # few words need more tokens
+MOST_LETTERS: Final = (
+    1000  # of a text that is bounded: compiling a bound takes the replica seconds, once for a grader
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +153,7 @@ def asking(
     sampling: dict[str, Any] = dict(grader.sampling_params) if isinstance(grader, ScoreModel) else {}
     most = sampling.pop("max_completions_tokens", MAX_ANSWER_TOKENS)
     letters = max(1, (most - JSON_TOKENS) * LETTERS_PER_TOKEN // (2 * MAX_STEPS))
-    text = {"type": "string", "maxLength": letters}
+    text = {"type": "string", **({"maxLength": letters} if letters <= MOST_LETTERS else {})}
     step = {
         "type": "object",
         "properties": {"description": text, "conclusion": text},

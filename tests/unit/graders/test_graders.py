@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from engine.contract.grader_forms import GraderFormError, grader_from, grader_to
+from engine.contract.graders import ScoreModel
 from engine.graders import formula, text
+from engine.graders.grading import asking
 from engine.graders.template import MissingVariableError, render
 
 CHECK = {
@@ -184,3 +186,16 @@ def test_every_metric_ranks_the_same_text_above_a_near_one_above_another(metric:
     assert 1.0 >= same > near > far >= 0.0
     assert same == pytest.approx(1.0, abs=0.01)
     assert 0 <= score("", "") <= 1
+
+
+@pytest.mark.parametrize(("most", "letters"), [(None, 149), (70, 2), (3000, 978), (8000, None)])
+def test_a_judges_texts_leave_room_for_its_result(most: int | None, letters: int | None) -> None:
+    """Six of them at two letters to a token; who has many tokens is not bounded."""
+    limits = {} if most is None else {"sampling_params": {"max_completions_tokens": most}}
+    judge = grader_from({**SCORE, **limits})
+    assert isinstance(judge, ScoreModel)
+    request = asking(judge, str, {"result": {"type": "number"}})
+    assert request["max_completion_tokens"] == (most or 512)
+    steps = request["response_format"]["json_schema"]["schema"]["properties"]["steps"]
+    for text_of in steps["items"]["properties"].values():
+        assert text_of.get("maxLength") == letters
