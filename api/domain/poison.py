@@ -1,9 +1,10 @@
 """Which run is to blame when a trainer dies, told by trying suspects alone. Pure.
 
 A trainer's death counts against every run in it that has done no new step since its last one: the run that caused it does
-so again at the same place, its neighbours go on. A step counts that its engine knows of, even where nobody could be told. After two such deaths a run has an engine to itself, until it tells a
-new step; when the trainer dies then too, the run fails and nobody else does. Leases lost in silence (a dead machine, a cut
-network) say little, so many of them are borne; they too are forgotten with the next step.
+so again at the same place, its neighbours go on. A step counts that its engine knows of, even where nobody could be told.
+After two such deaths a run has an engine to itself, until it tells a new step; when the trainer dies then too, the run fails
+and nobody else does. Leases lost in silence (a dead machine, a cut network) say little, so many of them are borne; they too
+are forgotten with the next step.
 """
 
 from typing import Final

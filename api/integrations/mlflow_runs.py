@@ -22,6 +22,8 @@ ENDS: Final = {"succeeded": "FINISHED", "failed": "FAILED", "cancelled": "KILLED
 def send(told: Told) -> str:
     """The run's id."""
     client = MlflowClient()
+    if told.run.again:
+        mend(client.tracking_uri, key=told.run.key)
     run_id = told.run.remote or found_or_made(client, told.run)
     known = Known(client, run_id) if told.run.again else None
     fresh = fresh_metrics(told, known)
@@ -70,7 +72,6 @@ class Known:
 def found_or_made(client: MlflowClient, run: Run) -> str:
     """A try that was interrupted may have made it."""
     experiment = experiment_of(client, run.fields["experiment"])
-    mend(client.tracking_uri, experiment, run)
     found = client.search_runs([experiment], f"tags.`{KEY_TAG}` = '{run.key}'", max_results=1)
     if found:
         run_id = found[0].info.run_id
@@ -83,14 +84,14 @@ def found_or_made(client: MlflowClient, run: Run) -> str:
     return str(run_id)
 
 
-def mend(store: str, experiment: str, run: Run) -> None:
+def mend(store: str, *, key: str) -> None:
     """A kill between making a metric's file and its first line leaves one in MLflow's file store that it cannot read: then
-    it finds no run of the experiment any more."""
+    it finds no run of the experiment any more, and no history of this one."""
     place = urlparse(store)
     if place.scheme not in ("", "file"):
         return
-    for tag in Path(unquote(place.path), experiment).glob(f"*/tags/{KEY_TAG}"):
-        if tag.read_text() == run.key:
+    for tag in Path(unquote(place.path)).glob(f"*/*/tags/{KEY_TAG}"):
+        if tag.read_text() == key:
             for metric in (tag.parents[1] / "metrics").glob("*"):
                 if metric.is_file() and metric.stat().st_size == 0:
                     metric.unlink()

@@ -27,9 +27,7 @@ MAX_ANSWER_TOKENS: Final = 512
 MAX_STEPS: Final = 3  # of thought, each of two texts
 JSON_TOKENS: Final = 64  # of the answer beside its texts
 LETTERS_PER_TOKEN: Final = 2  # few words need more tokens
-MOST_LETTERS: Final = (
-    1000  # of a text that is bounded: compiling a bound takes the replica seconds, once for a grader
-)
+MOST_LETTERS: Final = 1000  # of a text that is bounded: a replica compiles a bound for seconds, once
 
 
 @dataclass(frozen=True, kw_only=True)

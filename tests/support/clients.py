@@ -3,14 +3,13 @@
 import os
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import httpx
-
 from deploy.embedded import children
+from tests.support.adapters import owner
 from tests.support.calls import noted_in
 from tests.support.service import Service
 
@@ -52,13 +51,9 @@ class Clients:
 
 
 def key_of_a_project(service: Service, *, name: str) -> str:
-    headers = {"Authorization": f"Bearer {service.api_key}"}
-    with httpx.Client(base_url=f"{service.base_url}/organization/", headers=headers, timeout=30) as owner:
-        project = made(owner, "projects", {"name": name})
-        account = made(owner, f"projects/{project['id']}/service_accounts", {"name": name})
+    body = {"name": name}
+    with owner(service.base_url, key=service.api_key) as http:
+        project = http.post("/organization/projects", json=body).raise_for_status().json()
+        path = f"/organization/projects/{project['id']}/service_accounts"
+        account = http.post(path, json=body).raise_for_status().json()
     return str(account["api_key"]["value"])
-
-
-def made(owner: httpx.Client, path: str, body: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    answer: dict[str, dict[str, str]] = owner.post(path, json=body).raise_for_status().json()
-    return answer
