@@ -36,13 +36,15 @@ log = logging.getLogger("chaos")
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """`at_once`: jobs that have not ended; `interval`: seconds between faults, on average."""
+    """`at_once`: jobs that have not ended; `interval`: seconds between faults, on average; `look`: between two looks of the
+    customer at its jobs."""
 
     form: Form
     jobs: int
     faults: int
     interval: float
     at_once: int
+    look: float = 1.0
     rows: Sequence[int]
     epochs: Sequence[int]
     seeds: int
@@ -77,6 +79,7 @@ PLANS: Final[Mapping[str, Plan]] = {
         faults=600,
         interval=2.0,
         at_once=200,
+        look=3.0,
         rows=(10, 15, 20),
         epochs=(1, 2, 3),
         seeds=1_000_000,
@@ -115,7 +118,7 @@ def run(plan: Plan, folder: Path, *, seed: int) -> int:
         inspection.listen(receiver)
         log.info("%d trainings are known undisturbed; the monkey starts", len({o.training for o in ordered}))
         monkey = Monkey(fleet, seed=seed, faults=all_faults(slow_vllm=plan.form.vllm == "serving.vllm"))
-        customer = Customer(fleet.addresses, key=fleet.key, model=fleet.base)
+        customer = Customer(fleet.addresses, key=fleet.key, model=fleet.base, look_seconds=plan.look)
         started = time.monotonic()
         disturb(plan, monkey, customer, ordered)
         seconds = time.monotonic() - started

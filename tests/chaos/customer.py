@@ -18,7 +18,6 @@ T = TypeVar("T")
 TERMINAL: Final = frozenset({"succeeded", "failed", "cancelled"})
 PATIENCE_SECONDS: Final = 300.0  # of one call, through any number of answers that say "later"
 RETRY_SECONDS: Final = 0.3
-LOOK_SECONDS: Final = 1.0
 PAGE: Final = 100
 
 log = logging.getLogger("chaos.customer")
@@ -31,13 +30,13 @@ class ImpatientError(AssertionError):
 class Customer:
     """`addresses`: where the service can be reached, each as good as the other. `answers` counts what was said."""
 
-    def __init__(self, addresses: Sequence[str], *, key: str, model: str) -> None:
+    def __init__(self, addresses: Sequence[str], *, key: str, model: str, look_seconds: float = 1.0) -> None:
         self._clients = [
             AsyncOpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0, timeout=20)
             for address in addresses
         ]
         self._turn = itertools.cycle(range(len(self._clients)))
-        self._model = model
+        self._model, self._look_seconds = model, look_seconds
         self._files: dict[str, asyncio.Task[str]] = {}
         self.answers: Counter[str] = Counter()
         self.ended: dict[str, FineTuningJob] = {}  # by order key
@@ -110,7 +109,7 @@ class Customer:
         self, waiting: dict[str, Order], places: asyncio.Semaphore, done: asyncio.Event
     ) -> None:
         while waiting or not done.is_set():
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(self._look_seconds)
             for job in await self._look(waiting):
                 if job.status in TERMINAL:
                     self.ended[waiting.pop(job.id).key] = job
