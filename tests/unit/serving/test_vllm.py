@@ -49,11 +49,19 @@ def test_a_cpu_serves_and_trains_in_bfloat16_where_it_has_units_for_it(
     info.write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
     monkeypatch.setattr(command, "CPU_INFO", info)
     monkeypatch.setattr(resident, "CPU_INFO", info)
-    assert arguments(SETTINGS, device="cpu")[-5:-3] == ["--dtype", chosen]
+    assert f"--dtype {chosen}" in " ".join(arguments(SETTINGS, device="cpu"))
     assert resident.dtype_of("auto") == getattr(torch, chosen)
     named = SETTINGS.model_copy(update={"dtype": "float32"})
     assert "float32" in arguments(named, device="cpu") and resident.dtype_of("float32") == torch.float32
     assert "bfloat16" in arguments(SETTINGS, device="cuda")
+
+
+def test_on_a_cpu_nobody_waits_in_a_loop_and_no_third_process_starts() -> None:
+    settings = {"settings": SETTINGS, "inherited": {}}
+    assert environment(device="cpu", **settings)["OMP_WAIT_POLICY"] == "passive"
+    assert "OMP_WAIT_POLICY" not in environment(device="cuda", **settings)
+    assert command.IN_ONE_PROCESS in arguments(SETTINGS, device="cpu")
+    assert command.IN_ONE_PROCESS not in arguments(SETTINGS, device="cuda")
 
 
 def test_the_environment_is_closed() -> None:
