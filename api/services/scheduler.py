@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
 from typing import Final
 
 from api.domain.errors import ServiceError
@@ -38,6 +37,8 @@ MANY: Final = 2_000  # jobs: their forecasts are told no more often than every f
 RELISTEN_SECONDS: Final = 1.0
 GIVEN_UP_AT_ONCE: Final = 100
 
+Told = tuple[int, str, float | None]  # a position, a reason, and by this process's clock an expected start
+
 log = logging.getLogger("tuningfork.scheduler")
 
 
@@ -65,7 +66,7 @@ class Scheduler:
         self._begun, self._begun_at = 0, -POLL_SECONDS
         self._renewed_at = self._counted_at = self._told_at = self._gave_up_at = 0.0
         self._seen: tuple[Snapshot, Decisions] | None = None
-        self._told: dict[str, tuple[int, str, float | None]] = {}
+        self._told: dict[str, Told] = {}  # as it is written
         self._coming: dict[str, list[str]] | None = None  # by engine, as it is written; None: not known
 
     @property
@@ -186,19 +187,29 @@ class Scheduler:
             return
         told_at = time.monotonic()
         outlook = await asyncio.to_thread(forecast, *seen)
-        forecasts = self._changed(outlook.forecasts, told_at)
+        entries = {one.job_id: entry(one, told_at) for one in outlook.forecasts}
+        changed = [
+            one
+            for one in outlook.forecasts
+            if differs(self._told.get(one.job_id), entries[one.job_id], told_at)
+        ]
         coming = {name: [share.key for share in shares] for name, shares in outlook.coming.items()}
         before = self._coming or {}
-        changed = {
+        moving = {
             name: outlook.coming[name]
             for name, keys in coming.items()
             if self._coming is None or before.get(name, []) != keys
         }
         async with self._database.transaction() as connection:
-            if await scheduling.fence(connection, holder=self._holder, term=term):
-                await scheduling.tell(connection, forecasts)
-                await scheduling.tell_engines(connection, changed)
-                self._told_at, self._coming = told_at, coming
+            if not await scheduling.fence(connection, holder=self._holder, term=term):
+                return
+            written = await scheduling.tell(connection, changed)
+            await scheduling.tell_engines(connection, moving)
+        if self._term != term:
+            return  # whoever led between may have written something else
+        kept = {job_id: told for job_id, told in self._told.items() if job_id in entries}
+        self._told = kept | {job_id: entries[job_id] for job_id in written}
+        self._told_at, self._coming = told_at, coming
 
     async def give_up(self) -> None:
         """Fails the jobs whose every attempt was lost."""
@@ -212,19 +223,6 @@ class Scheduler:
                     connection, max_lost=self._max_lost, limit=GIVEN_UP_AT_ONCE
                 ):
                     await fail(connection, job_id=job_id, error=GIVEN_UP, new_id=self._new_id)
-
-    def _changed(self, forecasts: Sequence[Forecast], now: float) -> list[Forecast]:
-        told, changed = {}, []
-        for one in forecasts:
-            at = None if one.start is None else now + one.start
-            before = self._told.get(one.job_id)
-            if before is None or before[:2] != (one.position, one.reason) or moved(before[2], at, now):
-                changed.append(one)
-                told[one.job_id] = (one.position, one.reason, at)
-            else:
-                told[one.job_id] = before
-        self._told = told
-        return changed
 
     async def _listen(self) -> None:
         while True:
@@ -249,6 +247,14 @@ class Scheduler:
             self._answered.wake()
             for wakeup in self._placed.values():
                 wakeup.wake()
+
+
+def entry(one: Forecast, now: float) -> Told:
+    return one.position, one.reason, None if one.start is None else now + one.start
+
+
+def differs(before: Told | None, after: Told, now: float) -> bool:
+    return before is None or before[:2] != after[:2] or moved(before[2], after[2], now)
 
 
 def moved(before: float | None, after: float | None, now: float) -> bool:

@@ -107,18 +107,20 @@ async def ask_to_yield(connection: Connection, asked: Sequence[Preemption]) -> N
         )
 
 
-async def tell(connection: Connection, forecasts: Sequence[Forecast]) -> None:
-    """Behind the fence."""
-    if forecasts:
-        await execute(
-            connection,
-            queries("scheduling")["tell"],
-            jobs=[one.job_id for one in forecasts],
-            positions=[one.position for one in forecasts],
-            starts=[one.start for one in forecasts],
-            finishes=[one.finish for one in forecasts],
-            reasons=[one.reason for one in forecasts],
-        )
+async def tell(connection: Connection, forecasts: Sequence[Forecast]) -> list[str]:
+    """Behind the fence. The jobs of which it was written: not of those that somebody else changes just now."""
+    if not forecasts:
+        return []
+    rows = await fetch(
+        connection,
+        queries("scheduling")["tell"],
+        jobs=[one.job_id for one in forecasts],
+        positions=[one.position for one in forecasts],
+        starts=[one.start for one in forecasts],
+        finishes=[one.finish for one in forecasts],
+        reasons=[one.reason for one in forecasts],
+    )
+    return [row["id"] for row in rows]
 
 
 async def tell_engines(connection: Connection, coming: Mapping[str, Sequence[Share]]) -> None:

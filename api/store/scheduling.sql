@@ -158,6 +158,7 @@ update job set queue_position = position, wait_reason = reason,
                expected_finish = now() + make_interval(secs => finishes)
 from told join free on free.id = told.id
 where job.id = told.id
+returning job.id
 
 -- name: tell_engines
 update engine set coming = told.coming

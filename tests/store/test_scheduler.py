@@ -322,6 +322,19 @@ async def test_a_queued_job_says_where_it_stands_and_why(api: Rest) -> None:
     assert job["created_at"] <= queue["expected_start"] <= queue["expected_finish"]  # type: ignore[operator]
 
 
+async def test_who_was_busy_is_told_the_next_time(world: World) -> None:
+    first, second = await queued(world), await queued(world)
+    await world.scheduler.settle(seconds=5)
+    async with world.database.transaction() as connection:
+        await connection.execute("select from job where id = %s for update", (second.id,))
+        await world.scheduler.tell()
+    assert (await world.jobs.retrieve(world.caller, first.id)).queue is not None
+    assert (await world.jobs.retrieve(world.caller, second.id)).queue is None
+    await world.scheduler.tell()
+    told = (await world.jobs.retrieve(world.caller, second.id)).queue
+    assert told is not None and told.position == 2
+
+
 async def test_both_wires_tell_the_same_queue(wires: Wires) -> None:
     world = wires.rest.world
     job = await queued(world)
