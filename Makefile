@@ -56,7 +56,7 @@ serve: install ## run the service in the foreground (state in ./.tuningfork, RES
 
 # In two lanes: one has a whole service running and asks it through the SDKs, the other takes file after file.
 # Many processes share the cores: none waits in a loop.
-LANES := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+LANES := --numprocesses 2 --no-loadscope-reorder
 test: install $(SDK1)/installed $(NPM)/installed ## the whole suite: unit, store, contract, end to end
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(LANES)
 

@@ -4,6 +4,8 @@ import os
 from typing import Final
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -27,14 +29,23 @@ SERVICE: Final = "service"
 USE_THE_SERVICE: Final = frozenset({"contract", "e2e"})  # one running service for all of them
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Each of pytest-xdist's workers takes whole files, and the first all that use the session's service."""
+def lane(nodeid: str) -> str:
+    """A file's name, or one name for all files that use the session's service."""
+    file = nodeid.split("::")[0]
+    return SERVICE if file.split("/")[1] in USE_THE_SERVICE else file
 
-    def group(item: pytest.Item) -> str:
-        path = item.path.relative_to(config.rootpath / "tests")
-        return SERVICE if path.parts[0] in USE_THE_SERVICE else str(path)
 
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
-    items.sort(key=lambda item: group(item) != SERVICE)
+class Lanes(LoadScopeScheduling):
+    """Each of pytest-xdist's workers takes lane after lane."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return lane(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Lanes:
+    return Lanes(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest lane begins at once."""
+    items.sort(key=lambda item: lane(item.nodeid) != SERVICE)
