@@ -54,11 +54,11 @@ demo: install ## fine-tune the bundled model on examples/nimbus_train.jsonl and 
 serve: install ## run the service in the foreground (state in ./.tuningfork, REST on 8000, gRPC on 8001)
 	@$(BIN)/tuningfork up
 
-# In two lanes: one has a whole service running and asks it through the SDKs, the other takes file after file.
+# LANES=2: one has a whole service running and asks it through the SDKs, the other takes file after file.
 # Many processes share the cores: none waits in a loop.
-LANES := --numprocesses 2 --no-loadscope-reorder
+LANES ?= 1
 test: install $(SDK1)/installed $(NPM)/installed ## the whole suite: unit, store, contract, end to end
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(LANES)
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(if $(filter-out 1,$(LANES)),--numprocesses $(LANES) --no-loadscope-reorder)
 
 isolation: install ## runs that join and leave at random keep their bits: SCHEDULES=200 of them, with what was compared
 	$(BIN)/python -m tests.support.schedules --count $(SCHEDULES)

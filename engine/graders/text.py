@@ -1,13 +1,13 @@
-"""Comparisons of two texts, 0 to 1. Pure; the metrics are those of rapidfuzz, nltk and rouge-score."""
+"""Comparisons of two texts, 0 to 1. Pure; the metrics are those of rapidfuzz, nltk and rouge-score.
+
+The last two are imported by whoever is the first to need them: few graders do, and nltk brings all of itself, a tenth of
+what a trainer does before it is ready.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
-from nltk.translate.gleu_score import sentence_gleu
-from nltk.translate.meteor_score import single_meteor_score
 from rapidfuzz import fuzz
-from rouge_score.rouge_scorer import RougeScorer
 
 MAX_WORDS: Final = 4000  # some metrics grow with the square of the length
 
@@ -44,6 +44,8 @@ def fuzzy_match(value: str, reference: str) -> float:
 
 def bleu(value: str, reference: str) -> float:
     """Papineni et al. 2002, up to 4-grams, smoothed by method 1 of Chen and Cherry 2014 for short texts."""
+    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+
     if not value.split() or not reference.split():
         return 0.0
     given, wanted = words(value), words(reference)
@@ -56,6 +58,8 @@ def bleu(value: str, reference: str) -> float:
 
 def gleu(value: str, reference: str) -> float:
     """Wu et al. 2016."""
+    from nltk.translate.gleu_score import sentence_gleu
+
     if not value.split() or not reference.split():
         return 0.0
     return float(sentence_gleu([words(reference)], words(value)))
@@ -63,6 +67,8 @@ def gleu(value: str, reference: str) -> float:
 
 def meteor(value: str, reference: str) -> float:
     """Banerjee and Lavie 2005, by exact words and stems."""
+    from nltk.translate.meteor_score import single_meteor_score
+
     if not value.split() or not reference.split():
         return 0.0
     return float(single_meteor_score(words(reference), words(value), wordnet=NoSynonyms()))
@@ -72,6 +78,8 @@ def rouge(kind: str) -> Callable[[str, str], float]:
     """F1 of Lin 2004."""
 
     def score(value: str, reference: str) -> float:
+        from rouge_score.rouge_scorer import RougeScorer
+
         found = RougeScorer([kind], use_stemmer=False).score(
             " ".join(words(reference)), " ".join(words(value))
         )
