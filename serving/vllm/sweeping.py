@@ -14,7 +14,7 @@ from typing import Final
 
 import httpx
 
-from serving.vllm.adapters import ID, Source
+from serving.vllm.adapters import ID, Source, trusted
 from serving.vllm.settings import ServingSettings
 
 EVERY_SECONDS: Final = 20.0
@@ -36,7 +36,7 @@ def sweep_for_ever(folder: Path, source: Source, own: Source) -> None:
     while True:
         time.sleep(EVERY_SECONDS)
         try:
-            with httpx.Client(timeout=TIMEOUT) as http:
+            with httpx.Client(timeout=TIMEOUT, verify=trusted()) as http:
                 sweep(http, folder=folder, source=source, own=own)
         except (httpx.HTTPError, OSError) as error:
             log.info("adapters are swept later: %s", type(error).__name__)
