@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 
 from engine.contract.spec import LoraOptions
 from engine.core.batches import derived_seed
-from engine.lora.adapter import copy_named, draw, lora_config
+from engine.lora.adapter import copy_named, draw
 
 A, B = ".lora_A.weight", ".lora_B.weight"
 
@@ -54,6 +54,17 @@ def views(flat: torch.Tensor, shapes: Mapping[str, torch.Size]) -> Iterator[tupl
     for name, shape in shapes.items():
         yield name, flat[start : start + shape.numel()].view(shape)
         start += shape.numel()
+
+
+def lora_config(options: LoraOptions) -> LoraConfig:
+    return LoraConfig(
+        r=options.rank,
+        lora_alpha=options.alpha,
+        lora_dropout=options.dropout,
+        use_rslora=options.rslora,
+        target_modules=sorted(options.target_modules),
+        task_type="CAUSAL_LM",
+    )
 
 
 def attach(causal_lm: Any, options: LoraOptions) -> tuple[PeftModel, FlatAdapter]:

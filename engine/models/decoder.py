@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
-from bitsandbytes.nn import Linear4bit
 from torch import nn
 
 from engine.core.modules import BLOCKS, GROUPS, ModuleShapes
-from engine.models.frozen import Frozen
-from engine.models.quantized import frozen_of
+from engine.models.frozen import Frozen, frozen_of, is_nf4
 
 FAMILIES: Final[Mapping[str, str]] = {
     "llama": "LlamaForCausalLM",
@@ -117,7 +115,7 @@ def why_other_parts(causal_lm: Any) -> str | None:
             block = BLOCKS[group]
             for name in names:
                 module = getattr(getattr(layer, block), name, None)
-                if type(module) not in (nn.Linear, Linear4bit):
+                if type(module) is not nn.Linear and not is_nf4(module):
                     kind = type(module)
                     found = "missing" if module is None else f"a {kind.__module__}.{kind.__name__}"
                     return f"its {block}.{name} is {found}, not an ordinary linear layer"

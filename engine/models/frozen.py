@@ -1,10 +1,13 @@
 """A base model's linear layers as constants: their product forward, and back to the input. No gradient of a weight."""
 
+import sys
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import torch
 from torch import nn
+
+NF4: Final = "nf4"  # how a base's linear layers may be held: `engine.models.quantized`
 
 
 class Frozen(Protocol):
@@ -39,6 +42,20 @@ class FloatLinear:
 
     def backward(self, grad: torch.Tensor, *, tile: int | None) -> torch.Tensor:
         return product(grad, self.weight, tile=tile)
+
+
+def frozen_of(modules: Sequence[nn.Linear]) -> Frozen:
+    if not is_nf4(modules[0]):
+        return FloatLinear(modules)
+    from engine.models.quantized import Nf4Linear  # bitsandbytes' import is a fifth of a trainer's start
+
+    return Nf4Linear(modules)
+
+
+def is_nf4(module: object) -> bool:
+    """Whether it is bitsandbytes' layer: nobody has made one before bitsandbytes was imported."""
+    found = sys.modules.get("bitsandbytes.nn")
+    return found is not None and type(module) is found.Linear4bit
 
 
 def joined(parameters: Sequence[torch.Tensor]) -> torch.Tensor:

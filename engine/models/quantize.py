@@ -22,7 +22,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
 from engine.models.decoder import why_unknown
-from engine.models.quantized import BLOCK, KIND, PACKED, dequantised
+from engine.models.frozen import NF4
+from engine.models.quantized import BLOCK, PACKED, dequantised
 
 FILE_BYTES: Final = 1 << 30
 BESIDE_THE_WEIGHTS: Final = (".json", ".jinja", ".txt", "tokenizer.model")
@@ -75,7 +76,7 @@ def packed(folder: Path) -> Any:
     """Quantised tensor by tensor. The scales are of the float32 values, which hold those of the file exactly."""
     wanted = BitsAndBytesConfig(
         load_in_4bit=True,
-        bnb_4bit_quant_type=KIND,
+        bnb_4bit_quant_type=NF4,
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.float32,
     )

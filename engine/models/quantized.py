@@ -14,14 +14,12 @@ from typing import Final
 import torch
 from bitsandbytes.functional import QuantState, dequantize_4bit, dequantize_blockwise
 from bitsandbytes.nn import Linear4bit
-from torch import nn
 from transformers import AutoModelForCausalLM
 
-from engine.models.frozen import FloatLinear, Frozen, product
+from engine.models.frozen import NF4, product
 from engine.models.resident import ResidentModel, this_device, tokenizer_of
 
-PACKED: Final = "nf4"  # the folder in the folder
-KIND: Final = "nf4"
+PACKED: Final = NF4  # the folder in the folder
 BLOCK: Final = 64  # values that share a scale
 # Values that are floats at a time. On a CPU an allocator gives pieces below 32 MB back without asking the system for
 # their pages again, which takes longer than the dequantisation; a GPU wants large products.
@@ -93,7 +91,7 @@ def floats(packed: torch.Tensor, scales: torch.Tensor, *, inputs: int, dtype: to
         shape=torch.Size((len(scales), BLOCK)),
         dtype=dtype,
         blocksize=BLOCK,
-        quant_type=KIND,
+        quant_type=NF4,
     )
     values: torch.Tensor = dequantize_4bit(packed, state)
     return values.view(-1, inputs)
@@ -101,7 +99,7 @@ def floats(packed: torch.Tensor, scales: torch.Tensor, *, inputs: int, dtype: to
 
 def check_state(state: QuantState | None) -> None:
     """Raises ValueError for what the products above would read wrongly."""
-    if state is None or (state.quant_type, state.blocksize, state.nested) != (KIND, BLOCK, True):
+    if state is None or (state.quant_type, state.blocksize, state.nested) != (NF4, BLOCK, True):
         raise ValueError(f"a layer is not held in NF4 by blocks of {BLOCK} with double quantisation")
     if state.shape.numel() % BLOCK:
         raise ValueError(f"a layer of {tuple(state.shape)} has no whole blocks of {BLOCK}")
@@ -125,10 +123,6 @@ def packed_together(modules: Sequence[Linear4bit]) -> torch.Tensor:
         module.weight.data = whole[start : start + size]
         start += size
     return whole
-
-
-def frozen_of(modules: Sequence[nn.Linear]) -> Frozen:
-    return Nf4Linear(modules) if isinstance(modules[0], Linear4bit) else FloatLinear(modules)
 
 
 def dequantised(module: Linear4bit) -> torch.Tensor:

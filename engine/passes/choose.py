@@ -7,7 +7,6 @@ from engine.models.resident import ResidentModel
 from engine.passes.agreement import why_apart
 from engine.passes.fused import FusedModel
 from engine.passes.model import Model
-from engine.passes.peft import PlainModel
 
 log = logging.getLogger("tuningfork.trainer")
 
@@ -36,4 +35,6 @@ def model_of(
     if base.notice:
         raise ValueError(f"{base.name} cannot be held in NF4: {reason}.")
     log.warning("%s is trained through transformers and peft, one run at a time: %s", base.name, reason)
+    from engine.passes.peft import PlainModel  # with peft, whose import takes long
+
     return PlainModel(base, token_budget=max_tokens, reason=reason, room=room)

@@ -22,7 +22,7 @@ from engine.contract import failpoints, pipe
 from engine.contract.failpoints import Failpoints
 from engine.contract.spec import ALL_LINEAR, LoraOptions, RunSpec
 from engine.models.decoder import why_unknown
-from engine.models.quantized import KIND, load_nf4
+from engine.models.frozen import NF4
 from engine.models.resident import ResidentModel, dtype_of, load, size_of
 from engine.passes import team
 from engine.passes.choose import model_of
@@ -138,6 +138,8 @@ def chosen(base: ResidentModel, options: argparse.Namespace, others: Team | None
 def read(options: argparse.Namespace, *, sharded: bool) -> ResidentModel:
     dtype = dtype_of(options.dtype)
     if options.quantization:
+        from engine.models.quantized import load_nf4  # with bitsandbytes, whose import takes long
+
         return load_nf4(options.model_path, name=options.base_model, dtype=dtype)
     return load(options.model_path, name=options.base_model, dtype=dtype, sharded=sharded)
 
@@ -193,7 +195,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--max-example-tokens", type=int, default=2048)
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument(
-        "--quantization", choices=[KIND], help="how the base's weights are held; else as floats"
+        "--quantization", choices=[NF4], help="how the base's weights are held; else as floats"
     )
     parser.add_argument(
         "--fixed-shapes",

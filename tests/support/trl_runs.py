@@ -21,7 +21,7 @@ from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 from engine.contract.spec import LoraOptions, TrainingOptions
 from engine.core.packing import Tokens
 from engine.data.pairs import Pair
-from engine.lora.adapter import lora_config
+from engine.lora.attached import lora_config
 from engine.lora.optimizer import BETAS
 
 Row = dict[str, Any]

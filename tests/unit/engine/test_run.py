@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM
 
 from engine.contract.events import CheckpointReady, RunFailed, RunFinished, RunPrepared, StepDone, TrainEvent
 from engine.contract.spec import LoraOptions, RunSpec, Supervised
 from engine.core.batches import derived_seed, epoch_batches, micro_batches
 from engine.data.chat import ChatFormat, encode
+from engine.lora.adapter import config_json
+from engine.lora.attached import lora_config
 from engine.models.resident import load
 from engine.passes.choose import model_of
 from engine.passes.model import Model
@@ -144,6 +146,20 @@ def test_plain_peft_gives_the_probed_logprobs(tiny_model: Path, model: Model, tm
         logprobs = theirs(input_ids=ids).logits[0, :-1].log_softmax(-1)
     picked = logprobs.gather(1, ids[0, 1:, None])[:, 0]
     torch.testing.assert_close(picked, torch.tensor(last.probe.logprobs), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        LoraOptions(rank=4, alpha=8),
+        LoraOptions(rank=3, alpha=1.5, dropout=0.1, rslora=True, target_modules=("v_proj", "q_proj")),
+    ],
+)
+def test_the_config_says_to_peft_what_its_own_would(options: LoraOptions, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(config_json(options, base_model="tiny"))
+    theirs = lora_config(options)
+    theirs.base_model_name_or_path, theirs.inference_mode = "tiny", True
+    assert LoraConfig.from_pretrained(str(tmp_path)).to_dict() == theirs.to_dict()
 
 
 def test_an_unknown_module_is_named(model: Model, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from engine.models.quantize import quantize
 from tests.unit.engine.test_run import ROWS, spec
 from tuningfork_pb.v1 import engine_pb2 as pb
 
+BITSANDBYTES = "libbitsandbytes"
+
 
 class TrainerProcess:
     def __init__(self, model: Path, *options: str, stderr: IO[bytes] | None = None) -> None:
@@ -41,6 +43,9 @@ class TrainerProcess:
         payload = pipe.read(self.process.stdout)  # type: ignore[arg-type]
         assert payload is not None, "the trainer ended"
         return pb.TrainerReport.FromString(payload)
+
+    def has_mapped(self, library: str) -> bool:
+        return library in Path(f"/proc/{self.process.pid}/maps").read_text()
 
     def until_end(self) -> list[str]:
         """The kinds of a run's events up to its last, whose sequence numbers must count from 1."""
@@ -81,6 +86,7 @@ def test_bad_runs_fail_alone_and_good_ones_finish(trainer: TrainerProcess, tmp_p
     step = ["step_done"] * 3 + ["checkpoint_ready"]
     assert trainer.until_end() == ["prepared", "notice", *step, *step, "finished"]
     assert 0 < trainer.last.finished.device_seconds < time.monotonic() - begun
+    assert not trainer.has_mapped(BITSANDBYTES), "importing it is a fifth of a start"
 
 
 def test_a_stopped_run_says_no_more(trainer: TrainerProcess, tmp_path: Path) -> None:
@@ -116,6 +122,7 @@ def nf4_trainer(tiny_model: Path, tmp_path: Path) -> Iterator[TrainerProcess]:
 
 
 def test_a_run_on_a_base_in_nf4_says_so(nf4_trainer: TrainerProcess, tmp_path: Path) -> None:
+    assert nf4_trainer.has_mapped(BITSANDBYTES)
     nf4_trainer.start(spec(), tmp_path / "a")
     nf4_trainer.receive()
     notice = nf4_trainer.receive().event.event.notice
