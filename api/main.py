@@ -31,6 +31,7 @@ from serving.gateway.replicas import Replicas
 
 START_PAUSE_SECONDS: Final = 0.5
 PUBLISHERS: Final = 4  # jobs that may wait for their replica at the same time
+DELIVERERS: Final = 4  # a slow receiver holds up few others
 EVAL_RUNNERS: Final = 2  # a slow grader of one run leaves the other to the next
 
 log = logging.getLogger("tuningfork.start")
@@ -153,6 +154,7 @@ async def run_until_signal(
         asyncio.get_running_loop().add_signal_handler(number, asked.set)
     loops = [asyncio.create_task(loop.run()) for loop in parts.loops]
     loops += [asyncio.create_task(parts.publishing.run()) for _ in range(PUBLISHERS)]
+    loops += [asyncio.create_task(parts.deliveries.run()) for _ in range(DELIVERERS)]
     loops += [asyncio.create_task(parts.eval_runs.run()) for _ in range(EVAL_RUNNERS)]
     serving = asyncio.create_task(server.serve(listening(settings)))
     stop = asyncio.create_task(asked.wait())

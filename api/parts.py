@@ -207,7 +207,6 @@ class Parts:
             self.scheduler,
             self.validation,
             self.janitor,
-            self.deliveries,
             self.batch_runs,
             self.metering,
             *tracking,

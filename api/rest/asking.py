@@ -12,7 +12,7 @@ from api.domain.errors import invalid
 from api.domain.keys import Caller
 from api.services.services import Services
 from serving.gateway.proxy import Target
-from serving.gateway.usage import Tokens, guess, larger, tokens_of
+from serving.gateway.usage import Count, Tokens, guess, tokens_of
 
 CLIENT_CLOSED: Final = 499
 T = TypeVar("T")
@@ -46,38 +46,45 @@ def answered(reply: Mapping[str, Any] | None, meter: "Meter | None" = None) -> R
 
 
 class Meter:
-    """One admitted request: told what is left of its limits, and to be settled once."""
+    """One admitted request: told what is left of its limits, and to be settled once. `prompt`: a guess at its tokens."""
 
     def __init__(
-        self, services: Services, caller: Caller, target: Target, *, headers: Mapping[str, str]
+        self,
+        services: Services,
+        caller: Caller,
+        target: Target,
+        *,
+        headers: Mapping[str, str],
+        prompt: int,
     ) -> None:
         self._services, self._caller, self._target = services, caller, target
-        self.headers = headers
+        self.headers, self._prompt = headers, prompt
 
-    async def settle(self, tokens: Tokens) -> None:
-        await self._services.asking.settle(self._caller, self._target, tokens)
+    def settle(self, tokens: Tokens) -> None:
+        self._services.asking.settle(self._caller, self._target, tokens)
 
     async def answer(self, request: Request, work: Awaitable[dict[str, Any]]) -> dict[str, Any] | None:
         reply = await unless_gone(request, work)
         if reply is not None:
-            await self.settle(tokens_of(reply))
+            self.settle(tokens_of(reply))
         return reply
 
     async def frames(self, frames: AsyncIterator[bytes], *, usage_asked: bool) -> AsyncIterator[bytes]:
         """The same events, but for the count of tokens where only this service asked for it."""
-        tokens = Tokens()
+        count = Count(self._prompt)
         try:
             async for frame in frames:
                 if counts_nothing(frame):
+                    count.add({})
                     yield frame
                     continue
                 _, _, data = frame.partition(b"data: ")
                 event = orjson.loads(data) if data.startswith(b"{") else {}
-                tokens = larger(tokens, tokens_of(event))
+                count.add(event)
                 if usage_asked or event.get("usage") is None or event.get("choices"):
                     yield frame
         finally:
-            await self.settle(tokens)
+            self.settle(count.tokens)
 
 
 def counts_nothing(frame: bytes) -> bool:
@@ -87,8 +94,9 @@ def counts_nothing(frame: bytes) -> bool:
 
 async def admitted(services: Services, caller: Caller, target: Target, fields: Mapping[str, Any]) -> Meter:
     """Raises ServiceError(RATE_LIMITED)."""
-    headers = await services.limits.admit(caller, base_model=target.base_model, tokens=guess(fields))
-    return Meter(services, caller, target, headers=headers)
+    prompt = guess(fields)
+    headers = await services.limits.admit(caller, base_model=target.base_model, tokens=prompt)
+    return Meter(services, caller, target, headers=headers, prompt=prompt)
 
 
 def event_stream(frames: AsyncIterator[bytes], meter: Meter) -> StreamingResponse:

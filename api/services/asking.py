@@ -13,7 +13,7 @@ from serving.gateway import proxy
 from serving.gateway.proxy import ReplicaAwayError, Target
 from serving.gateway.requests import chat_request
 from serving.gateway.responses import fed_back, input_items, responses_request
-from serving.gateway.usage import Tokens, guess, larger, tokens_of
+from serving.gateway.usage import Count, Tokens, guess, tokens_of
 
 CHAT = "/v1/chat/completions"
 RESPONSES = "/v1/responses"
@@ -37,15 +37,15 @@ class Asking:
         target = await self._models.served(caller, fields["model"])
         await self._limits.admit(caller, base_model=target.base_model, tokens=guess(fields))
         asked = {**fields, "stream": True, "stream_options": {"include_usage": True}}
-        tokens = Tokens()
+        count = Count(guess(fields))
         try:
             async for frame in await proxy.open_stream(target, CHAT, asked):
                 event = event_of(frame)
                 if event is not None:
-                    tokens = larger(tokens, tokens_of(event))
+                    count.add(event)
                     yield event
         finally:
-            await self.settle(caller, target, tokens)
+            self.settle(caller, target, count.tokens)
 
     async def respond(
         self, caller: Caller, request: Mapping[str, Any], *, priority: int = 0
@@ -61,11 +61,11 @@ class Asking:
         target = await self._models.served(caller, model, priority=priority)
         await self._limits.admit(caller, base_model=target.base_model, tokens=guess(fields))
         reply = await proxy.complete(target, path, fields)
-        await self.settle(caller, target, tokens_of(reply))
+        self.settle(caller, target, tokens_of(reply))
         return reply
 
-    async def settle(self, caller: Caller, target: Target, tokens: Tokens) -> None:
-        await self._limits.settle(
+    def settle(self, caller: Caller, target: Target, tokens: Tokens) -> None:
+        self._limits.settle(
             caller,
             base_model=target.base_model,
             model=target.public_name,

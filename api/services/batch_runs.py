@@ -29,12 +29,12 @@ from api.services.batch_answers import BatchAnswers, unanswered
 from api.services.batch_files import BatchFiles
 from api.services.jsonl import LineError, lines_from, parse_line
 from api.services.models import ModelService
+from api.services.turns import take_turns
 from api.services.wakeups import Wakeup
 from api.store import batches
 from api.store.database import Database
 from serving.gateway.proxy import ReplicaAwayError
 
-POLL_SECONDS: Final = 1.0
 HOLD_SECONDS: Final = 900.0  # longer than any one request may take
 TURN_SECONDS: Final = 20.0
 RETRY_SECONDS: Final = 5.0
@@ -60,13 +60,7 @@ class BatchRuns:
         self._files = BatchFiles(database=database, blobs=blobs, new_id=new_id)
 
     async def run(self) -> None:
-        while True:
-            try:
-                if await self.take_turn():
-                    continue
-            except ServiceError as error:  # the batch is due again by itself
-                log.warning("batches wait: %s", error.message)
-            await self._woken_by.wait(seconds=POLL_SECONDS)
+        await take_turns(self.take_turn, what="batches", log=log, woken_by=self._woken_by)
 
     async def take_turn(self) -> bool:
         """Whether any batch was due."""

@@ -17,12 +17,12 @@ from api.domain.ids import NewId
 from api.services.eval_answers import EvalAnswers, broken
 from api.services.eval_sources import EvalSources, SourceError
 from api.services.held import ended
+from api.services.turns import take_turns
 from api.services.wakeups import Wakeup
 from api.store import eval_runs
 from api.store.database import Database
 from serving.gateway.proxy import ReplicaAwayError
 
-POLL_SECONDS: Final = 1.0
 HOLD_SECONDS: Final = 60.0
 BEAT_SECONDS: Final = 5.0
 TURN_SECONDS: Final = 20.0
@@ -40,13 +40,7 @@ class EvalRuns:
         self._sources = EvalSources(database=database, blobs=blobs)
 
     async def run(self) -> None:
-        while True:
-            try:
-                if await self.take_turn():
-                    continue
-            except ServiceError as error:  # the run is due again by itself
-                log.warning("evals wait: %s", error.message)
-            await self._woken_by.wait(seconds=POLL_SECONDS)
+        await take_turns(self.take_turn, what="evals", log=log, woken_by=self._woken_by)
 
     async def take_turn(self) -> bool:
         """Whether any run was due."""

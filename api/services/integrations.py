@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from api.blobs.objects import Blobs, file_key
-from api.domain.errors import ServiceError
 from api.domain.events import EventLevel
 from api.domain.ids import NewId
 from api.domain.integrations import (
@@ -28,6 +27,7 @@ from api.domain.integrations import (
 from api.domain.request_id import serving
 from api.services.deletions import Deletions
 from api.services.tracking import DELIVERY_SECONDS, Backend, Message, TrackingError, TrackingProcess
+from api.services.turns import survived
 from api.services.wakeups import Wakeup
 from api.store import files, integrations, job_events
 from api.store.database import Connection, Database
@@ -73,12 +73,9 @@ class IntegrationDelivery:
         idle_since = time.monotonic()
         try:
             while True:
-                try:
-                    if await self.deliver_next():
-                        idle_since = time.monotonic()
-                        continue
-                except ServiceError as error:  # the delivery is due again by itself
-                    log.warning("integrations wait: %s", error.message)
+                if await survived(self.deliver_next, what="integrations", log=log):
+                    idle_since = time.monotonic()
+                    continue
                 if time.monotonic() - idle_since > IDLE_SECONDS:
                     await self._process.end()
                 await self._woken_by.wait(seconds=POLL_SECONDS)

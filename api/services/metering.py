@@ -12,6 +12,7 @@ from typing import Final
 from api.domain.errors import ServiceError
 from api.domain.keys import Caller
 from api.domain.limits import Usage, UsageEntry
+from api.services.turns import survived
 from api.store import limits
 from api.store.database import Database
 
@@ -71,10 +72,11 @@ class Metering:
     async def run(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
-            try:
-                await self.flush()
-            except ServiceError as error:
-                log.warning("usage waits: %s", error.message)
+            await survived(self._flush_next, what="usage", log=log)
+
+    async def _flush_next(self) -> bool:
+        await self.flush()
+        return False
 
     async def close(self) -> None:
         """Before the process ends."""

@@ -15,24 +15,25 @@ from functools import partial
 from typing import Any, Final
 
 from api.blobs.objects import Blobs, file_key
-from api.domain.errors import ServiceError
 from api.domain.ids import NewId
 from api.domain.jobs import Job, JobError
 from api.domain.models import ModelVersion
 from api.domain.request_id import serving
 from api.services.failing import fail
 from api.services.held import HOLD_SECONDS, held
+from api.services.turns import take_turns
 from api.services.wakeups import Wakeup
 from api.store import files, job_events, jobs, models
-from api.store.database import Database
+from api.store.database import Connection, Database
 from engine.contract.events import Probe, StepMetrics
 from engine.contract.failpoints import NONE, Failpoints
 from serving.gateway.client import ReplicaError
 from serving.gateway.replicas import Replicas
 
-POLL_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 3.0
 REFUSAL_PATIENCE_SECONDS: Final = 120.0
+WAITING_SECONDS: Final = 120.0  # after which the job's owner is told
+WAITING: Final = "The model is trained and waits for its serving replica, which is asked again and again."
 MAX_MEAN_DIFFERENCE: Final = 0.05
 CSV_HEADER: Final = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 USUAL: Final = frozenset(field.name for field in fields(StepMetrics))
@@ -56,17 +57,17 @@ class Publishing:
         self._new_id, self._woken_by = new_id, woken_by
 
     async def run(self) -> None:
-        while True:
-            try:
-                job = await self._next()
-                if job is not None:
-                    with serving(job.id):
-                        async with held(partial(self._hold, job)):
-                            await self._publish(job)
-                    continue
-            except ServiceError as error:  # the job is due again by itself
-                log.warning("publishing waits: %s", error.message)
-            await self._woken_by.wait(seconds=POLL_SECONDS)
+        await take_turns(self.publish_next, what="publishing", log=log, woken_by=self._woken_by)
+
+    async def publish_next(self) -> bool:
+        """Whether any job was due."""
+        job = await self._next()
+        if job is None:
+            return False
+        with serving(job.id):
+            async with held(partial(self._hold, job)):
+                await self._publish(job)
+        return True
 
     async def _next(self) -> Job | None:
         async with self._database.transaction() as connection:
@@ -86,7 +87,7 @@ class Publishing:
         started = time.monotonic()
         await self._failpoints.reach("publish.score")
         try:
-            served = await self._replicas.of(job.base_model).score(version.id, probe.token_ids)
+            served = await self._served(job.base_model, version, probe)
         except ReplicaError as error:
             await self._retry(job, error)
             return
@@ -107,15 +108,30 @@ class Publishing:
         await self._failpoints.reach("publish.scored")
         await self._succeed(job, version)
 
+    async def _served(self, base_model: str, version: ModelVersion, probe: Probe) -> Sequence[float]:
+        """An operator may have taken a base away that a job was still trained on: it may come back. Raises ReplicaError."""
+        if base_model not in self._replicas.base_models:
+            raise ReplicaError(f"no replica serves {base_model}")
+        return await self._replicas.of(base_model).score(version.id, probe.token_ids)
+
     async def _retry(self, job: Job, error: ReplicaError) -> None:
         """A replica that is away comes back; one that goes on refusing the adapter, without a pause, never takes it."""
         log.warning("%s is not served yet: %s", job.id, error)
         async with self._database.transaction() as connection:
-            refused_seconds = await jobs.not_published(
+            refused_seconds, waited_seconds = await jobs.not_published(
                 connection, job_id=job.id, seconds=RETRY_SECONDS, refused=error.refused
             )
+            if waited_seconds > WAITING_SECONDS:
+                await self._say_waiting(connection, job)
         if refused_seconds > REFUSAL_PATIENCE_SECONDS:
             await self._fail(job, "The serving replica refuses the adapter.")
+
+    async def _say_waiting(self, connection: Connection, job: Job) -> None:
+        if not await job_events.said(connection, job_id=job.id, message=WAITING):
+            event_id = self._new_id("ftevent-")
+            await job_events.append(
+                connection, event_id=event_id, job_id=job.id, message=WAITING, level="warn"
+            )
 
     async def _succeed(self, job: Job, version: ModelVersion) -> None:
         file_id = self._new_id("file-")

@@ -19,6 +19,7 @@ from api.scheduling.forecast import forecast
 from api.scheduling.placement import decide
 from api.services.failing import fail
 from api.services.snapshots import snapshot_of
+from api.services.turns import survived
 from api.services.wakeups import Wakeup
 from api.store import leases, scheduling
 from api.store.database import Database
@@ -81,15 +82,16 @@ class Scheduler:
         listening = asyncio.create_task(self._listen())
         try:
             while True:
-                try:
-                    await self.settle(seconds=TERM_SECONDS)
-                    await self.tell()
-                    await self.give_up()
-                except ServiceError as error:  # what was not placed now is placed next time
-                    log.warning("the scheduler waits: %s", error.message)
+                await survived(self._turn, what="the scheduler", log=log)
                 await self._woken_by.wait(seconds=POLL_SECONDS)
         finally:
             listening.cancel()
+
+    async def _turn(self) -> bool:
+        await self.settle(seconds=TERM_SECONDS)
+        await self.tell()
+        await self.give_up()
+        return False
 
     async def close(self) -> None:
         """Another process may lead at once."""

@@ -16,11 +16,11 @@ from api.services.estimates import Estimates
 from api.services.failing import fail
 from api.services.file_checks import FileChecks, InvalidFileError
 from api.services.held import HOLD_SECONDS, held
+from api.services.turns import take_turns
 from api.services.wakeups import Wakeup
 from api.store import cost, job_events, jobs
 from api.store.database import Database
 
-POLL_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 5.0
 
 log = logging.getLogger("tuningfork.validation")
@@ -42,17 +42,17 @@ class Validation:
         self._woken_by, self._wakes = woken_by, wakes
 
     async def run(self) -> None:
-        while True:
-            try:
-                job = await self._next()
-                if job is not None:
-                    with serving(job.id):
-                        async with held(partial(self._hold, job)):
-                            await self._validate(job)
-                    continue
-            except ServiceError as error:  # the job is due again by itself
-                log.warning("validation waits: %s", error.message)
-            await self._woken_by.wait(seconds=POLL_SECONDS)
+        await take_turns(self.validate_next, what="validation", log=log, woken_by=self._woken_by)
+
+    async def validate_next(self) -> bool:
+        """Whether any job was due."""
+        job = await self._next()
+        if job is None:
+            return False
+        with serving(job.id):
+            async with held(partial(self._hold, job)):
+                await self._validate(job)
+        return True
 
     async def _next(self) -> Job | None:
         async with self._database.transaction() as connection:

@@ -25,12 +25,12 @@ from api.domain.webhooks import (
 from api.services.audit import AuditLog
 from api.services.held import HOLD_SECONDS, held
 from api.services.outbound import Outbound, OutboundError
+from api.services.turns import take_turns
 from api.services.wakeups import Wakeup
 from api.store import webhooks
 from api.store.database import Database
 from engine.contract.failpoints import NONE, Failpoints
 
-POLL_SECONDS: Final = 1.0
 GIVE_UP_SECONDS: Final = 72 * 3600
 GONE: Final = 410
 USER_AGENT: Final = "TuningFork/1.0 (webhooks)"
@@ -152,13 +152,7 @@ class WebhookDelivery:
         self._woken_by, self._jitter = woken_by, jitter
 
     async def run(self) -> None:
-        while True:
-            try:
-                if await self.deliver_next():
-                    continue
-            except ServiceError as error:  # the delivery is due again by itself
-                log.warning("webhooks wait: %s", error.message)
-            await self._woken_by.wait(seconds=POLL_SECONDS)
+        await take_turns(self.deliver_next, what="webhooks", log=log, woken_by=self._woken_by)
 
     async def deliver_next(self) -> bool:
         """Whether anything was due."""
@@ -192,8 +186,7 @@ class WebhookDelivery:
             if status is not None and 200 <= status < 300:
                 await webhooks.delivered(connection, delivery, status=status)
             elif status == GONE:
-                await webhooks.give_up(connection, delivery, status=status)
-                await webhooks.disable(connection, delivery)
+                await webhooks.disable(connection, delivery, status=status)
             elif delivery.age_seconds > GIVE_UP_SECONDS:
                 await webhooks.give_up(connection, delivery, status=status)
             else:

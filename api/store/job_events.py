@@ -44,6 +44,11 @@ async def append(
     )
 
 
+async def said(connection: Connection, *, job_id: str, message: str) -> bool:
+    """Whether the job has such an event."""
+    return bool(await fetch(connection, queries("jobs")["said"], job_id=job_id, message=message))
+
+
 async def retell_step(
     connection: Connection, *, job_id: str, step: int, message: str, data: Mapping[str, float | int]
 ) -> None:

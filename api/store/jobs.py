@@ -92,12 +92,15 @@ async def claim_due(connection: Connection, *, stage: Stage, hold_seconds: float
     return job_from(row) if row else None
 
 
-async def not_published(connection: Connection, *, job_id: str, seconds: float, refused: bool) -> float:
-    """Due again in so many seconds. For how long the replica has refused it, at every try since, in seconds."""
+async def not_published(
+    connection: Connection, *, job_id: str, seconds: float, refused: bool
+) -> tuple[float, float]:
+    """Due again in so many seconds. For how long the replica has refused it, at every try since, and for how long it has
+    been trained, in seconds."""
     row = await fetch_one(
         connection, queries("jobs")["not_published"], id=job_id, seconds=seconds, refused=refused
     )
-    return float(row["refused_seconds"]) if row else 0.0
+    return (row["refused_seconds"], row["waited_seconds"]) if row else (0.0, 0.0)
 
 
 async def postpone(connection: Connection, *, job_id: str, seconds: float) -> None:

@@ -58,7 +58,8 @@ update job set due_at = now() + make_interval(secs => %(seconds)s) where id = %(
 update job set due_at = now() + make_interval(secs => %(seconds)s),
     refused_since = case when %(refused)s then coalesce(refused_since, now()) end
 where id = %(id)s
-returning coalesce(extract(epoch from now() - refused_since), 0)::float as refused_seconds
+returning coalesce(extract(epoch from now() - refused_since), 0)::float as refused_seconds,
+          extract(epoch from now() - trained_at)::float as waited_seconds
 
 -- name: queue
 update job set status = 'queued', method = %(method)s
@@ -175,6 +176,9 @@ update job set status = case when status = 'paused' then 'paused' else 'queued' 
 from before
 where id = %(id)s
 returning trainer_deaths, alone, reached_step
+
+-- name: said
+select 1 from job_event where job_id = %(job_id)s and message = %(message)s limit 1
 
 -- name: insert_event
 insert into job_event (id, job_id, project_id, level, message, type, data)

@@ -95,7 +95,9 @@ async def rotate(
 
 
 async def delete(connection: Connection, *, project_id: str, endpoint_id: str) -> bool:
+    """What still waits to be told there is not told any more."""
     touched = await execute(connection, queries("webhooks")["delete"], project_id=project_id, id=endpoint_id)
+    await execute(connection, queries("webhooks")["give_up_all"], endpoint_id=endpoint_id)
     return touched == 1
 
 
@@ -137,8 +139,11 @@ async def give_up(connection: Connection, delivery: Delivery, *, status: int | N
     await _settle(connection, "give_up", delivery, status=status)
 
 
-async def disable(connection: Connection, delivery: Delivery) -> None:
+async def disable(connection: Connection, delivery: Delivery, *, status: int) -> None:
+    """The endpoint's row first, as `delete` takes them: nobody waits for each other in a circle."""
     await execute(connection, queries("webhooks")["disable"], endpoint_id=delivery.endpoint.id)
+    await give_up(connection, delivery, status=status)
+    await execute(connection, queries("webhooks")["give_up_all"], endpoint_id=delivery.endpoint.id)
 
 
 async def _settle(connection: Connection, query: str, delivery: Delivery, **values: object) -> None:

@@ -66,5 +66,10 @@ where event_id = %(event_id)s and endpoint_id = %(endpoint_id)s
 update webhook_delivery set given_up_at = now(), last_status = %(status)s
 where event_id = %(event_id)s and endpoint_id = %(endpoint_id)s
 
+-- name: give_up_all
+-- Of an endpoint that is deleted or gone, whose row is locked before: nobody is told there any more.
+update webhook_delivery set given_up_at = now()
+where endpoint_id = %(endpoint_id)s and delivered_at is null and given_up_at is null
+
 -- name: disable
 update webhook_endpoint set disabled_at = now() where id = %(endpoint_id)s

@@ -11,7 +11,11 @@ import aiohttp
 
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 600.0
-PROBE_SECONDS: Final = 60.0
+CALL_SECONDS: Final = 60.0
+SCORE_SECONDS: Final = (
+    600.0  # an adapter of gigabytes is fetched first, and one who hangs up ends the fetching
+)
+SCORE_PRIORITY: Final = -10  # before everybody's answers: vLLM serves smaller numbers first
 MOST_CONNECTIONS: Final = 1024
 # Below the five seconds after which vLLM closes an idle connection: none is used while it is being closed.
 KEEP_ALIVE_SECONDS: Final = 3.0
@@ -96,13 +100,16 @@ class ReplicaClient:
 
         Raises ReplicaError.
         """
-        body = {"model": model, "prompt": list(token_ids), "max_tokens": 1, "prompt_logprobs": 0}
-        status, reply = await self._post("/v1/completions", body)
+        asked = {"prompt": list(token_ids), "max_tokens": 1, "prompt_logprobs": 0}
+        body = {"model": model, "priority": SCORE_PRIORITY, **asked}
+        status, reply = await self._post("/v1/completions", body, seconds=SCORE_SECONDS)
         if status >= 400:
             raise ReplicaError(f"status {status}", refused=status < 500)
-        return prompt_logprobs(
-            json.loads(reply), token_ids
-        )  # orjson reads no NaN, and a broken model says it
+        try:
+            # orjson reads no NaN, and a broken model says it
+            return prompt_logprobs(json.loads(reply), token_ids)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise ReplicaError("no log-probabilities in its answer") from error
 
     async def tokenize(self, conversation: Mapping[str, Any]) -> Sequence[str]:
         """The tokens of `messages` under the base's chat template, as its vocabulary writes them. Raises ReplicaError."""
@@ -119,9 +126,11 @@ class ReplicaClient:
         """Unloading what is not loaded is no error. Raises ReplicaError when there is no answer."""
         await self._post("/v1/unload_lora_adapter", {"lora_name": model})
 
-    async def _post(self, path: str, body: Mapping[str, Any]) -> tuple[int, bytes]:
+    async def _post(
+        self, path: str, body: Mapping[str, Any], *, seconds: float = CALL_SECONDS
+    ) -> tuple[int, bytes]:
         try:
-            timeout = aiohttp.ClientTimeout(total=PROBE_SECONDS, sock_connect=CONNECT_SECONDS)
+            timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS)
             async with self._http.post(path, json=body, timeout=timeout) as reply:
                 return reply.status, await reply.read()
         except FAULTS as error:

@@ -66,5 +66,14 @@ def check_blocks(message: object, *, param: str) -> None:
     if not isinstance(content, list):
         raise RequestError(f"{param}.content: Input should be a string or a list of blocks", param=param)
     for block in content:
-        if not isinstance(block, dict) or not one_of(block.get("type"), BLOCKS):
+        if not readable(block):
             raise RequestError(f"{param}.content: this model reads text and tool blocks alone", param=param)
+
+
+def readable(block: object) -> bool:
+    """A tool's result may hold blocks of its own."""
+    if not isinstance(block, dict) or not one_of(block.get("type"), BLOCKS):
+        return False
+    if block["type"] != "tool_result" or not isinstance(block.get("content"), list):
+        return True
+    return all(isinstance(one, dict) and one.get("type") == "text" for one in block["content"])

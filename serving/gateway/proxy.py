@@ -12,6 +12,18 @@ from serving.gateway.requests import RequestError
 LOW_PRIORITY: Final = 10  # vLLM serves smaller numbers first
 INTERNAL_FIELDS: Final = ("prompt_logprobs", "prompt_token_ids", "kv_transfer_params")
 INTERNAL_MARKS: Final = tuple(f'"{field}"'.encode() for field in INTERNAL_FIELDS)
+AWAY: Final = "The model's replica went away in the middle of its answer. Please try again."
+BROKEN_OFF_HERE: Final = (
+    b"data: "
+    + orjson.dumps({"error": {"message": AWAY, "type": "server_error", "param": None, "code": None}})
+    + b"\n\n"
+)
+# Anthropic's SDK passes over an event without a name: an answer cut short would look whole.
+BROKEN_OFF: Final[Mapping[str, bytes]] = {
+    "/v1/messages": b"event: error\ndata: "
+    + orjson.dumps({"type": "error", "error": {"type": "overloaded_error", "message": AWAY}})
+    + b"\n\n"
+}
 
 
 class ReplicaAwayError(Exception):
@@ -50,10 +62,10 @@ async def open_stream(target: Target, path: str, request: Mapping[str, Any]) -> 
 
     Closing the iterator closes the connection, and with it the replica stops generating.
     """
-    return frames(await send(target, path, request), target)
+    return frames(await send(target, path, request), target, broken_off=BROKEN_OFF.get(path, BROKEN_OFF_HERE))
 
 
-async def frames(answer: OpenReply, target: Target) -> AsyncIterator[bytes]:
+async def frames(answer: OpenReply, target: Target, *, broken_off: bytes) -> AsyncIterator[bytes]:
     """One event each: its `event:` line, if it has one, and its `data:`."""
     told = (quoted(target.served_name), quoted(target.public_name))
     begun = b""
@@ -63,7 +75,7 @@ async def frames(answer: OpenReply, target: Target) -> AsyncIterator[bytes]:
             for event in events:
                 yield renamed(event, *told) + b"\n\n"
     except ReplicaError:
-        yield b"data: " + orjson.dumps(broken_off()) + b"\n\n"
+        yield broken_off
     finally:
         answer.close()
 
@@ -83,11 +95,6 @@ def renamed(event: bytes, served: bytes, public: bytes) -> bytes:
     if not data.startswith(b"{"):
         return event
     return head + mark + orjson.dumps(named(orjson.loads(data), orjson.loads(public.partition(b":")[2])))
-
-
-def broken_off() -> dict[str, Any]:
-    message = "The model's replica went away in the middle of its answer. Please try again."
-    return {"error": {"message": message, "type": "server_error", "param": None, "code": None}}
 
 
 def named(reply: dict[str, Any], public_name: str) -> dict[str, Any]:

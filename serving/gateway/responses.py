@@ -141,6 +141,8 @@ def checked_item(item: object, *, param: str) -> Item:
         if not one_of(item.get("role"), ROLES):
             raise RequestError(f"'{param}' must have a role.", param=param, code="invalid_type")
         text_of(item, param=param)
+    if kind == "function_call_output":
+        text_of({"content": item.get("output")}, param=f"{param}.output")
     return {**item, "type": kind}
 
 
@@ -166,6 +168,9 @@ def fed_back(items: Sequence[Mapping[str, Any]]) -> list[Item]:
             fed.append({"role": item["role"], "content": text_of(item)})
         elif item["type"] == "compaction":
             fed.append(as_message(item))
+        elif item["type"] == "function_call_output":
+            told = {name: value for name, value in item.items() if value is not None}
+            fed.append({**told, "output": text_of({"content": item.get("output")})})
         elif item["type"] in FEEDABLE:
             fed.append({name: value for name, value in item.items() if value is not None})
     return fed

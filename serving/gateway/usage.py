@@ -37,6 +37,24 @@ def larger(one: Tokens, other: Tokens) -> Tokens:
     return Tokens(input=max(one.input, other.input), output=max(one.output, other.output))
 
 
+class Count:
+    """Tokens of a streamed answer. Its own count comes last; who hangs up before it pays for the prompt, as guessed, and
+    for one token of each event."""
+
+    def __init__(self, prompt: int) -> None:
+        self._prompt, self._events, self._told = prompt, 0, Tokens()
+
+    def add(self, event: Mapping[str, Any]) -> None:
+        self._events += 1
+        self._told = larger(self._told, tokens_of(event))
+
+    @property
+    def tokens(self) -> Tokens:
+        if self._told.output or not self._events:
+            return self._told
+        return larger(self._told, Tokens(input=self._prompt, output=self._events))
+
+
 def count(usage: Mapping[str, Any], *names: str) -> int:
     values = (usage.get(f"{name}_tokens") for name in names)
     return next((value for value in values if isinstance(value, int)), 0)

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from api.domain.jobs import Job, JobStatus
 from api.services import publishing as publishing_service
+from api.services import turns
 from api.services.publishing import Publishing
 from api.services.wakeups import Wakeup
 from engine.contract.events import RunFinished
@@ -28,12 +29,12 @@ from tests.store.test_leases import (
     upload,
 )
 from tests.support.fake_replica import Answer, completion, fake_replica
-from tests.support.stores import World
+from tests.support.stores import BASE, World
 
 
 @asynccontextmanager
-async def publishing(world: World, answer: Answer) -> AsyncIterator[None]:
-    async with fake_replica(answer) as client:
+async def publishing(world: World, answer: Answer, *, base_model: str = BASE) -> AsyncIterator[None]:
+    async with fake_replica(answer, base_model=base_model) as client:
         loop = Publishing(
             database=world.database,
             blobs=world.blobs,
@@ -119,7 +120,7 @@ async def test_not_a_number_is_no_agreement(world: World) -> None:
 
 async def test_a_replica_that_is_away_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publishing_service, "RETRY_SECONDS", 0.2)
-    monkeypatch.setattr(publishing_service, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr(turns, "POLL_SECONDS", 0.1)
     tries = 0
 
     async def answer(request: Request) -> Response:
@@ -140,7 +141,7 @@ async def test_a_refusal_is_final_only_when_it_goes_on_without_a_pause(
 ) -> None:
     """A replica that comes back after a long while may refuse for a moment: it cannot fetch the adapter yet."""
     monkeypatch.setattr(publishing_service, "RETRY_SECONDS", 0.1)
-    monkeypatch.setattr(publishing_service, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(turns, "POLL_SECONDS", 0.05)
     answers = [404, 503, 404, 404]
 
     async def returning(request: Request) -> Response:
@@ -162,6 +163,26 @@ async def test_a_refusal_is_final_only_when_it_goes_on_without_a_pause(
     async with publishing(world, refusing):
         job = await ended(world, run)
     assert job.error is not None and job.error.message == "The serving replica refuses the adapter."
+
+
+async def test_what_nobody_foresaw_ends_no_loop(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that is none, and a base that the operator took away for a while: the owner hears of a long wait once."""
+    for module, name in ((publishing_service, "RETRY_SECONDS"), (turns, "POLL_SECONDS")):
+        monkeypatch.setattr(module, name, 0.1)
+    monkeypatch.setattr(publishing_service, "WAITING_SECONDS", 0.2)
+    answers: list[Response] = [JSONResponse(body) for body in ({}, {"choices": []}, [1])]
+
+    async def answer(request: Request) -> Response:
+        return answers.pop(0) if answers else await scores([-0.5])(request)
+
+    run = await trained(world)
+    async with publishing(world, answer, base_model="another"):
+        await asyncio.sleep(1)
+        assert (await status(world, run)).status is JobStatus.RUNNING
+    async with publishing(world, answer):
+        job = await ended(world, run)
+    assert job.status is JobStatus.SUCCEEDED and not answers
+    assert (await messages(world, run)).count(publishing_service.WAITING) == 1
 
 
 async def test_cancelled_while_publishing_stays_cancelled(world: World) -> None:

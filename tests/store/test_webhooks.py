@@ -1,6 +1,7 @@
 """Webhooks: told in the transaction that ends a job, signed, tried again, and never sent inside."""
 
 import asyncio
+import contextlib
 import ipaddress
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from starlette.routing import Route
 
 from api.domain.errors import ServiceError
 from api.domain.webhooks import retry_seconds
+from api.services import outbound as outbound_service
 from api.services.audit import AuditLog
 from api.services.outbound import Outbound, OutboundError, is_public
 from api.services.wakeups import Wakeup
@@ -35,11 +37,13 @@ class Receiver:
 
     url: str = ""
     answers: list[int] = field(default_factory=list)
+    location: str | None = None
     got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
 
     async def take(self, request: Request) -> Response:
         self.got.append((dict(request.headers), await request.body()))
-        return Response(status_code=self.answers.pop(0) if self.answers else 204)
+        headers = {"Location": self.location} if self.location else {}
+        return Response(status_code=self.answers.pop(0) if self.answers else 204, headers=headers)
 
 
 @asynccontextmanager
@@ -145,6 +149,47 @@ async def test_a_failure_is_tried_again_under_the_same_id(
         unwrap(endpoint.secrets[0], sent)
 
 
+@pytest.mark.parametrize("location", ["mailto:x", "http:foo", "//[", "http://169.254.169.254/"])
+async def test_no_redirect_is_read(
+    world: World, service: WebhookService, delivery: WebhookDelivery, receiver: Receiver, location: str
+) -> None:
+    await service.create(world.caller, name="a", url=receiver.url, event_types=[CANCELLED])
+    receiver.answers, receiver.location = [302], location
+    await cancelled(world)
+    assert await delivery.deliver_next()
+    await hurry(world)
+    assert await delivery.deliver_next() and len(receiver.got) == 2
+
+
+async def test_a_receiver_that_never_comes_to_an_answer_is_left(
+    outbound: Outbound, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stall(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+
+    monkeypatch.setattr(outbound_service, "MOST_SECONDS", 0.5)
+    async with await asyncio.start_server(stall, "127.0.0.1", port := free_port()):
+        async with asyncio.timeout(5):
+            with pytest.raises(OutboundError, match="Timeout"):
+                await outbound.post(f"http://localhost:{port}/", body=b"{}", headers={})
+
+
+async def test_nobody_is_told_at_an_endpoint_that_was_deleted(
+    world: World, service: WebhookService, delivery: WebhookDelivery, receiver: Receiver
+) -> None:
+    endpoint = await service.create(world.caller, name="a", url=receiver.url, event_types=[CANCELLED])
+    receiver.answers = [500]
+    await cancelled(world)
+    assert await delivery.deliver_next()
+    await service.delete(world.caller, endpoint.id)
+    await hurry(world)
+    assert not await delivery.deliver_next() and len(receiver.got) == 1
+
+
 async def test_both_secrets_sign_for_a_day_after_a_rotation(
     world: World, service: WebhookService, delivery: WebhookDelivery, receiver: Receiver, outbound: Outbound
 ) -> None:
@@ -174,9 +219,10 @@ async def test_gone_means_gone(
     world: World, service: WebhookService, delivery: WebhookDelivery, receiver: Receiver
 ) -> None:
     await service.create(world.caller, name="a", url=receiver.url, event_types=[CANCELLED])
-    receiver.answers = [410]
+    receiver.answers = [500, 410]
     await cancelled(world)
-    assert await delivery.deliver_next()
+    await cancelled(world)
+    assert await delivery.deliver_next() and await delivery.deliver_next(), "two wait"
     await hurry(world)
     await cancelled(world)
     assert not await delivery.deliver_next()

@@ -4,7 +4,9 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 
+import anthropic
 import pytest
+from anthropic import AsyncAnthropic
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
@@ -12,6 +14,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from serving.gateway import proxy
 from serving.gateway.client import ReplicaClient, ReplicaError
+from serving.gateway.messages import messages_request
 from serving.gateway.requests import CHAT, DROPPED, RequestError, chat_request, completion_request
 from tests.support.fake_replica import completion, fake_replica
 
@@ -101,6 +104,22 @@ async def test_internal_names_and_fields_stay_inside() -> None:
     assert reply == {"model": NAMES["public_name"], "choices": [{"index": 0, "text": "x"}]}
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"type": "image", "source": {"type": "url", "url": "http://169.254.169.254/"}}],
+        [{"type": "text", "text": "a"}, "b"],
+    ],
+)
+def test_a_tools_result_holds_text_alone(content: list[object]) -> None:
+    """vLLM would fetch what it names."""
+    block = {"type": "tool_result", "tool_use_id": "x", "content": content}
+    with pytest.raises(RequestError, match="text and tool blocks alone"):
+        messages_request({"max_tokens": 5, "messages": [{"role": "user", "content": [block]}]})
+    block["content"] = [{"type": "text", "text": "fine"}]
+    messages_request({"max_tokens": 5, "messages": [{"role": "user", "content": [block]}]})
+
+
 async def test_a_stream_that_breaks_off_says_so() -> None:
     async def frames() -> AsyncIterator[bytes]:
         yield b'data: {"model": "mv-internal", "choices": []}\n\n'
@@ -114,6 +133,32 @@ async def test_a_stream_that_breaks_off_says_so() -> None:
         got = [json.loads(frame[6:]) async for frame in stream]
     assert got[0]["model"] == NAMES["public_name"]
     assert got[1]["error"]["type"] == "server_error"
+
+
+async def test_a_broken_message_is_an_error_to_anthropics_sdk() -> None:
+    """Which passes over events without a name."""
+
+    async def frames() -> AsyncIterator[bytes]:
+        yield b'event: message_start\ndata: {"type": "message_start", "message": {"model": "mv-internal"}}\n\n'
+        raise RuntimeError("the replica dies here")
+
+    async def answer(_: Request) -> Response:
+        return StreamingResponse(frames(), media_type="text/event-stream")
+
+    async with fake_replica(answer) as client:
+        stream = await proxy.open_stream(proxy.Target(replica=client, **NAMES), "/v1/messages", CHAT_BODY)
+        got = [frame async for frame in stream]
+
+    async def relay(_: Request) -> Response:
+        return Response(b"".join(got), media_type="text/event-stream")
+
+    async with fake_replica(relay) as client:
+        asked = AsyncAnthropic(base_url=client.url, api_key="k", max_retries=0).messages.create(
+            model="m", max_tokens=5, messages=[{"role": "user", "content": "a"}], stream=True
+        )
+        with pytest.raises(anthropic.APIStatusError, match="went away"):
+            async for _ in await asked:
+                pass
 
 
 TRICKY = [

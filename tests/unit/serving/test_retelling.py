@@ -13,6 +13,16 @@ CALL = {"id": "fc_1", "type": "function_call", "call_id": "c", "name": "book", "
 RESPONSE = {"id": "resp_1", "created_at": 5.7, "status": "incomplete", "output": [MESSAGE, CALL], "usage": {}}
 
 
+def test_what_a_function_gave_back_is_text_alone() -> None:
+    """A replica would fetch an image that it names."""
+    given = {"type": "function_call_output", "call_id": "x"}
+    with pytest.raises(RequestError, match="not text"):
+        input_items([{**given, "output": [{"type": "input_image", "image_url": "http://169.254.169.254/"}]}])
+    sly = [{"type": "input_image", "text": "a", "image_url": "http://169.254.169.254/"}]
+    (fed,) = fed_back(input_items([{**given, "output": sly}]))
+    assert fed == {**given, "output": "a"}
+
+
 def test_the_events_add_up_to_the_response() -> None:
     events = list(events_of(RESPONSE))
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
