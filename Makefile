@@ -92,7 +92,7 @@ PROTO_OUT = --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) proto/tuning
 proto: install ## regenerate proto/gen from proto/tuningfork_pb
 	$(BIN)/python -m grpc_tools.protoc -Iproto $(call PROTO_OUT,proto/gen)
 
-bench: install ## the README's figures, each as a ratio or a median measured in one run
+bench: install ## most of the README's figures in short forms, each as a ratio or a median measured in one run
 	@$(BIN)/tuningfork models prepare
 	$(BIN)/python -m bench.training
 	$(BIN)/python -m bench.sampling

@@ -140,6 +140,15 @@ class ApiSettings(KeepSettings):
         default="", description="for tests: where this process dies, as claim.after=kill@2"
     )
 
+    @field_validator("replicas")
+    @classmethod
+    def one_for_each_base(cls, value: tuple[Replica, ...]) -> tuple[Replica, ...]:
+        """Another one would serve nobody."""
+        names = [replica.base_model for replica in value]
+        if len(set(names)) < len(names):
+            raise ValueError("a base model has one address: put a balancer before its replicas")
+        return value
+
     @field_validator("mlflow_tracking_uri", "wandb_base_url")
     @classmethod
     def no_password_inside(cls, value: str | None) -> str | None:

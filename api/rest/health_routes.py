@@ -1,4 +1,8 @@
-"""`/healthz`: this process and its database answer. `/readyz`: every part the service stands on does."""
+"""`/healthz`: this process and its database answer. `/readyz`: it also wants new clients; beside that, which parts are there.
+
+What is away for all control planes at once decides nothing for a balancer: it would take every one of them out, and with
+them what goes on without that part.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +26,7 @@ async def healthz(services: ServicesDep) -> JSONResponse:
 async def readyz(services: ServicesDep) -> JSONResponse:
     components = dict(await services.health.ready())
     draining = services.health.draining
-    ready = all(components.values()) and not draining
+    ready = components["database"] and not draining
     return answer({"ready": ready, "draining": draining, "components": components}, well=ready)
 
 

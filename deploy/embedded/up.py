@@ -222,19 +222,20 @@ def await_ready(fleet: Fleet, url: str) -> None:
     started, seen = time.monotonic(), set[str]()
     while time.monotonic() - started < READY_SECONDS:
         fleet.check()
-        ready, components = readiness(url)
+        components = components_of(url)
         for name in [name for name, there in components.items() if there and name not in seen]:
             seen.add(name)
             say(f"{name.replace('_', ' '):<14}{time.monotonic() - started:5.1f} s")
-        if ready:
+        if components and all(components.values()):
             return
         time.sleep(POLL_SECONDS)
     raise SystemExit(f"The service was not ready after {READY_SECONDS} s; its logs say why.")
 
 
-def readiness(url: str) -> tuple[bool, dict[str, bool]]:
+def components_of(url: str) -> dict[str, bool]:
+    """Whether each is there; empty while nobody answers."""
     try:
-        answer = httpx.get(f"{url}/readyz", timeout=10).json()
-    except (httpx.HTTPError, ValueError):
-        return False, {}
-    return answer["ready"], answer["components"]
+        found: dict[str, bool] = httpx.get(f"{url}/readyz", timeout=10).json()["components"]
+    except (httpx.HTTPError, ValueError, KeyError):
+        return {}
+    return found

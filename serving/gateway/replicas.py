@@ -1,4 +1,4 @@
-"""Which replica serves which base model. One per base model for now: the first that was named."""
+"""Which replica serves which base model: one address each, behind which may stand several."""
 
 from collections.abc import Iterable
 
@@ -7,9 +7,7 @@ from serving.gateway.client import ReplicaClient
 
 class Replicas:
     def __init__(self, clients: Iterable[ReplicaClient]) -> None:
-        self._by_base: dict[str, ReplicaClient] = {}
-        for client in clients:
-            self._by_base.setdefault(client.base_model, client)
+        self._by_base = {client.base_model: client for client in clients}
 
     @property
     def base_models(self) -> list[str]:

@@ -197,7 +197,8 @@ class Cluster:
         started = time.monotonic()
         while True:
             with contextlib.suppress(httpx.HTTPError, ValueError):
-                if httpx.get(f"{self.url_of(plane)}/readyz", timeout=10).json()["ready"]:
+                parts = httpx.get(f"{self.url_of(plane)}/readyz", timeout=10).json()["components"]
+                if all(parts.values()):
                     return time.monotonic() - started
             assert time.monotonic() - started < seconds, f"not ready after {seconds} s:\n{self.words()}"
             for part in self.parts.values():
