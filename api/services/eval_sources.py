@@ -46,7 +46,7 @@ class EvalSources:
 
     async def _lines(self, turn: EvalTurn, file_id: str) -> AsyncIterator[Sequence[tuple[str, bytes]]]:
         async with self._database.tenant(turn.caller.project_id) as connection:
-            file = await files.get(connection, project_id=turn.caller.project_id, file_id=file_id)
+            file = await files.kept(connection, project_id=turn.caller.project_id, file_id=file_id)
         if (reason := wrong_file(file, file_id)) is not None:
             raise SourceError(reason, code="invalid_file")
         page, size, number = [], 0, 0

@@ -42,9 +42,18 @@ class FileChecks:
         self._remembered = Remembered[Key, Checked](most_bytes=REMEMBERED_BYTES, weigh=weight)
 
     async def check(self, file_id: str, *, project_id: str, method: Method, param: str) -> Checked:
-        """Raises InvalidFileError."""
+        """For a request. Raises InvalidFileError."""
         async with self._database.transaction() as connection:
             file = await files.get(connection, project_id=project_id, file_id=file_id)
+        return await self._checked(file, file_id, method=method, param=param)
+
+    async def check_kept(self, file_id: str, *, project_id: str, method: Method, param: str) -> Checked:
+        """For a job that is there: its file may have come to its time while it waited. Raises InvalidFileError."""
+        async with self._database.transaction() as connection:
+            file = await files.kept(connection, project_id=project_id, file_id=file_id)
+        return await self._checked(file, file_id, method=method, param=param)
+
+    async def _checked(self, file: File | None, file_id: str, *, method: Method, param: str) -> Checked:
         if file is None:
             raise gone(file_id, param=param)
         key = (file_id, *asked_by(method))

@@ -180,8 +180,8 @@ class LeaseService:
         )
 
     async def _data_file(self, connection: Connection, job: Job, file_id: str) -> DataFile:
-        """Signing is arithmetic, not a call. A file in use cannot be deleted, though it may expire."""
-        file = await files.get(connection, project_id=job.project_id, file_id=file_id)
+        """Signing is arithmetic, not a call. A file in use cannot be deleted; one past its time is kept for the job."""
+        file = await files.kept(connection, project_id=job.project_id, file_id=file_id)
         return DataFile(url=self._blobs.get_url(file_key(file_id)), size_bytes=file.size_bytes if file else 0)
 
     async def heartbeat(self, *, engine_id: str, runs: Sequence[RunRef]) -> HeartbeatReply:

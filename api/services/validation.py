@@ -78,7 +78,9 @@ class Validation:
 
     async def _check(self, job: Job, file_id: str, *, param: str) -> Checked:
         """Raises InvalidFileError."""
-        return await self._checks.check(file_id, project_id=job.project_id, method=job.method, param=param)
+        return await self._checks.check_kept(
+            file_id, project_id=job.project_id, method=job.method, param=param
+        )
 
     async def _queue(self, job: Job, checked: Checked) -> None:
         method = resolved(job.method, examples=checked.examples)

@@ -47,6 +47,12 @@ async def get(connection: Connection, *, project_id: str, file_id: str) -> File 
     return file_from(row) if row else None
 
 
+async def kept(connection: Connection, *, project_id: str, file_id: str) -> File | None:
+    """Also one past its time, for what needed it before: a live job, or a run of an eval that waits."""
+    row = await fetch_one(connection, queries("files")["kept"], project_id=project_id, id=file_id)
+    return file_from(row) if row else None
+
+
 async def page(
     connection: Connection,
     *,

@@ -8,6 +8,10 @@ returning *
 select * from file
 where project_id = %(project_id)s and id = %(id)s and (expires_at is null or expires_at > now())
 
+-- name: kept
+-- Whatever its time: what still needs a file keeps it from the janitor, though nobody may ask for it any more.
+select * from file where project_id = %(project_id)s and id = %(id)s
+
 -- name: list_desc
 select * from file
 where project_id = %(project_id)s

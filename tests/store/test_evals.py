@@ -34,6 +34,7 @@ from engine.graders.sandbox.bubblewrap import Sandbox
 from serving.gateway.proxy import LOW_PRIORITY
 from serving.gateway.replicas import Replicas
 from tests.support.fake_replica import Answer, fake_replica
+from tests.support.janitor import swept
 from tests.support.stores import BASE, World
 
 ITEMS = 3 * ITEMS_AT_ONCE
@@ -548,12 +549,22 @@ async def test_a_file_is_in_use_until_its_run_has_begun(world: World) -> None:
         await world.files.delete(world.caller, source["id"])
         await our.work_off()
         assert (await our.seen(run)).status == "completed"
-        gone = await our.begin(
-            await our.eval(), {**ASKING, "type": "completions", "source": await uploaded(world, rows())}
-        )
+
+
+async def test_a_file_past_its_time_is_there_for_a_run_that_waits_and_for_no_other(world: World) -> None:
+    async with lab(world, FaultyReplica().answer) as our:
+        found, source = await our.eval(), await uploaded(world, rows())
+        body = {**ASKING, "type": "completions", "source": source}
+        run = await our.begin(found, body)
+        gone = await our.begin(found, {**body, "source": await uploaded(world, rows())})
         async with world.database.transaction() as connection:
-            await connection.execute(b"update file set expires_at = now()")
+            await connection.execute(b"update file set expires_at = now() - interval '1 minute'")
+            await connection.execute(b"delete from file where id <> %s", (source["id"],))
+        await swept(world)
+        with pytest.raises(ServiceError, match="No such File object"):
+            await our.begin(found, body)
         await our.work_off()
+        assert (await our.seen(run)).status == "completed"
         failed = await our.seen(gone)
         assert failed.error is not None and failed.error.message.startswith("No such File object")
 

@@ -154,6 +154,26 @@ async def test_an_expired_lease_goes_to_another_and_the_first_is_refused(world: 
     assert (await status(world, second)).status is JobStatus.RUNNING
 
 
+async def test_a_file_past_its_time_is_leased_as_long_as_its_job_lives(world: World) -> None:
+    """Nobody may ask for it any more; the janitor keeps it, and the worker refuses a file of another size."""
+    job = await queued(world)
+    async with world.database.transaction() as connection:
+        await connection.execute("update file set expires_at = now() - interval '1 hour'")
+        await connection.execute("update job set validation_file = training_file")
+    with pytest.raises(ServiceError) as hidden:
+        await world.files.retrieve(world.caller, job.training_file)
+    assert hidden.value.kind is ErrorKind.NOT_FOUND
+    for engine in ("e1", "e2"):
+        found = await lease(world, engine)
+        assert found is not None and found.validation_file is not None
+        assert found.training_file.size_bytes == found.validation_file.size_bytes == len(DATA)
+        await lapse(world, RunRef(job_id=job.id, attempt=found.spec.attempt))
+    await world.jobs.pause(world.caller, job.id)
+    await world.jobs.resume(world.caller, job.id)
+    found = await lease(world, "e3")
+    assert found is not None and found.training_file.size_bytes == len(DATA)
+
+
 async def test_heartbeats_keep_a_lease(world: World) -> None:
     await queued(world)
     run = await leased(world, "e1")

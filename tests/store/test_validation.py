@@ -9,10 +9,12 @@ from dataclasses import replace
 import pytest
 
 from api.domain.cost import Budget
+from api.domain.errors import ServiceError
 from api.domain.estimates import Checked
 from api.domain.jobs import DpoMethod, Job, JobStatus, NewJob
 from api.services.file_checks import Key, weight
 from api.services.remembered import Remembered
+from tests.support.janitor import swept
 from tests.support.stores import BASE, World
 
 USER, ANSWER = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}
@@ -83,6 +85,24 @@ async def test_lines_over_many_chunks_are_all_counted(world: World) -> None:
     job = await validated(world, b"\n".join([long, GOOD, long, GOOD, GOOD] * 2 + [GOOD]))
     assert job.status is JobStatus.QUEUED, job.error
     assert job.method.hyperparameters.n_epochs == 9  # of 11 examples: about 100 are seen
+
+
+async def test_a_file_whose_time_comes_during_validation_is_read_and_given_to_no_new_job(
+    world: World,
+) -> None:
+    new = NewJob(model=BASE, training_file=await stored(world, b"\n".join([GOOD] * 12)))
+    new = replace(new, validation_file=await stored(world, GOOD))
+    job = await world.jobs.create(world.caller, new)
+    async with world.database.transaction() as connection:
+        await connection.execute("update file set expires_at = now() - interval '1 minute'")
+    await swept(world)
+    job = await ended(world, job)
+    assert job.status is JobStatus.QUEUED, job.error
+    for late in (new, replace(new, budget=Budget(trained_tokens=1))):
+        for call in (world.jobs.create, world.jobs.dry_run):
+            with pytest.raises(ServiceError) as refused:
+                await call(world.caller, late)
+            assert refused.value.code == "file_not_found"
 
 
 async def test_a_right_file_is_read_once_for_all_who_ask_the_same_of_it(
