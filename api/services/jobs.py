@@ -54,8 +54,7 @@ class JobService:
         Nothing is written."""
         start = await self._checked_start(caller, new)
         async with self._database.tenant(caller.project_id) as connection:
-            await self._check_files(connection, caller, new)
-            await self._quotas.check_job(connection, caller.project_id)
+            await self._check_allowed(connection, caller, new)
         method, estimate = await self._plans.made(caller, new, start)
         self._plans.check_budget(new, start, estimate)
         seed = self._random_below(MAX_SEED + 1) if new.seed is None else new.seed
@@ -72,9 +71,7 @@ class JobService:
             made = await idempotency.made(connection, project_id=caller.project_id, key=once)
             if made is not None:
                 return self._plans.priced(await self._owned(connection, caller, made))
-            await self._check_files(connection, caller, new)
-            await self._quotas.check_job(connection, caller.project_id)
-            await self._quotas.check_priority(connection, caller.project_id, new.priority)
+            await self._check_allowed(connection, caller, new)
             job = await jobs.insert(connection, job_id=job_id, caller=caller, new=new, seed=seed, start=start)
             if new.budget is not None:
                 await cost.set_budget(
@@ -122,6 +119,12 @@ class JobService:
                 param="lora",
             )
         return Start(base_model=version.base_model, lora=shape, initial_version_id=version.id)
+
+    async def _check_allowed(self, connection: Connection, caller: Caller, new: NewJob) -> None:
+        """What a create and its dry run are refused alike."""
+        await self._check_files(connection, caller, new)
+        await self._quotas.check_job(connection, caller.project_id)
+        await self._quotas.check_priority(connection, caller.project_id, new.priority)
 
     async def _check_files(self, connection: Connection, caller: Caller, new: NewJob) -> None:
         await self._check_file(connection, caller, new.training_file, param="training_file")

@@ -126,6 +126,7 @@ def planned_job(
         metadata=new.metadata,
         status=JobStatus.VALIDATING_FILES,
         integrations=new.integrations,
+        priority=new.priority,
         budget=new.budget,
         estimate=estimate,
     )

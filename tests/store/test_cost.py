@@ -6,7 +6,7 @@ import json
 import random
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,15 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from api.blobs.objects import Blobs
 from api.domain.cost import Budget
 from api.domain.errors import ServiceError
-from api.domain.jobs import Job, JobStatus, NewJob
+from api.domain.jobs import Job, JobStatus, NewJob, TensorboardIntegration
+from api.domain.priorities import Priority
 from api.rest import app as rest
 from api.services import estimates
 from api.services.plans import DRY_RUN
 from api.store import jobs as job_rows
 from api.store.database import Database
 from engine.contract.events import NumberedEvent, RunFailed, RunFinished, RunInterrupted, RunPaused, StepDone
-from engine.contract.spec import RunRef
+from engine.contract.spec import LoraOptions, RunRef, TrainingOptions
 from serving.gateway.client import ReplicaClient, ReplicaError
 from tests.store.test_leases import (
     DATA,
@@ -197,6 +198,43 @@ async def test_a_dry_run_answers_as_a_job_and_makes_nothing(counted: Rest) -> No
     made = await client.fine_tuning.jobs.create(model=BASE, training_file=file_id, extra_headers=key)
     again = await client.fine_tuning.jobs.create(model=BASE, training_file=file_id, extra_headers=key)
     assert made.id == again.id != DRY_RUN
+
+
+async def test_a_dry_run_has_the_jobs_own_priority_and_its_refusal(counted: Rest) -> None:
+    client = sdk(counted)
+    file_id = await stored(client, supervised_rows(12))
+    for extra in ({}, {"dry_run": True}):
+        low: Any = await client.fine_tuning.jobs.create(
+            model=BASE, training_file=file_id, extra_body={"priority": "low", **extra}
+        )
+        assert low.priority == "low"
+        with pytest.raises(BadRequestError, match="at most 'normal'") as refused:
+            await client.fine_tuning.jobs.create(
+                model=BASE, training_file=file_id, extra_body={"priority": "high", **extra}
+            )
+        assert refused.value.param == "priority"
+
+
+async def test_a_dry_run_is_the_job_that_a_create_makes(counted: Rest) -> None:
+    """Whatever it was asked for: only what validation finds out differs."""
+    world, file_id = counted.world, await stored(sdk(counted), supervised_rows(12))
+    new = NewJob(
+        model=BASE,
+        training_file=file_id,
+        validation_file=file_id,
+        lora=LoraOptions(rank=4),
+        training=TrainingOptions(max_grad_norm=0.5),
+        suffix="mine",
+        seed=7,
+        metadata={"a": "b"},
+        integrations=(TensorboardIntegration(),),
+        priority=Priority.LOW,
+        budget=Budget(amount=2.5),
+    )
+    assert [each.name for each in fields(NewJob) if getattr(new, each.name) == each.default] == []
+    plan, made = await world.jobs.dry_run(world.caller, new), await world.jobs.create(world.caller, new)
+    told = replace(plan, id=made.id, created_at=made.created_at, method=made.method, bill=made.bill)
+    assert replace(told, estimate=None) == made
 
 
 async def test_a_dry_run_finds_what_validation_finds(counted: Rest) -> None:
