@@ -11,12 +11,15 @@ PREFIX = "TUNINGFORK_"
 API_PREFIX = "TUNINGFORK_API_"
 # What an operator may say of tenants and what is kept of them; the control plane's own settings describe and check them.
 OF_TENANTS = (
+    "ORGANIZATION",
     "REQUESTS_PER_MINUTE",
     "TOKENS_PER_MINUTE",
     "MAX_STORAGE_BYTES",
     "MAX_QUEUED_JOBS",
     "MAX_RUNNING_JOBS",
+    "MAX_PRIORITY",
     "MAX_TRAINING_TOKENS_PER_MONTH",
+    "MAX_TRAINING_COST_PER_MONTH",
     "MAX_FILE_BYTES",
     "KEEP_CHECKPOINT_DAYS",
     "KEEP_EVENT_DAYS",
@@ -101,3 +104,10 @@ def settings_of_tenants() -> dict[str, str]:
 def inherited_environment() -> dict[str, str]:
     """What children may know of ours: nothing of the service's own, each gets its settings by name."""
     return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+
+
+def unheard() -> list[str]:
+    """The service's settings in our environment that change nothing here: `up` sets them itself, or goes without."""
+    heard = {PREFIX + name.upper() for name in UpSettings.model_fields}
+    heard |= {API_PREFIX + name for name in OF_TENANTS}
+    return sorted(name for name in os.environ if name.startswith(PREFIX) and name.upper() not in heard)

@@ -15,7 +15,7 @@ from deploy.embedded import children, credentials, models, stores
 from deploy.embedded.home import Home
 from deploy.embedded.ports import is_free
 from deploy.embedded.processes import Processes, free_addresses
-from deploy.embedded.settings import UpSettings, inherited_environment
+from deploy.embedded.settings import UpSettings, inherited_environment, unheard
 
 READY_SECONDS: Final = 600
 STEADY_SECONDS: Final = 60.0
@@ -52,6 +52,8 @@ def up(settings: UpSettings) -> int:
         with home.locked():
             home.end_leftovers()
             check_ports(settings)
+            for name in unheard():
+                say(f"{name} changes nothing here: `tuningfork up` has no such setting, or sets it itself")
             run(settings, home)
     except StopRequested:
         pass

@@ -7,15 +7,22 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from api.cli.main import main
 from api.settings import ApiSettings
-from deploy.embedded import children, credentials, models
+from deploy.embedded import children, credentials, models, processes
 from deploy.embedded.home import Home, started_at
-from deploy.embedded.settings import OF_TENANTS, inherited_environment, settings_of_tenants
+from deploy.embedded.settings import (
+    OF_TENANTS,
+    UpSettings,
+    inherited_environment,
+    settings_of_tenants,
+    unheard,
+)
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
@@ -137,5 +144,39 @@ def test_what_an_operator_says_of_tenants_is_handed_on_and_nothing_else(
     monkeypatch.setenv("TUNINGFORK_API_MAX_QUEUED_JOBS", "7")
     monkeypatch.setenv("TUNINGFORK_API_DATABASE_URL", "postgresql://somewhere")
     assert settings_of_tenants() == {"MAX_QUEUED_JOBS": "7"}
-    assert {name.lower() for name in OF_TENANTS} <= set(ApiSettings.model_fields)
     assert not [name for name in inherited_environment() if name.startswith("TUNINGFORK_")]
+    assert "TUNINGFORK_API_DATABASE_URL" in unheard() and "TUNINGFORK_API_MAX_QUEUED_JOBS" not in unheard()
+
+
+WITHOUT = {
+    "grpc_certificate": "its own engine asks on the same port, without TLS",
+    "grpc_key": "as that",
+    "grpc_client_ca": "as that",
+    "lease_seconds": "its one engine is started again as soon as it has died",
+    "reuse_port": "one control plane at a time: a second would be another home's",
+    "failpoints": "for tests",
+}
+
+
+def test_every_setting_of_the_control_plane_is_handed_on_or_set_by_up_or_left_out_on_purpose(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given = {f"TUNINGFORK_API_{name.upper()}": "of the operator" for name in ApiSettings.model_fields}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    started: list[Mapping[str, str]] = []
+    monkeypatch.setattr(children, "start", lambda _command, *, log, env: started.append(env))
+    processes.Processes(
+        UpSettings(),
+        home=Home(tmp_path),
+        credentials=credentials.Credentials(),
+        model=models.PreparedModel(name="tiny", folder=tmp_path, max_positions=None),
+        addresses=processes.free_addresses(),
+        inherited=inherited_environment(),
+    ).start_api()
+    told = {name: value for name, value in started[0].items() if name.startswith("TUNINGFORK_API_")}
+    missing = {name.removeprefix("TUNINGFORK_API_").lower() for name in given.keys() - told.keys()}
+    assert missing == set(WITHOUT) and told.keys() <= given.keys()
+    heard = [name for name, value in told.items() if value == "of the operator"]
+    assert sorted(heard) == sorted(f"TUNINGFORK_API_{name}" for name in OF_TENANTS)
+    assert not set(heard) & set(unheard()) and given.keys() - set(heard) <= set(unheard())
