@@ -8,8 +8,11 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 PR_SET_PDEATHSIG = 1
+READY_SECONDS: Final = 600.0  # for a store that gives no sign of life
+LONGEST_POLL_SECONDS: Final = 0.5  # Postgres logs whom it refuses
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -58,14 +61,28 @@ def tail(log: Path, lines: int = 20) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else ""
 
 
+def never() -> bool:
+    return False
+
+
 def wait_until(
-    ready: Callable[[], bool], *, seconds: float, what: str, process: subprocess.Popen[bytes], log: Path
+    ready: Callable[[], bool],
+    *,
+    seconds: float,
+    what: str,
+    process: subprocess.Popen[bytes],
+    log: Path,
+    coming: Callable[[], bool] = never,
 ) -> None:
-    """Polls `ready` while the child lives. Raises SystemExit with the log's tail otherwise."""
-    deadline = time.monotonic() + seconds
+    """Polls `ready` while the child lives; as long as it is `coming` its time does not run. Raises SystemExit with the
+    log's tail otherwise."""
+    started = time.monotonic()
+    deadline = started + seconds
     while not ready():
         if process.poll() is not None:
             raise SystemExit(f"{what} ended with status {process.returncode}:\n{tail(log)}")
-        if time.monotonic() > deadline:
+        if coming():
+            deadline = time.monotonic() + seconds
+        elif time.monotonic() > deadline:
             raise SystemExit(f"{what} was not ready after {seconds:.0f} s:\n{tail(log)}")
-        time.sleep(0.05)
+        time.sleep(min(LONGEST_POLL_SECONDS, 0.05 + 0.02 * (time.monotonic() - started)))

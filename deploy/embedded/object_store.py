@@ -54,13 +54,26 @@ def start(
     env: Mapping[str, str],
     ports: Ports | None = None,
 ) -> ObjectStore:
-    """Raises SystemExit with the reason when the server cannot run here."""
+    """Returns when it answers. Raises SystemExit with the reason when the server cannot run here."""
+    ports = ports or free_ports()
+    server = spawn(folder, access_key=access_key, secret_key=secret_key, log=log, env=env, ports=ports)
+    try:
+        wait(server.process, ports=ports, log=log)
+    except BaseException:  # nobody else knows of it
+        server.stop()
+        raise
+    return server
+
+
+def spawn(
+    folder: Path, *, access_key: str, secret_key: str, log: Path, env: Mapping[str, str], ports: Ports
+) -> ObjectStore:
+    """As `start`, without waiting."""
     data = folder / "data"
     data.mkdir(parents=True, exist_ok=True)
     identities = folder / "identities.json"
     identities.touch(mode=0o600)
     identities.write_text(json.dumps(identity(access_key, secret_key)))
-    ports = ports or free_ports()
     command = [
         str(find_weed()),
         "server",
@@ -71,8 +84,17 @@ def start(
         *("-master.volumeSizeLimitMB=256", "-master.telemetry=false", "-master.peers=none"),
     ]
     process = children.start(command, log=log, env=env)
-    children.wait_until(partial(answers, ports.s3), seconds=60, what="SeaweedFS", process=process, log=log)
     return ObjectStore(endpoint=f"127.0.0.1:{ports.s3}", process=process)
+
+
+def wait(process: subprocess.Popen[bytes], *, ports: Ports, log: Path) -> None:
+    children.wait_until(
+        partial(answers, ports.s3),
+        seconds=children.READY_SECONDS,
+        what="SeaweedFS",
+        process=process,
+        log=log,
+    )
 
 
 def find_weed() -> Path:

@@ -6,16 +6,20 @@ import signal
 import socket
 import struct
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Final
 
 from deploy.embedded import children
 from deploy.embedded.ports import free_port
 
 USER = "tuningfork"
 PROTOCOL_3_0 = 196608
+ASKS_PASSWORD: Final = b"R"
+CANNOT_CONNECT_NOW: Final = b"C57P03\0"  # in its refusal: it starts, replays its log, or ends
+TELL_SECONDS: Final = 10.0
 # Postgres refuses to run as root, and another user could not read root's folders. In a user namespace root is
 # user 1000 to Postgres and still root to the files.
 AS_NOBODY_SPECIAL = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
@@ -26,6 +30,7 @@ DYING_WITH_PARENT = ("setpriv", "--pdeathsig", "INT")
 @dataclass(frozen=True, kw_only=True)
 class Postgres:
     url: str
+    port: int
     process: subprocess.Popen[bytes]
 
     def stop(self) -> None:
@@ -36,7 +41,20 @@ class Postgres:
 def start(
     folder: Path, *, password: str, log: Path, env: Mapping[str, str], port: int | None = None
 ) -> Postgres:
-    """Raises SystemExit with the reason when Postgres cannot run here."""
+    """Returns when it accepts connections. Raises SystemExit with the reason when Postgres cannot run here."""
+    server = spawn(folder, password=password, log=log, env=env, port=port)
+    try:
+        wait(server.process, port=server.port, log=log)
+    except BaseException:  # nobody else knows of it
+        server.stop()
+        raise
+    return server
+
+
+def spawn(
+    folder: Path, *, password: str, log: Path, env: Mapping[str, str], port: int | None = None
+) -> Postgres:
+    """As `start`, without waiting: it may have a log to replay before it accepts anybody."""
     binaries = find_binaries()
     env = {**env, "LC_ALL": "C", "TZ": "UTC"}
     data = folder / "data"
@@ -54,8 +72,42 @@ def start(
         *("-c", "max_connections=100", "-c", "log_min_duration_statement=-1"),
     ]
     process = children.start(command, log=log, env=env)
-    children.wait_until(partial(accepts, port), seconds=60, what="Postgres", process=process, log=log)
-    return Postgres(url=f"postgresql://{USER}:{password}@127.0.0.1:{port}/postgres", process=process)
+    url = f"postgresql://{USER}:{password}@127.0.0.1:{port}/postgres"
+    return Postgres(url=url, port=port, process=process)
+
+
+def wait(
+    process: subprocess.Popen[bytes],
+    *,
+    port: int,
+    log: Path,
+    say: Callable[[str], None] = lambda _words: None,
+) -> None:
+    """Until it accepts connections, however long it replays its log: ended in the middle, it would begin that anew."""
+    started, told, last = time.monotonic(), False, b""
+
+    def ready() -> bool:
+        nonlocal last
+        last = answer(port)
+        return last.startswith(ASKS_PASSWORD)
+
+    def recovers() -> bool:
+        nonlocal told
+        if CANNOT_CONNECT_NOW not in last:
+            return False
+        if not told and time.monotonic() - started > TELL_SECONDS:
+            told = True
+            say(f"postgres replays its log of before it was killed; {log} says how far it is")
+        return True
+
+    children.wait_until(
+        ready,
+        seconds=children.READY_SECONDS,
+        what="Postgres",
+        process=process,
+        log=log,
+        coming=recovers,
+    )
 
 
 def find_binaries() -> Path:
@@ -90,13 +142,14 @@ def initialise(binaries: Path, data: Path, *, password: str, env: Mapping[str, s
         secret.unlink()
 
 
-def accepts(port: int) -> bool:
-    """Whether Postgres asks for a password. While it recovers from a crash its port is open, but it refuses."""
+def answer(port: int) -> bytes:
+    """To a client that begins a session: it asks for a password, or, as long as it recovers, refuses; nothing while
+    nobody listens."""
     parameters = f"user\0{USER}\0database\0postgres\0\0".encode()
     startup = struct.pack("!II", len(parameters) + 8, PROTOCOL_3_0) + parameters
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
             connection.sendall(startup)
-            return connection.recv(1) == b"R"
+            return connection.recv(1024)
     except OSError:
-        return False
+        return b""

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -54,7 +54,7 @@ class Processes:
         return f"http://{host}:{self._settings.port}"
 
     def start_postgres(self) -> Process:
-        return postgres.start(
+        return postgres.spawn(
             self._home.path / "postgres",
             password=self._credentials.postgres_password,
             log=self._home.log("postgres"),
@@ -62,8 +62,11 @@ class Processes:
             port=self._addresses.postgres,
         ).process
 
+    def await_postgres(self, process: Process, *, say: Callable[[str], None]) -> None:
+        postgres.wait(process, port=self._addresses.postgres, log=self._home.log("postgres"), say=say)
+
     def start_object_store(self) -> Process:
-        return object_store.start(
+        return object_store.spawn(
             self._home.path / "objects",
             access_key=self._credentials.s3_access_key,
             secret_key=self._credentials.s3_secret_key,
@@ -71,6 +74,9 @@ class Processes:
             env=self._inherited,
             ports=self._addresses.s3,
         ).process
+
+    def await_object_store(self, process: Process) -> None:
+        object_store.wait(process, ports=self._addresses.s3, log=self._home.log("object_store"))
 
     def start_api(self) -> Process:
         return self._python("api", self._api_settings(), prefix="TUNINGFORK_API_")

@@ -5,6 +5,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
@@ -31,10 +32,12 @@ class StopRequested(BaseException):
 
 @dataclass(kw_only=True)
 class Child:
-    """`grace_seconds` after `ending`, its whole process group is killed."""
+    """`start` does not wait. `await_ready`: as the service starts, those after it wait for it. `grace_seconds` after
+    `ending`, its whole process group is killed."""
 
     name: str
     start: Callable[[], subprocess.Popen[bytes]]
+    await_ready: Callable[[subprocess.Popen[bytes]], None] | None = None
     ending: signal.Signals
     grace_seconds: float
     log: Path
@@ -132,6 +135,7 @@ def children_of(settings: UpSettings, processes: Processes, home: Home) -> list[
     postgres = Child(
         name="postgres",
         start=processes.start_postgres,
+        await_ready=partial(processes.await_postgres, say=say),
         ending=signal.SIGINT,
         grace_seconds=3,
         log=home.log("postgres"),
@@ -140,6 +144,7 @@ def children_of(settings: UpSettings, processes: Processes, home: Home) -> list[
     objects = Child(
         name="object store",
         start=processes.start_object_store,
+        await_ready=processes.await_object_store,
         ending=signal.SIGKILL,
         grace_seconds=1,
         log=home.log("object_store"),
@@ -163,12 +168,16 @@ class Fleet:
 
     def start(self) -> None:
         for child in self._children:
-            self._start(child)
+            process = self._start(child)
+            if child.await_ready is not None:
+                child.await_ready(process)
 
-    def _start(self, child: Child) -> None:
-        child.process = child.start()
+    def _start(self, child: Child) -> subprocess.Popen[bytes]:
+        """From here on it is known, to be ended: however long it takes until it is ready, and when it never is."""
+        process = child.process = child.start()
         alive = [child.process.pid for child in self._children if child.process is not None]
         self._home.remember(alive)
+        return process
 
     def check(self) -> None:
         """Starts again what has died, each after a pause of its own that holds up no other. Raises SystemExit for what keeps
@@ -192,6 +201,7 @@ class Fleet:
         child.due = now + min(2.0 ** (len(child.restarts) - 2), LONGEST_PAUSE_SECONDS)
 
     def _start_again(self, child: Child) -> None:
+        """Nobody waits for it: a store that replays its log for an hour holds up no other, and those who ask it try on."""
         child.due = None
         try:
             self._start(child)
