@@ -17,13 +17,15 @@ from api.services.deletions import Deletions
 from api.services.idempotency import KEEP_SECONDS
 from api.services.wakeups import Wakeup
 from api.store import janitor
-from api.store.database import Database
+from api.store.database import Connection, Database
 
 ROWS: Final = 1000  # of one statement, and keys of one page
 POLL_SECONDS: Final = 5.0
 LENT_SECONDS: Final = 120.0  # longer than a page of the bucket takes
 PAGE_SECONDS: Final = 2.0  # between two pages of the bucket, so that nobody waits for it
+FAILED_SECONDS: Final = 60.0  # at least, until a duty that failed is tried again
 BYTES, ORPHANS = "bytes", "orphans"
+IN_BUCKET: Final = (BYTES, ORPHANS)
 HOUR: Final = 3600.0
 
 log = logging.getLogger("tuningfork.janitor")
@@ -82,6 +84,8 @@ class Janitor:
                     pass
             except ServiceError as error:  # what was not swept now is swept next time
                 log.warning("the janitor waits: %s", error.message)
+            except Exception:  # nobody would start this loop again
+                log.exception("the janitor waits")
             await self._woken_by.wait(seconds=POLL_SECONDS)
 
     async def sweep(self) -> None:
@@ -90,24 +94,61 @@ class Janitor:
             pass
 
     async def sweep_next(self) -> bool:
-        """One duty, if one is due that no other control plane does. Whether there was one."""
-        async with self._database.transaction() as connection:
-            if not self._known:
-                await janitor.know(connection, names=[duty.name for duty in self._duties()])
-            found = await janitor.take(connection, names=[duty.name for duty in self._duties()])
-            if found is None:
-                self._known = True
-                return False
-            duty, place = BY_NAME[found[0]], found[1]
-            if duty.name not in (BYTES, ORPHANS):
-                swept = await janitor.sweep(connection, duty.name, limit=ROWS, **self._values(duty))
-                seconds = 0.0 if swept >= ROWS else duty.every_seconds
-                await janitor.done(connection, name=duty.name, swept=swept, place="", seconds=seconds)
-                tell(duty, swept)
-                return True
-            await janitor.lend(connection, name=duty.name, seconds=LENT_SECONDS)
-        await (self._remove_bytes(duty) if duty.name == BYTES else self._remove_orphans(duty, place))
+        """One duty, if one is due that no other control plane does. Whether there was one. One that fails is put off, so that
+        the others come before it. Raises ServiceError when the database is away."""
+        duty: Duty | None = None
+        try:
+            async with self._database.transaction() as connection:
+                found = await self._take(connection)
+                if found is None:
+                    return False
+                duty, place = found
+                if duty.name in IN_BUCKET:
+                    await janitor.lend(connection, name=duty.name, seconds=LENT_SECONDS)
+                else:
+                    await self._sweep_rows(connection, duty)
+            if duty.name in IN_BUCKET:
+                await self._sweep_bucket(duty, place)
+        except Exception as error:
+            if duty is None:
+                raise
+            await self._put_off(duty, error)
         return True
+
+    async def _take(self, connection: Connection) -> tuple[Duty, str] | None:
+        names = [duty.name for duty in self._duties()]
+        if not self._known:
+            await janitor.know(connection, names=names)
+        found = await janitor.take(connection, names=names)
+        if found is None:
+            self._known = True
+            return None
+        return BY_NAME[found[0]], found[1]
+
+    async def _sweep_rows(self, connection: Connection, duty: Duty) -> None:
+        await janitor.patient(connection)
+        swept = await janitor.sweep(connection, duty.name, limit=ROWS, **self._values(duty))
+        seconds = 0.0 if swept >= ROWS else duty.every_seconds
+        await janitor.done(connection, name=duty.name, swept=swept, place="", seconds=seconds)
+        tell(duty, swept)
+
+    async def _sweep_bucket(self, duty: Duty, place: str) -> None:
+        if duty.name == BYTES:
+            await self._remove_bytes(duty)
+        else:
+            await self._remove_orphans(duty, place)
+
+    async def _put_off(self, duty: Duty, error: Exception) -> None:
+        """What it had begun was rolled back. An hour is the most: what is done daily need not lose its day."""
+        expected = isinstance(error, ServiceError)
+        if not expected:
+            log.error("%s: this failed", duty.what, exc_info=error)
+        seconds = min(HOUR, max(FAILED_SECONDS, duty.every_seconds))
+        async with self._database.transaction() as connection:
+            await janitor.put_off(connection, name=duty.name, seconds=seconds)
+        if expected:
+            cause = type(error.__cause__ or error).__name__  # its text may hold values of rows
+            log.warning("%s: put off by %d s: %s (%s)", duty.what, seconds, error, cause)
 
     def _duties(self) -> list[Duty]:
         return [
@@ -156,8 +197,9 @@ class Janitor:
         """What would go now, by what it is; nothing goes."""
         found: dict[str, int] = {}
         async with self._database.rehearsal() as connection:
+            await janitor.patient(connection)
             for duty in self._duties():
-                if duty.name in (BYTES, ORPHANS):
+                if duty.name in IN_BUCKET:
                     continue
                 swept = 0
                 more = ROWS

@@ -2,8 +2,13 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
 from api.store.database import Connection, execute, fetch, fetch_one, queries
+
+STATEMENT_TIMEOUT_MS: Final = (
+    300_000  # nobody waits for a sweep, and one that never ends would be begun again for ever
+)
 
 
 async def know(connection: Connection, *, names: Sequence[str]) -> None:
@@ -18,6 +23,15 @@ async def take(connection: Connection, *, names: Sequence[str]) -> tuple[str, st
 
 async def lend(connection: Connection, *, name: str, seconds: float) -> None:
     await execute(connection, queries("janitor")["lend"], name=name, seconds=seconds)
+
+
+async def patient(connection: Connection) -> None:
+    """Each statement of this transaction may take minutes."""
+    await fetch_one(connection, queries("janitor")["patient"], milliseconds=STATEMENT_TIMEOUT_MS)
+
+
+async def put_off(connection: Connection, *, name: str, seconds: float) -> None:
+    await execute(connection, queries("janitor")["put_off"], name=name, seconds=seconds)
 
 
 async def done(connection: Connection, *, name: str, swept: int, place: str, seconds: float) -> None:

@@ -13,6 +13,14 @@ for update skip locked
 -- For a duty that leaves the database: nobody else takes it meanwhile, and after a kill it is due again.
 update janitor_duty set due_at = now() + make_interval(secs => %(seconds)s) where name = %(name)s
 
+-- name: patient
+select set_config('statement_timeout', %(milliseconds)s::text, true)
+
+-- name: put_off
+-- Of a duty that failed. Nothing when somebody else is at it by now: then it is theirs.
+update janitor_duty set due_at = now() + make_interval(secs => %(seconds)s)
+where name = (select name from janitor_duty where name = %(name)s for update skip locked)
+
 -- name: done
 update janitor_duty set due_at = now() + make_interval(secs => %(seconds)s), place = %(place)s,
                         swept = swept + %(swept)s, done_at = now()
