@@ -13,7 +13,7 @@ from typing import Final
 from api.blobs.objects import PREFIXES, Blobs
 from api.domain.errors import ServiceError
 from api.domain.retention import Retention
-from api.services.deletions import Deletions
+from api.services.deletions import Deletions, Removed
 from api.services.idempotency import KEEP_SECONDS
 from api.services.wakeups import Wakeup
 from api.store import janitor
@@ -162,18 +162,18 @@ class Janitor:
 
     async def _remove_bytes(self, duty: Duty) -> None:
         keys = await self._deletions.waiting(limit=ROWS)
-        swept = await self._deletions.remove(keys) if keys else 0
-        again = 0.0 if swept >= ROWS else duty.every_seconds
-        await self._done(duty, swept=swept, place="", seconds=again)
+        removed = await self._deletions.remove(keys) if keys else Removed()
+        again = 0.0 if len(keys) >= ROWS and removed.gone else duty.every_seconds
+        await self._done(duty, swept=removed.gone, place="", seconds=again)
 
     async def _remove_orphans(self, duty: Duty, place: str) -> None:
-        """One page of the bucket."""
+        """One page of the bucket. What the store refuses is met again when the whole bucket is read again."""
         orphans, after = await self._orphans(place)
-        swept = await self._deletions.remove(orphans) if orphans else 0
-        if swept < len(orphans):  # a backup holds them: the page is read again
+        removed = await self._deletions.remove(orphans) if orphans else Removed()
+        if removed.held:  # by a backup: the page is read again
             after = place
         seconds = PAGE_SECONDS if after else duty.every_seconds
-        await self._done(duty, swept=swept, place=after, seconds=seconds)
+        await self._done(duty, swept=removed.gone, place=after, seconds=seconds)
 
     async def _orphans(self, place: str) -> tuple[list[str], str]:
         """Keys that no row names, and the place of the next page; empty after the last one."""

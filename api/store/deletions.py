@@ -26,6 +26,11 @@ async def gone(connection: Connection, *, keys: Sequence[str]) -> None:
     await execute(connection, queries("deletions")["gone"], keys=list(keys))
 
 
+async def put_off(connection: Connection, *, keys: Sequence[str], seconds: float) -> None:
+    """Behind all else that waits."""
+    await execute(connection, queries("deletions")["put_off"], keys=list(keys), seconds=seconds)
+
+
 async def hold(connection: Connection, *, hold_id: str, seconds: float) -> bool:
     """False: another one holds."""
     return await execute(connection, queries("deletions")["hold"], id=hold_id, seconds=seconds) == 1

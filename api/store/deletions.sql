@@ -7,10 +7,14 @@ on conflict (blob_key) do nothing
 select 1 as held from backup_hold where until > now() limit 1
 
 -- name: waiting
-select blob_key from deletion where gone_at is null order by requested_at limit %(limit)s
+select blob_key from deletion where gone_at is null and try_at <= now() order by try_at limit %(limit)s
 
 -- name: gone
 update deletion set gone_at = now() where blob_key = any(%(keys)s) and gone_at is null
+
+-- name: put_off
+update deletion set try_at = now() + make_interval(secs => %(seconds)s)
+where blob_key = any(%(keys)s) and gone_at is null
 
 -- name: hold
 insert into backup_hold (id, until)

@@ -1,16 +1,20 @@
 """What fails in one of the janitor's duties is put off and told; everything else is swept all the same."""
 
 import asyncio
+import io
 import logging
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from api.blobs.objects import Blobs
+from api.blobs.objects import PREFIXES, Blobs, unavailable
 from api.domain.errors import ServiceError
 from api.services.janitor import BY_NAME, DUTIES
+from api.store import deletions
 from deploy.embedded import object_store
-from tests.store.test_janitor import changed, count, stored
+from tests.store.test_janitor import AT_ONCE, changed, count, put, stored
 from tests.support.janitor import janitor_of
 from tests.support.stores import World, blobs_over
 
@@ -98,3 +102,92 @@ async def test_without_a_database_the_loop_waits_for_it(
     with pytest.raises(ServiceError):
         await janitor_of(world).sweep_next()
     assert "put off" not in caplog.text
+
+
+async def waiting(world: World, *keys: str) -> None:
+    async with world.database.transaction() as connection:
+        await deletions.add(connection, project_id=world.caller.project_id, subject="s", keys=keys)
+    for key in keys:
+        await changed(world, "update deletion set try_at = now() - interval '1 day' where blob_key = %s", key)
+
+
+def refusing(monkeypatch: pytest.MonkeyPatch, world: World, refused: Callable[[str], bool]) -> list[str]:
+    """The store will not delete these, such as those under a legal hold. What it was asked for."""
+    asked: list[str] = []
+    delete = world.blobs.delete
+
+    async def deleting(key: str) -> None:
+        asked.append(key)
+        if refused(key):
+            raise unavailable()
+        await delete(key)
+
+    monkeypatch.setattr(world.blobs, "delete", deleting)
+    return asked
+
+
+async def gone(world: World) -> set[str]:
+    async with world.database.transaction() as connection:
+        rows = await (
+            await connection.execute("select blob_key from deletion where gone_at is not null")
+        ).fetchall()
+    return {row["blob_key"] for row in rows}
+
+
+async def test_bytes_that_the_store_will_not_delete_hold_up_no_others(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("api.services.janitor.ROWS", 10)
+    stuck = [f"files/file-stuck{n}" for n in range(10)]
+    others = [f"files/file-other{n}" for n in range(12)]
+    await waiting(world, *stuck, "files/no key of ours", *others)
+    asked = refusing(monkeypatch, world, lambda key: key in stuck)
+    await janitor_of(world).sweep()
+    await changed(world, "update janitor_duty set due_at = now()")
+    await janitor_of(world).sweep()
+    assert await gone(world) == {*others}
+    assert len(asked) == len({*asked}) == 23, "what was refused waits for a minute"
+    assert "10 objects stay for now, such as 'files/file-stuck0'" in caplog.text
+    monkeypatch.undo()
+    await changed(world, "update deletion set try_at = now()")
+    await changed(world, "update janitor_duty set due_at = now()")
+    await janitor_of(world).sweep()
+    assert await gone(world) == {*others, *stuck}
+
+
+async def test_when_the_store_goes_away_nothing_more_is_tried_and_what_went_is_known(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [f"files/file-{n:02}" for n in range(40)]
+    await waiting(world, *keys)
+    asked = refusing(monkeypatch, world, lambda key: key > keys[9])
+
+    async def away() -> bool:
+        return False
+
+    monkeypatch.setattr(world.blobs, "answers", away)
+    await janitor_of(world).sweep()
+    assert await gone(world) == {*keys[:10]}
+    assert asked == keys[:16]
+    assert await count(world, "deletion where try_at > now()") == 0, "nobody refused them"
+
+
+async def test_a_key_of_somebody_else_does_not_stop_the_sweep_of_the_bucket(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    foreign = "files/a name, not an id"
+    client: Any = world.blobs._client
+    await asyncio.to_thread(client.put_object, "faults", foreign, io.BytesIO(b"x"), 1)
+    lost = [await put(world, f"files/file-nobody{n}") for n in range(4)]
+    refusing(monkeypatch, world, lambda key: key == lost[1])
+    for _ in PREFIXES:
+        await changed(world, "update janitor_duty set due_at = now()")
+        await janitor_of(world, AT_ONCE).sweep()
+    assert [await world.blobs.size(key) for key in lost] == [None, 1, None, None]
+    assert "2 objects stay for now, such as 'files/a name, not an id': not a key made of ids" in caplog.text
+    async with world.database.transaction() as connection:
+        row = await (
+            await connection.execute("select place from janitor_duty where name = 'orphans'")
+        ).fetchone()
+    assert row == {"place": ""}, "the whole bucket was read"
+    await asyncio.to_thread(client.remove_object, "faults", foreign)

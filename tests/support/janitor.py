@@ -19,6 +19,7 @@ async def swept(world: World, retention: Retention = SHORT) -> None:
     for _ in range(4):  # bytes wait for the rows; the bucket has three prefixes
         async with world.database.transaction() as connection:
             await connection.execute("update janitor_duty set due_at = now()")
+            await connection.execute("update deletion set try_at = now()")
         await janitor.sweep()
 
 
