@@ -154,6 +154,25 @@ async def test_a_project_is_gone_with_all_that_it_holds(api: Rest) -> None:
     assert (await made(owner, "organization/projects", name="doomed"))["id"] != project, "its name is free"
 
 
+async def test_what_emptying_a_project_asks_for_is_found_by_an_index(world: World) -> None:
+    """It is asked of every table, again and again; and what it deletes may be referred to by rows that are looked up one by
+    one. Rows of keys, members, organizations and projects are never deleted."""
+    query = """
+    with wanted (relation, key) as (
+        select pg_class.oid, attnum from pg_class join pg_attribute on attrelid = pg_class.oid
+        where relnamespace = 'public'::regnamespace and relkind = 'r' and attname = 'project_id' and relname <> all(%s)
+        union
+        select conrelid, conkey[1] from pg_constraint
+        where contype = 'f' and confrelid::regclass::text not in ('api_key', 'member', 'organization', 'project', 'service_account'))
+    select relation::regclass::text as missing, attname from wanted join pg_attribute on attrelid = relation and attnum = key
+    where not exists (select from pg_index
+                      where indrelid = relation and indkey[0] = key
+                        and coalesce(pg_get_expr(indpred, indrelid), '') in ('', format('(%%s IS NOT NULL)', attname)))"""
+    async with world.database.transaction() as connection:
+        rows = await (await connection.execute(query.encode(), (list(KEPT),))).fetchall()
+    assert rows == []
+
+
 async def tables_with(world: World, project: str) -> set[str]:
     columns = "select table_name from information_schema.columns where column_name = 'project_id' and table_schema = 'public'"
     found = set()
