@@ -150,20 +150,24 @@ select stored.value ->> 'blob_key', project_id, name from doomed, jsonb_each(fil
 on conflict (blob_key) do nothing
 
 -- name: deleted_projects
--- One at a time, some rows of each table. What was on its way when it was deleted has had two minutes to end.
+-- One at a time, some rows of each table. What was on its way when it was deleted has had two minutes to end; what ends later,
+-- such as a long upload, is taken by emptying it again: hourly, until a whole day has passed since.
 with one as (
-    select id, organization_id from project
-    where deleted_at < now() - interval '2 minutes' and emptied_at is null
-    order by deleted_at
+    select id, organization_id, emptied_at from project
+    where deleted_at < now() - interval '2 minutes'
+      and (emptied_at is null
+           or emptied_at < now() - interval '1 hour' and emptied_at < deleted_at + interval '1 day')
+    order by emptied_at nulls first, deleted_at
     limit least(1, %(limit)s)
     for update skip locked),
-work as (select id, organization_id, empty_project(id, 10 * %(limit)s) as gone from one),
+work as (select id, organization_id, emptied_at, empty_project(id, 10 * %(limit)s) as gone from one),
 told as (
     insert into audit_log (id, organization_id, subject_project_id, type, details)
     select 'audit_log-' || replace(gen_random_uuid()::text, '-', ''), organization_id, id, 'project.emptied',
            jsonb_build_object('id', id)
-    from work where gone = 0)
-update project set emptied_at = case when gone = 0 then now() end from work where project.id = work.id
+    from work where gone = 0 and emptied_at is null)
+update project set emptied_at = case when gone = 0 then now() else work.emptied_at end
+from work where project.id = work.id
 
 -- name: expired_leases
 -- A job that was paused while its engine died. What runs is taken over by the next engine.

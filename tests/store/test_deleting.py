@@ -1,6 +1,7 @@
 """Deleting really deletes: a file, a model, a project, with every key of theirs, and it says when."""
 
 import asyncio
+import io
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ import pytest_asyncio
 import uvicorn
 
 from api.blobs.objects import PREFIXES, Blobs
+from api.domain.keys import Caller
 from api.rest import app as rest
 from deploy.embedded import object_store
 from deploy.embedded.ports import free_port
@@ -152,6 +154,72 @@ async def test_a_project_is_gone_with_all_that_it_holds(api: Rest) -> None:
     assert {"project.deleted", "project.emptied"} <= {entry["type"] for entry in log}
     assert (await world.jobs.retrieve(world.caller, ours.id)).id == ours.id
     assert (await made(owner, "organization/projects", name="doomed"))["id"] != project, "its name is free"
+
+
+async def deleted_project(api: Rest) -> tuple[str, Caller]:
+    """Emptied; and who was at work in it."""
+    owner, world = api.as_key(OUR_KEY), api.world
+    project = (await made(owner, "organization/projects", name="doomed"))["id"]
+    account = await made(owner, f"organization/projects/{project}/service_accounts", name="robot")
+    caller = await world.keys.authenticate(account["api_key"]["value"])
+    await made(owner, f"organization/projects/{project}/archive")
+    assert (await owner.delete(f"organization/projects/{project}")).status_code == 200
+    await earlier(world, "deleted_at", "3 minutes")
+    await swept(world)
+    return project, caller
+
+
+async def earlier(world: World, column: str, interval: str) -> None:
+    query = f"update project set {column} = {column} - interval '{interval}'"
+    async with world.database.transaction() as connection:
+        await connection.execute(query.encode())
+
+
+async def late(world: World, caller: Caller) -> str:
+    """Of a request that began before the project was deleted, and took long."""
+    file = await world.files.create(
+        caller, filename="late", purpose="user_data", source=io.BytesIO(b"x"), size_bytes=1
+    )
+    return file.id
+
+
+async def emptied(world: World) -> int:
+    """How often the audit log tells it."""
+    query = "select count(*) as n from audit_log where type = 'project.emptied'"
+    async with world.database.transaction() as connection:
+        row = await (await connection.execute(query)).fetchone()
+    assert row is not None
+    return int(row["n"])
+
+
+async def test_what_comes_late_into_a_deleted_project_goes_too(api: Rest) -> None:
+    world = api.world
+    project, caller = await deleted_project(api)
+    assert await emptied(world) == 1
+    file = await late(world, caller)
+    await swept(world)
+    assert await keys_with(world, {file}) == [f"files/{file}"], "once an hour"
+    await earlier(world, "emptied_at", "2 hours")
+    await swept(world)
+    assert await keys_with(world, {file}) == [] and await tables_with(world, project) <= KEPT
+    assert await emptied(world) == 1
+
+
+async def test_a_deleted_project_is_emptied_for_the_last_time_after_a_day(api: Rest) -> None:
+    """However late that is: the service may have been down."""
+    world = api.world
+    _, caller = await deleted_project(api)
+    file = await late(world, caller)
+    await earlier(world, "deleted_at", "3 days")
+    await earlier(world, "emptied_at", "3 days")
+    await swept(world)
+    assert await keys_with(world, {file}) == []
+    await earlier(world, "emptied_at", "2 hours")
+    async with world.database.transaction() as connection:
+        before = await (await connection.execute("select emptied_at from project")).fetchall()
+    await swept(world)
+    async with world.database.transaction() as connection:
+        assert await (await connection.execute("select emptied_at from project")).fetchall() == before
 
 
 async def test_what_emptying_a_project_asks_for_is_found_by_an_index(world: World) -> None:
