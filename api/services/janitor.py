@@ -45,7 +45,7 @@ DUTIES: Final = (
     Duty(name="expired_files", what="files past their time", every_seconds=30),
     Duty(name="leftover_parts", what="parts of uploads that are over", every_seconds=30),
     Duty(name="needless_states", what="training states that no job needs", every_seconds=30),
-    Duty(name="interim_checkpoints", what="checkpoints that were only to go on from", every_seconds=30),
+    Duty(name="interim_checkpoints", what="checkpoints that never became a model", every_seconds=30),
     Duty(name="replaced_versions", what="checkpoints that a later attempt replaced", every_seconds=HOUR),
     Duty(
         name="old_checkpoints",

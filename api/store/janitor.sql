@@ -86,17 +86,19 @@ select state ->> 'blob_key', project_id, job_id from needless
 on conflict (blob_key) do nothing
 
 -- name: interim_checkpoints
--- Nobody could ask them: they were there to go on from, and a newer one is, or the job is over.
+-- Nobody could ask them: they were there to go on from, and a newer one is, or their job is over and they never became its
+-- model. A job succeeds in the transaction that publishes its model, so that one is never seen without the other.
 with doomed as (
     select checkpoint.id as checkpoint_id, model_version.id as version_id, model_version.project_id,
            model_version.job_id, files, state
     from checkpoint join model_version on model_version.id = model_version_id
-    where not published and not final and deleted_at is null
+    where not published and deleted_at is null
       and (   exists (select from job where job.id = checkpoint.job_id
                                         and job.status in ('succeeded', 'failed', 'cancelled'))
-           or exists (select from checkpoint newer
-                      where newer.job_id = checkpoint.job_id and newer.step > checkpoint.step
-                        and newer.state is not null and newer.created_at < now() - interval '10 minutes'))
+           or not final
+              and exists (select from checkpoint newer
+                          where newer.job_id = checkpoint.job_id and newer.step > checkpoint.step
+                            and newer.state is not null and newer.created_at < now() - interval '10 minutes'))
     limit %(limit)s
     for update skip locked),
 rows as (delete from checkpoint using doomed where checkpoint.id = checkpoint_id),

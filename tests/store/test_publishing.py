@@ -18,6 +18,7 @@ from engine.contract.events import RunFinished
 from engine.contract.spec import RunRef
 from serving.gateway.replicas import Replicas
 from tests.store.test_leases import (
+    FILES,
     PREPARED,
     checkpoint,
     leased,
@@ -29,6 +30,7 @@ from tests.store.test_leases import (
     upload,
 )
 from tests.support.fake_replica import Answer, completion, fake_replica
+from tests.support.janitor import swept
 from tests.support.stores import BASE, World
 
 
@@ -106,6 +108,48 @@ async def test_a_model_that_answers_otherwise_never_is(world: World) -> None:
     assert (job.status, job.fine_tuned_model, job.result_files) == (JobStatus.FAILED, None, ())
     assert job.error is not None and "differ by 0.267, where 0.05" in job.error.message
     assert (await messages(world, run))[-1] == job.error.message
+
+
+async def adapters(world: World, run: RunRef) -> list[int | None]:
+    return [await world.blobs.size(f"jobs/{run.job_id}/a{run.attempt}/step-3/{name}") for name in FILES]
+
+
+@pytest.mark.parametrize("end", ["succeeded", "failed", "cancelled"])
+async def test_an_adapter_that_never_became_a_model_goes_when_its_job_is_over(world: World, end: str) -> None:
+    run = await trained(world)
+    await swept(world)
+    assert await adapters(world, run) == [4, 4], "it is to be published"
+    if end == "cancelled":
+        await world.jobs.cancel(world.caller, run.job_id)
+    else:
+        async with publishing(world, scores([-0.5 if end == "succeeded" else -0.9])):
+            assert (await ended(world, run)).status == end
+    await swept(world)
+    assert await adapters(world, run) == ([4, 4] if end == "succeeded" else [None, None])
+
+
+async def test_an_adapter_that_is_swept_while_it_is_published_is_nobodys(world: World) -> None:
+    """The replica may be fetching it as its job is cancelled."""
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def answer(request: Request) -> Response:
+        asked.set()
+        await go_on.wait()
+        return await scores([-0.5])(request)
+
+    run = await trained(world)
+    async with publishing(world, answer):
+        await asked.wait()
+        await swept(world)
+        assert await adapters(world, run) == [4, 4]
+        await world.jobs.cancel(world.caller, run.job_id)
+        await swept(world)
+        go_on.set()
+        other = await trained(world)
+        assert (await ended(world, other)).status is JobStatus.SUCCEEDED, "the loop goes on"
+    assert (await status(world, run)).status is JobStatus.CANCELLED
+    assert await adapters(world, run) == [None, None]
+    assert await adapters(world, other) == [4, 4]
 
 
 async def test_not_a_number_is_no_agreement(world: World) -> None:
