@@ -57,6 +57,15 @@ class Stored:
     modified_at: datetime
 
 
+@dataclass(frozen=True, kw_only=True)
+class Unfinished:
+    """A multipart upload that was begun and not ended: its parts take room, and no listing of objects shows them."""
+
+    key: str
+    upload_id: str
+    begun_at: datetime
+
+
 class Blobs:
     """Calls raise ServiceError(UNAVAILABLE) when the store does not answer."""
 
@@ -139,6 +148,29 @@ class Blobs:
             ]
 
         return await self._call(listed)
+
+    async def unfinished(self, prefix: str, *, limit: int) -> list[Unfinished]:
+        """In no order that every store keeps, so there is no page after it: what is aborted makes room for the rest. The SDK
+        keeps this call and the next for itself; they are used here only, and a test tries them on a real store."""
+
+        def listed() -> list[Unfinished]:
+            found = self._client._list_multipart_uploads(self._bucket, prefix=prefix, max_uploads=limit)
+            return [
+                Unfinished(key=one.object_name, upload_id=one.upload_id, begun_at=one.initiated_time)
+                for one in found.uploads
+                if one.upload_id and one.initiated_time
+            ]
+
+        return await self._call(listed)
+
+    async def abort(self, upload: Unfinished) -> None:
+        """Aborting what has ended meanwhile is no error."""
+        abort = self._client._abort_multipart_upload
+        try:
+            await self._thread(abort, self._bucket, checked(upload.key), upload.upload_id)
+        except FAULTS as error:
+            if not (isinstance(error, S3Error) and error.code == "NoSuchUpload"):
+                raise unavailable() from error
 
     def get_url(self, key: str) -> str:
         """Whoever holds it can read this one object, for half a day. No call is made."""

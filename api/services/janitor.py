@@ -1,7 +1,7 @@
 """One janitor for all that is over: a table of duties, each done by one control plane at a time.
 
-A duty on rows is one statement, which also writes down the bytes that are to go (`deletion`). Two duties touch the bucket:
-bytes that were written down, and bytes that no row names.
+A duty on rows is one statement, which also writes down the bytes that are to go (`deletion`). Three duties touch the bucket:
+bytes that were written down, bytes that no row names, and multipart uploads that were never ended.
 """
 
 import logging
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from api.blobs.objects import PREFIXES, Blobs
+from api.blobs.objects import PREFIXES, Blobs, Unfinished
 from api.domain.errors import ServiceError
 from api.domain.retention import Retention
 from api.services.deletions import Deletions, Removed
@@ -24,8 +24,8 @@ POLL_SECONDS: Final = 5.0
 LENT_SECONDS: Final = 120.0  # longer than a page of the bucket takes
 PAGE_SECONDS: Final = 2.0  # between two pages of the bucket, so that nobody waits for it
 FAILED_SECONDS: Final = 60.0  # at least, until a duty that failed is tried again
-BYTES, ORPHANS = "bytes", "orphans"
-IN_BUCKET: Final = (BYTES, ORPHANS)
+BYTES, ORPHANS, UNFINISHED = "bytes", "orphans", "unfinished"
+IN_BUCKET: Final = (BYTES, ORPHANS, UNFINISHED)
 HOUR: Final = 3600.0
 
 log = logging.getLogger("tuningfork.janitor")
@@ -66,6 +66,7 @@ DUTIES: Final = (
     Duty(name="old_deletions", what="records of old deletions", every_seconds=HOUR, days="deletion_days"),
     Duty(name=BYTES, what="bytes of what was deleted", every_seconds=POLL_SECONDS),
     Duty(name=ORPHANS, what="bytes that no row names", every_seconds=6 * HOUR),
+    Duty(name=UNFINISHED, what="uploads to the bucket that nobody ended", every_seconds=24 * HOUR),
 )
 BY_NAME: Final = {duty.name: duty for duty in DUTIES}
 
@@ -135,8 +136,10 @@ class Janitor:
     async def _sweep_bucket(self, duty: Duty, place: str) -> None:
         if duty.name == BYTES:
             await self._remove_bytes(duty)
-        else:
+        elif duty.name == ORPHANS:
             await self._remove_orphans(duty, place)
+        else:
+            await self._abort_unfinished(duty, place or PREFIXES[0])
 
     async def _put_off(self, duty: Duty, error: Exception) -> None:
         """What it had begun was rolled back. An hour is the most: what is done daily need not lose its day."""
@@ -185,8 +188,30 @@ class Janitor:
             orphans = await janitor.unreferenced(connection, keys=keys)
         if len(objects) == ROWS:
             return orphans, objects[-1].key
-        following = PREFIXES.index(prefix) + 1
-        return orphans, PREFIXES[following] if following < len(PREFIXES) else ""
+        return orphans, following(prefix)
+
+    async def _abort_unfinished(self, duty: Duty, prefix: str) -> None:
+        """Of one prefix."""
+        swept = 0
+        for upload in await self._unfinished(prefix):
+            try:
+                await self._blobs.abort(upload)
+                swept += 1
+            except (ServiceError, ValueError) as error:
+                if isinstance(error, ServiceError) and not await self._blobs.answers():
+                    raise
+                log.warning("an upload to %r stays for now: %s", upload.key, error)
+        after = prefix if swept >= ROWS else following(prefix)
+        await self._done(
+            duty, swept=swept, place=after, seconds=PAGE_SECONDS if after else duty.every_seconds
+        )
+
+    async def _unfinished(self, prefix: str) -> list[Unfinished]:
+        """Begun so long ago that whoever did has died: a replica of this service, in the middle of a large file."""
+        found = await self._blobs.unfinished(prefix, limit=ROWS)
+        async with self._database.transaction() as connection:
+            oldest = await janitor.now(connection) - timedelta(hours=self._retention.orphan_hours)
+        return [upload for upload in found if upload.begun_at < oldest]
 
     async def _done(self, duty: Duty, *, swept: int, place: str, seconds: float) -> None:
         async with self._database.transaction() as connection:
@@ -213,7 +238,14 @@ class Janitor:
             page, place = await self._orphans(place)
             orphans += len(page)
         found[BY_NAME[ORPHANS].what] = orphans
+        found[BY_NAME[UNFINISHED].what] = sum([len(await self._unfinished(prefix)) for prefix in PREFIXES])
         return found
+
+
+def following(prefix: str) -> str:
+    """Empty after the last one."""
+    place = PREFIXES.index(prefix) + 1
+    return PREFIXES[place] if place < len(PREFIXES) else ""
 
 
 def tell(duty: Duty, swept: int) -> None:

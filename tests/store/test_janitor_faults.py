@@ -15,7 +15,7 @@ from api.services.janitor import BY_NAME, DUTIES
 from api.store import deletions
 from deploy.embedded import object_store
 from tests.store.test_janitor import AT_ONCE, changed, count, put, stored
-from tests.support.janitor import janitor_of
+from tests.support.janitor import janitor_of, run_by, swept
 from tests.support.stores import World, blobs_over
 
 
@@ -191,3 +191,42 @@ async def test_a_key_of_somebody_else_does_not_stop_the_sweep_of_the_bucket(
         ).fetchone()
     assert row == {"place": ""}, "the whole bucket was read"
     await asyncio.to_thread(client.remove_object, "faults", foreign)
+
+
+async def test_uploads_that_nobody_ended_are_aborted_when_they_are_old_enough(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a process leaves them that is killed in the middle of a large file."""
+    client: Any = world.blobs._client
+
+    def begun(key: str) -> None:
+        upload_id = client._create_multipart_upload("faults", key, {})
+        client._upload_part("faults", key, b"x" * 1000, None, upload_id, 1)
+
+    keys = ["files/file-a", "files/file-b", "files/file-b", "jobs/ftjob-a/a1/step-3/x.bin", "uploads/u/p"]
+    for key in [*keys, "files/not an id", "elsewhere/a"]:
+        await asyncio.to_thread(begun, key)
+    assert await unfinished(world) == sorted([*keys, "files/not an id"])
+    await swept(world)
+    assert len(await unfinished(world)) == 6, "they may still be ended"
+    told = await janitor_of(world, AT_ONCE).rehearse()
+    assert told["uploads to the bucket that nobody ended"] == 6 == len(await unfinished(world))
+    await swept(world, AT_ONCE)
+    assert await unfinished(world) == ["files/not an id"]
+    assert "an upload to 'files/not an id' stays for now" in caplog.text
+    assert [one.key for one in await world.blobs.unfinished("elsewhere/", limit=9)] == ["elsewhere/a"]
+    assert (await run_by(world))["unfinished"] == 5
+
+
+async def unfinished(world: World) -> list[str]:
+    found = [await world.blobs.unfinished(prefix, limit=9) for prefix in PREFIXES]
+    return sorted(one.key for page in found for one in page)
+
+
+async def test_aborting_what_has_ended_is_no_error(world: World) -> None:
+    client: Any = world.blobs._client
+    await asyncio.to_thread(client._create_multipart_upload, "faults", "files/file-twice", {})
+    (upload,) = await world.blobs.unfinished("files/file-twice", limit=9)
+    for _ in range(2):
+        await world.blobs.abort(upload)
+    assert await world.blobs.unfinished("files/file-twice", limit=9) == []
