@@ -21,11 +21,13 @@ select exists (
     where status in ('queued', 'running') and trained_at is null and (status = 'queued' or lease_until < now())) as waits
 
 -- name: projects
--- Those that have anything waiting or running.
+-- Those that have anything waiting or running. Postgres refuses a float that would become 0 ("underflow"): what is older
+-- than 60 half-lives is as old as that, and what is less than a billionth of a place is none.
 select job.project_id as id, coalesce(max(project_quota.weight), 1)::float as weight,
        coalesce(max(project_quota.running_jobs), %(running_jobs)s) as most_running,
        count(*) filter (where job.status = 'running') as running,
-       coalesce(max(places * power(0.5, extract(epoch from now() - counted_at) / %(half_life)s)), 0)::float as service
+       coalesce(max(case when places < 1e-9 then 0 else places * power(
+           0.5, greatest(0, least(60, extract(epoch from now() - counted_at)::float / %(half_life)s))) end), 0)::float as service
 from job
 left join project_quota on project_quota.project_id = job.project_id
 left join project_service on project_service.project_id = job.project_id
@@ -40,15 +42,16 @@ where status in ('running', 'paused') and trained_at is null and engine_id is no
 on conflict do nothing
 
 -- name: decay_service
+-- As in `projects`, whatever was written here before.
 update project_service
-set places = places * power(0.5, passed / %(half_life)s) + held * (1 - power(0.5, passed / %(half_life)s)),
-    counted_at = now()
-from (select project_service.project_id as id, extract(epoch from now() - counted_at)::float as passed,
+set places = case when places < 1e-9 then 0 else places * kept end + held * (1 - kept), counted_at = now()
+from (select project_service.project_id as id, counted_at < now() as passed,
+             power(0.5, greatest(0, least(60, extract(epoch from now() - counted_at)::float / %(half_life)s))) as kept,
              (select count(*) from job where job.project_id = project_service.project_id
               and status in ('running', 'paused') and trained_at is null and engine_id is not null
               and lease_until > now()) as held
       from project_service) counted
-where project_id = counted.id and passed > 0
+where project_id = counted.id and passed
 
 -- name: engines
 -- `asks`: a call of it waits just now, or it was given something that it has not fetched.

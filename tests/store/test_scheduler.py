@@ -423,6 +423,34 @@ async def test_service_is_remembered_and_fades(world: World) -> None:
         assert [row["places"] for row in await cursor.fetchall()] == [pytest.approx(0.25, abs=0.01)]
 
 
+@pytest.mark.parametrize(
+    ("places", "ago", "left"),
+    [
+        ("2", "30 days", 2 * 0.5**60),
+        ("'1e-321'", "5 hours", 0.0),
+        ("'1e-321'", "1 second", 0.0),
+        ("'5e-10'", "1 second", 0.0),
+        ("2", "-40 days", 2.0),
+    ],
+    ids=["long ago", "nearly nothing, hours ago", "nearly nothing", "next to nothing", "to come"],
+)
+async def test_service_of_long_ago_stops_no_pass(world: World, places: str, ago: str, left: float) -> None:
+    """After a long stop, or a restore of an old backup: Postgres refuses what would become 0."""
+    job = await queued(world)
+    await rows(
+        world,
+        f"insert into project_service values ('{world.caller.project_id}', {places}, now() - interval '{ago}')",
+    )
+    await asks(world, "e1")
+    await world.scheduler.settle(seconds=5)
+    assert await rows(world, "select job_id from allocation") == [(job.id,)]
+    ((kept, late),) = await rows(
+        world, "select places, counted_at < now() - interval '1 minute' from project_service"
+    )
+    assert kept == pytest.approx(left, rel=0.01, abs=0) and not late
+    await world.scheduler.settle(seconds=5)
+
+
 async def test_without_a_database_it_says_so_and_goes_on(world: World) -> None:
     closed = Database(world.database.url.rsplit(":", 1)[0] + ":1/none")
     with pytest.raises(ServiceError):
