@@ -19,6 +19,8 @@ from api.domain.errors import ErrorKind, ServiceError, invalid
 Connection = psycopg.AsyncConnection[DictRow]
 Row = Mapping[str, Any]
 STATEMENT_TIMEOUT_MS = 15_000
+# A host that is gone inside a transaction would keep its locks for hours. Less than the above: who waits for them gets them.
+IDLE_IN_TRANSACTION_MS = 10_000
 POOL_TIMEOUT_SECONDS = 10
 AWAY_TIMEOUT_SECONDS = (
     1.0  # while the last try to connect has failed: nobody waits long for what is not there
@@ -26,7 +28,12 @@ AWAY_TIMEOUT_SECONDS = (
 RECONNECT_SECONDS = 0.5  # then the next request tries anew; the pool's own pauses would grow to minutes
 OPEN_PAUSE_SECONDS = 0.2
 STAR = re.compile(rb"(select|returning|,|\.)\s*\*")
-AWAY = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
+AWAY = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+    PoolTimeout,
+)
 
 log = logging.getLogger("tuningfork.database")
 TENANT_ROLE = "tuningfork_tenant"
@@ -38,7 +45,11 @@ NOTICE_A_DEAD_PEER: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-ENDLESS = "-c statement_timeout=0 -c lock_timeout=0 -c timezone=UTC -c tcp_keepalives_idle=5 -c tcp_keepalives_count=3 -c tcp_keepalives_interval=2"
+# The same of the server, whose session of a lost host would go on holding its locks. A timeout of what it sends is not for
+# who reads much and slowly.
+KEEPALIVES = "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3"
+NOTICE_A_DEAD_CLIENT = f"{KEEPALIVES} -c tcp_user_timeout=10000"
+ENDLESS = f"-c statement_timeout=0 -c lock_timeout=0 -c timezone=UTC {NOTICE_A_DEAD_CLIENT}"
 # Both end with the transaction, so that a connection goes back to the pool as it came.
 ENTER_PROJECT = (
     b"select set_config('role', %(role)s, true), set_config('tuningfork.project_id', %(project_id)s, true)"
@@ -48,7 +59,8 @@ ENTER_PROJECT = (
 class Database:
     """A pool of connections. Every statement has a timeout on the server and every wait one here."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, idle_in_transaction_ms: int = IDLE_IN_TRANSACTION_MS) -> None:
+        """`idle_in_transaction_ms`: the server ends a session that stands still for so long inside a transaction."""
         self.url = url
         self._away = False
         self._draining: asyncio.Task[None] | None = None
@@ -65,7 +77,8 @@ class Database:
                 "connect_timeout": 5,
                 "application_name": APPLICATION,
                 **NOTICE_A_DEAD_PEER,
-                "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC",
+                "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC "
+                f"-c idle_in_transaction_session_timeout={idle_in_transaction_ms} {NOTICE_A_DEAD_CLIENT}",
             },
         )
 
@@ -131,6 +144,7 @@ class Database:
                 autocommit=True,
                 connect_timeout=5,
                 application_name=APPLICATION,
+                options=NOTICE_A_DEAD_CLIENT,
                 **NOTICE_A_DEAD_PEER,
             )
             async with connection:

@@ -143,11 +143,16 @@ from good join whole using (job_id)
 returning job_id, engine_id
 
 -- name: ask_to_yield
+-- Rows that somebody else changes just now are left out, as in `tell`: the pass waits for nobody.
+with asked as (
+    select * from unnest(%(victims)s::text[], %(attempts)s::int[], %(jobs)s::text[]) as asked (id, attempt, for_id)),
+free as (
+    select job.id from job join asked on asked.id = job.id
+    where job.attempt = asked.attempt and status = 'running' and trained_at is null and yields_to is null
+    for update of job skip locked)
 update job set yields_to = asked.for_id
-from unnest(%(victims)s::text[], %(attempts)s::int[], %(jobs)s::text[]) as asked (id, attempt, for_id)
-where job.id = asked.id and job.attempt = asked.attempt and job.status = 'running' and trained_at is null
-  and yields_to is null
-returning job.id
+from asked join free on free.id = asked.id
+where job.id = asked.id
 
 -- name: tell
 -- Rows that somebody else changes just now are left out: their turn comes with the next pass.

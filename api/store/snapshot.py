@@ -9,7 +9,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from api.store import migrate
-from api.store.database import APPLICATION, Connection, fetch, queries
+from api.store.database import APPLICATION, KEEPALIVES, Connection, fetch, queries
 
 TIMEOUT_MS = 3_600_000  # of one table
 
@@ -32,7 +32,7 @@ class Referenced:
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Connection]:
     """A connection for hours, unlike those of the pool."""
-    options = f"-c statement_timeout={TIMEOUT_MS} -c timezone=UTC"
+    options = f"-c statement_timeout={TIMEOUT_MS} -c timezone=UTC {KEEPALIVES}"
     async with await psycopg.AsyncConnection.connect(
         url, row_factory=dict_row, connect_timeout=10, application_name=APPLICATION, options=options
     ) as connection:

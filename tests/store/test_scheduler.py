@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from openai import AsyncOpenAI
 
-from api.domain.errors import ServiceError
+from api.domain.errors import ErrorKind, ServiceError
 from api.domain.jobs import (
     DpoHyperparameters,
     DpoMethod,
@@ -20,7 +20,7 @@ from api.domain.jobs import (
 )
 from api.domain.leases import Lease, Offer
 from api.domain.priorities import Priority
-from api.domain.scheduling import Placement, WaitingJob
+from api.domain.scheduling import Placement, Preemption, WaitingJob
 from api.services import scheduler as scheduling_service
 from api.services.scheduler import TERM_SECONDS, Scheduler
 from api.services.snapshots import START_SECONDS, snapshot_of
@@ -138,6 +138,48 @@ async def test_a_killed_leader_is_followed_at_once(world: World) -> None:
     assert await rows(world, "select holder, until > now() + interval '5 seconds' from scheduler_lease") == [
         ("heir", True)
     ]
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_leader_that_vanishes_inside_a_transaction_is_followed(world: World) -> None:
+    """Its host says nothing any longer: the server ends its session, which holds the lease's row."""
+    heir = another(world, "heir")
+    async with standing_still(world.database.url, idle_in_transaction_ms=500) as vanished:
+        async with vanished.transaction() as connection:
+            term = await scheduling.lead(connection, holder="vanished", seconds=0.2)
+            assert term is not None
+        with pytest.raises(ServiceError) as ended:
+            async with vanished.transaction() as connection:
+                assert await scheduling.fence(connection, holder="vanished", term=term)
+                async with running(heir):
+                    await until(lambda: asyncio.sleep(0, heir.leads))
+        assert ended.value.kind is ErrorKind.UNAVAILABLE
+        assert await vanished.answers(), "on a new connection"
+
+
+@asynccontextmanager
+async def standing_still(url: str, *, idle_in_transaction_ms: int) -> AsyncIterator[Database]:
+    opened = Database(url, idle_in_transaction_ms=idle_in_transaction_ms)
+    await opened.open()
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+async def test_nobody_stands_still_in_a_transaction_for_long(world: World) -> None:
+    """A successor places within 15 seconds: those who wait for the locks of a lost host are served before they give up."""
+    names = (
+        "idle_in_transaction_session_timeout",
+        "statement_timeout",
+        "tcp_keepalives_idle",
+        "tcp_user_timeout",
+    )
+    found = [
+        (await rows(world, f"select setting::int from pg_settings where name = '{name}'"))[0][0]
+        for name in names
+    ]
+    assert found == [10_000, 15_000, 5, 10_000]
 
 
 async def noted(world: World) -> bool:
@@ -333,6 +375,22 @@ async def test_who_was_busy_is_told_the_next_time(world: World) -> None:
     await world.scheduler.tell()
     told = (await world.jobs.retrieve(world.caller, second.id)).queue
     assert told is not None and told.position == 2
+
+
+async def test_who_is_busy_is_asked_for_room_the_next_time(world: World) -> None:
+    low, urgent = await queued(world), await queued(world)
+    run = await leased(world)
+    asked = [Preemption(victim=run.job_id, attempt=run.attempt, job_id=urgent.id)]
+    yields = "select yields_to from job where id = %s"
+    async with world.database.transaction() as busy:
+        await busy.execute("select from job where id = %s for update", (low.id,))
+        async with asyncio.timeout(5), world.database.transaction() as connection:
+            await scheduling.ask_to_yield(connection, asked)
+        assert await rows(world, yields, low.id) == [(None,)]
+    async with world.database.transaction() as connection:
+        await scheduling.ask_to_yield(connection, asked)
+        await scheduling.ask_to_yield(connection, [replace(asked[0], job_id="another")])
+    assert await rows(world, yields, low.id) == [(urgent.id,)]
 
 
 async def test_both_wires_tell_the_same_queue(wires: Wires) -> None:
