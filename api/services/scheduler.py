@@ -38,7 +38,8 @@ MANY: Final = 2_000  # jobs: their forecasts are told no more often than every f
 RELISTEN_SECONDS: Final = 1.0
 GIVEN_UP_AT_ONCE: Final = 100
 
-Told = tuple[int, str, float | None]  # a position, a reason, and by this process's clock an expected start
+# An attempt (its claim forgets what was told), a position, a reason, and by this process's clock an expected start.
+Told = tuple[int, int, str, float | None]
 
 log = logging.getLogger("tuningfork.scheduler")
 
@@ -189,7 +190,8 @@ class Scheduler:
             return
         told_at = time.monotonic()
         outlook = await asyncio.to_thread(forecast, *seen)
-        entries = {one.job_id: entry(one, told_at) for one in outlook.forecasts}
+        attempts = {job.id: job.attempt for job in seen[0].jobs}
+        entries = {one.job_id: entry(one, attempts[one.job_id], told_at) for one in outlook.forecasts}
         changed = [
             one
             for one in outlook.forecasts
@@ -251,12 +253,12 @@ class Scheduler:
                 wakeup.wake()
 
 
-def entry(one: Forecast, now: float) -> Told:
-    return one.position, one.reason, None if one.start is None else now + one.start
+def entry(one: Forecast, attempt: int, now: float) -> Told:
+    return attempt, one.position, one.reason, None if one.start is None else now + one.start
 
 
 def differs(before: Told | None, after: Told, now: float) -> bool:
-    return before is None or before[:2] != after[:2] or moved(before[2], after[2], now)
+    return before is None or before[:3] != after[:3] or moved(before[3], after[3], now)
 
 
 def moved(before: float | None, after: float | None, now: float) -> bool:

@@ -28,7 +28,7 @@ from api.services.wakeups import Wakeup
 from api.store import engines, scheduling
 from api.store.database import Database
 from api.store.job_rows import method_to
-from engine.contract.events import RunPaused
+from engine.contract.events import RunInterrupted, RunPaused
 from engine.contract.graders import StringCheck
 from engine.contract.spec import RunRef
 from tests.store.test_leases import PREPARED, lease, leased, messages, queued, report, status, step
@@ -375,6 +375,21 @@ async def test_who_was_busy_is_told_the_next_time(world: World) -> None:
     await world.scheduler.tell()
     told = (await world.jobs.retrieve(world.caller, second.id)).queue
     assert told is not None and told.position == 2
+
+
+async def test_who_was_given_back_is_told_again(world: World) -> None:
+    """Between two tells an engine took it, by which its row forgot what was told, and let go of it."""
+    job = await queued(world)
+    told = []
+    for _ in range(2):
+        await rows(world, "update engine set asking_until = null, last_seen_at = now() - interval '1 hour'")
+        await world.scheduler.settle(seconds=5)
+        await world.scheduler.tell()
+        told.append((await world.jobs.retrieve(world.caller, job.id)).queue)
+        run = await leased(world, "e1")
+        assert (await world.jobs.retrieve(world.caller, job.id)).queue is None
+        await report(world, run, RunInterrupted(reason="the engine shuts down"))
+    assert told[0] is not None and told[0] == told[1]
 
 
 async def test_who_is_busy_is_asked_for_room_the_next_time(world: World) -> None:
