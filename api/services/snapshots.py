@@ -55,8 +55,10 @@ def known_from(rows: Rows) -> Known:
                 rank_bytes[base] = row["rank_bytes"]
     return Known(
         rank_bytes=rank_bytes,
-        speeds={row["base"]: row["speed"] for row in rows.speeds if row["speed"]},
-        device_speeds={row["base"]: row["device_speed"] for row in rows.speeds if row["device_speed"]},
+        speeds={row["base"]: row["speed"] for row in rows.speeds if (row["speed"] or 0.0) > 0},
+        device_speeds={
+            row["base"]: row["device_speed"] for row in rows.speeds if (row["device_speed"] or 0.0) > 0
+        },
     )
 
 

@@ -108,8 +108,11 @@ where lost_attempts + case when job.status = 'running' then 1 else 0 end < %(max
 order by job.created_at
 
 -- name: speeds
--- Training tokens per second of one run of each base, as lately measured, and per second of a device.
-select coalesce(base_model, model) as base, sum(tokens_seen - tokens_at_start)::float / sum(measured_seconds) as speed,
+-- Training tokens per second of one run of each base, as lately measured, and per second of a device. What an attempt did
+-- that was lost is no longer in tokens_seen: where that leaves nothing, its seconds tell nothing either.
+select coalesce(base_model, model) as base,
+       sum(tokens_seen - tokens_at_start) filter (where tokens_seen > tokens_at_start)::float
+           / sum(measured_seconds) filter (where tokens_seen > tokens_at_start) as speed,
        sum(tokens_seen)::float / nullif(sum(device_seconds), 0) as device_speed
 from job
 where measured_seconds > 0 and (trained_at is null or trained_at > now() - interval '1 day')

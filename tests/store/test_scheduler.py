@@ -23,7 +23,7 @@ from api.domain.priorities import Priority
 from api.domain.scheduling import Placement, Preemption, WaitingJob
 from api.services import scheduler as scheduling_service
 from api.services.scheduler import TERM_SECONDS, Scheduler
-from api.services.snapshots import START_SECONDS, snapshot_of
+from api.services.snapshots import START_SECONDS, known_from, snapshot_of
 from api.services.wakeups import Wakeup
 from api.store import engines, scheduling
 from api.store.database import Database
@@ -462,11 +462,35 @@ async def test_a_job_takes_its_epochs_whatever_its_method(world: World) -> None:
     for method in methods:
         made.append((await queued(world)).id)
         await change(world, made[-1], method=method_to(method))
-    async with world.database.transaction() as connection:
-        read = await scheduling.read(connection, max_lost=3, running_jobs=9, half_life=9.0, alive_seconds=9.0)
+    read = await read_at(world)
     seconds = {job.id: job.seconds - START_SECONDS for job in snapshot_of(read).jobs}
     one = seconds[made[0]] / 2
     assert [seconds[job_id] for job_id in made] == pytest.approx([2 * one, 3 * one, 4 * one]) and one > 0
+
+
+async def test_a_lost_attempt_makes_no_speed_negative(world: World) -> None:
+    """It began further on than its job has come since: all that it did was lost."""
+    lost, good = await queued(world), await queued(world)
+    await change(world, lost.id, tokens_seen=0, tokens_at_start=500, measured_seconds=10.0)
+    none = await read_at(world)
+    assert [row["speed"] for row in none.speeds] == [None]
+    assert known_from(none).speeds == {}
+    assert all(job.seconds > START_SECONDS for job in snapshot_of(none).jobs)
+    await change(world, good.id, tokens_seen=300, tokens_at_start=100, measured_seconds=2.0)
+    assert known_from(await read_at(world)).speeds == {BASE: 100.0}
+
+
+async def test_only_a_speed_above_nothing_counts(world: World) -> None:
+    await queued(world)
+    read = await read_at(world)
+    slow = replace(read, speeds=[{"base": BASE, "speed": -1.0, "device_speed": -0.5}])
+    assert known_from(slow).speeds == known_from(slow).device_speeds == {}
+    assert snapshot_of(slow).jobs == snapshot_of(read).jobs
+
+
+async def read_at(world: World) -> scheduling.Rows:
+    async with world.database.transaction() as connection:
+        return await scheduling.read(connection, max_lost=3, running_jobs=9, half_life=9.0, alive_seconds=9.0)
 
 
 async def test_a_removed_base_is_the_reason(world: World) -> None:
