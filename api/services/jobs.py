@@ -97,12 +97,17 @@ class JobService:
         return start
 
     async def _start(self, caller: Caller, new: NewJob) -> Start:
-        """From a base model, or on from a tuned model of the caller's own, whose adapter keeps its shape."""
+        """From a base model, or on from a tuned model of the caller's own whose base is still served; its adapter keeps
+        its shape."""
         if new.model in self._base_models:
             return Start(base_model=new.model, lora=new.lora or LoraOptions())
         async with self._database.tenant(caller.project_id) as connection:
             version = await models.by_name(connection, project_id=caller.project_id, name=new.model)
-            if version is None or version.project_id != caller.project_id:
+            if (
+                version is None
+                or version.project_id != caller.project_id
+                or version.base_model not in self._base_models
+            ):
                 known = ", ".join(self._base_models)
                 raise invalid(
                     f"The model `{new.model}` does not exist or is not available for fine-tuning. Available: {known}, "

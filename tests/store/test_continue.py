@@ -76,6 +76,17 @@ async def test_a_model_whose_base_is_no_longer_served_can_be_deleted(world: Worl
         await models.retrieve(world.caller, name)
 
 
+async def test_a_model_whose_base_is_no_longer_served_is_nobodys_start(world: World) -> None:
+    """No engine would ever take the job. Said as of a model that is not there, before a dry run too."""
+    name, source = await tuned(world)
+    async with world.database.transaction() as connection:
+        await connection.execute("update model_version set base_model = 'gone-base'")
+    for call in (world.jobs.create, world.jobs.dry_run):
+        with pytest.raises(ServiceError, match=f"`{name}` does not exist") as refused:
+            await call(world.caller, NewJob(model=name, training_file=source.training_file))
+        assert (refused.value.kind, refused.value.code) == (ErrorKind.INVALID, "model_not_found")
+
+
 async def test_another_projects_model_is_nobodys_start_even_when_shared(world: World) -> None:
     name, source = await tuned(world)
     for shared in (False, True):
