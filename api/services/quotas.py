@@ -21,7 +21,7 @@ NAMES: Final[tuple[Quota, ...]] = get_args(Quota)
 OWNER: Final = "or ask an owner of the organization for more."
 MEND: Final[Mapping[Quota, tuple[str, str]]] = {
     "storage_bytes": ("bytes of files and pending uploads", f"Delete files, {OWNER}"),
-    "queued_jobs": ("jobs that wait", f"Wait until some have started, cancel some, {OWNER}"),
+    "queued_jobs": ("jobs that wait or are paused", f"Wait until some have started, cancel some, {OWNER}"),
     "running_jobs": ("jobs that run", f"Wait until some have ended, {OWNER}"),
     "training_tokens": ("tokens trained in this calendar month (UTC)", f"Wait for the next month, {OWNER}"),
     "training_cost": ("for training in this calendar month (UTC)", f"Wait for the next month, {OWNER}"),

@@ -28,18 +28,20 @@ select (select coalesce(sum(size_bytes), 0) from file
         where project_id = %(project_id)s and status = 'pending' and expires_at > now()) as used
 
 -- name: queued_jobs
-select count(*) as used from job where project_id = %(project_id)s and status in ('validating_files', 'queued')
+-- A paused job waits too: it may be queued again at any time, which nothing refuses. Each half is answered from an index.
+select (select count(*) from job where project_id = %(project_id)s and status in ('validating_files', 'queued'))
+     + (select count(*) from job where project_id = %(project_id)s and status = 'paused') as used
 
 -- name: running_jobs
 select count(*) as used from job where project_id = %(project_id)s and status = 'running'
 
 -- name: training_tokens
--- A job counts in the month in which it ends; failed and cancelled ones trained too.
+-- A job counts in the month in which it ends, until then in each; failed and cancelled ones trained too.
 select (select coalesce(sum(trained_tokens), 0) from training_ledger
         where project_id = %(project_id)s
           and ended_at >= date_trunc('month', now() at time zone 'UTC') at time zone 'UTC')
      + (select coalesce(sum(tokens_seen), 0) from job
-        where project_id = %(project_id)s and status = 'running') as used
+        where project_id = %(project_id)s and status in ('queued', 'running', 'paused')) as used
 
 -- name: spent_this_month
 -- By base model: money is made of it by the operator's prices. What is not over yet counts with what it has used.

@@ -53,6 +53,25 @@ async def test_fifty_jobs_at_once_do_not_pass_the_limit(api: Rest) -> None:
     assert (await create(client, file_id)).status_code == 200, "one has left the queue"
 
 
+async def test_a_paused_job_keeps_its_place_among_those_that_wait(api: Rest) -> None:
+    """Or pauses would make room for any number of jobs. It is resumed without a question."""
+    client = api.as_key(OUR_KEY)
+    made = [await queued(api.world) for _ in range(2)]
+    await quota(api.world, queued_jobs=2)
+    for job in made:
+        assert (await client.post(f"{JOBS}/{job.id}/pause")).json()["status"] == "paused"
+    refused = await create(client, made[0].training_file)
+    error = refused.json()["error"]
+    assert (refused.status_code, error["type"]) == (429, "insufficient_quota")
+    assert error["code"] == "queued_jobs_quota_exceeded" and "are paused. It has 2." in error["message"]
+    path = f"organization/projects/{api.world.caller.project_id}/quotas"
+    assert (await client.get(path)).json()["used"]["queued_jobs"] == 2
+    for job in made:
+        assert (await client.post(f"{JOBS}/{job.id}/resume")).json()["status"] == "queued"
+    await client.post(f"{JOBS}/{made[0].id}/cancel")
+    assert (await create(client, made[0].training_file)).status_code == 200
+
+
 async def test_fifty_files_at_once_do_not_pass_the_limit(api: Rest) -> None:
     client = api.as_key(OUR_KEY)
     await quota(api.world, storage_bytes=5 * len(DATA) + 1)
@@ -160,6 +179,20 @@ async def test_tokens_of_a_month(world: World) -> None:
     failed = await world.jobs.retrieve(world.caller, last.id)
     assert failed.error is not None and failed.error.code == "training_tokens_quota_exceeded"
     assert "100 tokens trained in this calendar month" in failed.error.message
+    with pytest.raises(ServiceError) as refused:
+        await queued(world)
+    assert refused.value.code == "training_tokens_quota_exceeded"
+
+
+@pytest.mark.parametrize("state", ["queued", "running", "paused"])
+async def test_tokens_of_a_job_that_is_not_over_count(world: World, state: str) -> None:
+    """Whether it trains just now, has made room, or was paused."""
+    job = await queued(world)
+    await quota(world, training_tokens=100)
+    async with world.database.transaction() as connection:
+        await connection.execute(
+            "update job set status = %s, tokens_seen = 100, kept_tokens = 100 where id = %s", (state, job.id)
+        )
     with pytest.raises(ServiceError) as refused:
         await queued(world)
     assert refused.value.code == "training_tokens_quota_exceeded"
