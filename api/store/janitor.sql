@@ -172,8 +172,9 @@ update project set emptied_at = case when gone = 0 then now() else work.emptied_
 from work where project.id = work.id
 
 -- name: expired_leases
--- A job that was paused while its engine died. What runs is taken over by the next engine.
-update job set engine_id = null, lease_until = null
+-- A job that was paused while its engine died. What runs is taken over by the next engine. Settled here: `job_settles` looks
+-- at changes of status and attempt alone.
+update job set engine_id = null, lease_until = null, tokens_seen = kept_tokens, device_seconds = kept_seconds
 where id in (
     select id from job
     where status = 'paused' and engine_id is not null and trained_at is null

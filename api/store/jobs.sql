@@ -31,9 +31,11 @@ where project_id = %(project_id)s and id = %(id)s
 returning *
 
 -- name: resume
--- The engine may still hold it, or training may have ended before the pause reached it.
+-- The engine may still hold it, or training may have ended before the pause reached it. Whose lease is over lets go of it,
+-- by which what it did beyond the newest checkpoint is off the bill.
 update job set status = case when trained_at is not null or (engine_id is not null and lease_until > now())
                              then 'running' else 'queued' end,
+               engine_id = case when lease_until > now() then engine_id end,
                due_at = now()
 where project_id = %(project_id)s and id = %(id)s and status = 'paused'
 returning *

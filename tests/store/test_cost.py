@@ -25,6 +25,7 @@ from api.rest import app as rest
 from api.services import estimates
 from api.services.plans import DRY_RUN
 from api.store import jobs as job_rows
+from api.store import tenancy
 from api.store.database import Database
 from engine.contract.events import NumberedEvent, RunFailed, RunFinished, RunInterrupted, RunPaused, StepDone
 from engine.contract.spec import LoraOptions, RunRef, TrainingOptions
@@ -46,6 +47,7 @@ from tests.store.test_quotas import quota
 from tests.store.test_tenancy import upload
 from tests.support.app import OUR_KEY, Rest, services_over
 from tests.support.counting import counting, engine_count
+from tests.support.janitor import swept
 from tests.support.stores import BASE, World, world_over
 
 Json = dict[str, Any]
@@ -367,6 +369,63 @@ async def test_a_fault_of_the_service_is_not_paid_for(
     assert await ledger(world) == [(run.job_id, *kept)]
     used = (await status(world, run)).used
     assert (used.trained_tokens, used.device_seconds) == kept
+
+
+async def lost_in_silence(world: World, *, pause: bool) -> RunRef:
+    """After two steps, with a checkpoint after the first; its engine says nothing any longer."""
+    await queued(world)
+    run = await leased(world)
+    await report(world, run, PREPARED, seconds(step(1), 1.0))
+    await saved(world, run, at=1, first=3)
+    await report(world, run, seconds(step(2), 2.0), first=4)
+    if pause:
+        await world.jobs.pause(world.caller, run.job_id)
+    async with world.database.transaction() as connection:
+        await connection.execute("update job set lease_until = now() - interval '1 hour'")
+    return run
+
+
+@pytest.mark.parametrize("before", ["running", "paused", "swept", "resumed", "deleted"])
+async def test_what_was_lost_in_silence_is_not_paid_for_when_it_is_cancelled(
+    world: World, before: str
+) -> None:
+    run = await lost_in_silence(world, pause=before in ("paused", "swept", "resumed"))
+    if before == "swept":
+        await swept(world)
+    if before == "resumed":
+        assert (await world.jobs.resume(world.caller, run.job_id)).status is JobStatus.QUEUED
+    if before in ("swept", "resumed"):
+        used = (await status(world, run)).used
+        assert (used.trained_tokens, used.device_seconds) == (33, 1.0), "at once"
+        with pytest.raises(ServiceError, match="drop it"):
+            await report(world, run, seconds(step(3), 9.0), first=5)
+    if before == "deleted":
+        ours = {"organization_id": world.caller.organization_id, "project_id": world.caller.project_id}
+        async with world.database.transaction() as connection:
+            await tenancy.archive_project(connection, **ours)
+            assert await tenancy.delete_project(connection, **ours)
+    else:
+        await world.jobs.cancel(world.caller, run.job_id)
+    assert await ledger(world) == [(run.job_id, 33, 1.0)]
+
+
+async def test_what_has_been_trained_is_paid_for_when_it_is_cancelled(world: World) -> None:
+    """It waits to be published, and no engine holds it."""
+    await queued(world)
+    run = await leased(world)
+    await report(world, run, PREPARED, RunFinished(trained_tokens=99, device_seconds=3.0))
+    await world.jobs.cancel(world.caller, run.job_id)
+    assert await ledger(world) == [(run.job_id, 99, 3.0)]
+
+
+async def test_a_resume_in_time_leaves_the_run_to_its_engine(world: World) -> None:
+    await queued(world)
+    run = await leased(world)
+    await report(world, run, PREPARED, seconds(step(1), 1.0))
+    await world.jobs.pause(world.caller, run.job_id)
+    assert (await world.jobs.resume(world.caller, run.job_id)).status is JobStatus.RUNNING
+    await report(world, run, seconds(step(2), 2.0), first=3)
+    assert (await status(world, run)).used.device_seconds == 2.0
 
 
 async def test_a_succeeded_job_tells_the_rate_of_the_next(counted: Rest) -> None:

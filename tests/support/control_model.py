@@ -255,6 +255,8 @@ class Plane:
     def resume(self, row: Row) -> None:
         held = row.trained or (bool(row.engines) and row.lease_until > self.now)
         row.become(JobStatus.RUNNING if held else JobStatus.QUEUED)
+        if not held:
+            row.engines = ()
 
     def over(self, row: Row) -> bool:
         return row.status in TERMINAL
