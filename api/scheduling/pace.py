@@ -15,6 +15,7 @@ from api.scheduling.sharing import end_of
 HALF_LIVES: Final = 8  # of them in a whole run
 SHORTEST: Final = 4.0  # steps
 PUBLISHING_SECONDS: Final = 3.0
+NOTHING: Final = 1e-9  # device seconds: divided by less, a sum that has faded would be infinite
 ALONE: Final = Around()
 
 
@@ -34,7 +35,7 @@ class Pace:
     def slowness(self) -> float:
         """Seconds that one of the device takes; 1 before anything was measured. Steps that are reported together have
         taken no time but the first of them."""
-        return self.seconds / self.expected if self.expected > 0 and self.seconds > 0 else 1.0
+        return self.seconds / self.expected if self.expected > NOTHING and self.seconds > 0 else 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import Final
 from api.domain.poison import tried_alone
 from api.domain.priorities import Priority
 from api.domain.scheduling import Engine, LiveRun, Project, Share, Snapshot, WaitingJob
+from api.scheduling.pace import Pace
 from api.scheduling.sharing import MICRO_TOKENS
 from api.store.database import Row
 from api.store.scheduling import Rows
@@ -80,7 +81,7 @@ def paces_from(rows: Rows) -> dict[str, float]:
         if row["round_seconds"] and row["pace_steps"]:
             seconds[row["engine_id"]] += row["pace_seconds"]
             expected[row["engine_id"]] += row["pace_steps"]
-    return {name: seconds[name] / expected[name] for name in expected}
+    return {name: Pace(expected=expected[name], seconds=seconds[name]).slowness for name in expected}
 
 
 def engine_from(row: Row, live: Sequence[LiveRun], pace: float) -> Engine:

@@ -141,6 +141,14 @@ def test_whatever_is_known_a_finish_follows(
         assert PUBLISHING_SECONDS <= left < float("inf")
 
 
+def test_what_has_faded_to_nothing_tells_no_pace() -> None:
+    faded = Pace(expected=2e-309, seconds=1.0)
+    assert faded.slowness == 1.0
+    made = Step(share=Share(key="own", rounds=0.0, seconds=1e-309), rounds=1.0, seconds=0.0, total_steps=9)
+    for _, left in (made.first(faded, ALONE), made.later(faded, ALONE)):
+        assert left == PUBLISHING_SECONDS
+
+
 def test_it_follows_a_change() -> None:
     pace = Pace()
     for number in range(1, 300):
