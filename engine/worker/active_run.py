@@ -71,7 +71,7 @@ class ActiveRun:
         self._stopped = asyncio.Event()
         self._held: NumberedEvent | None = None
         self._last_sequence = self._last_step = 0
-        self._asked_to_pause = False
+        self._ends_at_checkpoint = self._trainer_knows = False
         self._owner_pauses = False
         self.draining = False
 
@@ -112,6 +112,7 @@ class ActiveRun:
             await self._failpoints.reach("run.fetched")
             self.in_trainer = True
             await self._trainer.start_run(self.lease.spec, folder=self._folder)
+            await self._tell_to_end()
             while not ended:
                 ended = await self._pass_on(await self._next_events())
         except StaleAttemptError as error:
@@ -201,14 +202,18 @@ class ActiveRun:
         """Asks for all that is done to be kept and given back. False: the trainer does not have the run yet, so there is
         nothing to wait for."""
         self.draining = True
-        if self.in_trainer:
-            await self._end_at_checkpoint()
+        await self._end_at_checkpoint()
         return self.in_trainer
 
     async def _end_at_checkpoint(self) -> None:
         """The trainer writes a checkpoint before its next step and ends the run. Asked twice, it does so once."""
-        if not self._asked_to_pause:
-            self._asked_to_pause = True
+        self._ends_at_checkpoint = True
+        await self._tell_to_end()
+
+    async def _tell_to_end(self) -> None:
+        """A trainer forgets what it is told of a run that it does not have: one that is still fetched is told later."""
+        if self._ends_at_checkpoint and self.in_trainer and not self._trainer_knows:
+            self._trainer_knows = True
             await self._trainer.pause_run(self.ref.job_id)
 
     async def _upload(self, checkpoint: CheckpointReady) -> None:

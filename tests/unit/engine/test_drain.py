@@ -100,3 +100,24 @@ async def test_a_drain_takes_no_new_run_and_a_second_signal_waits_for_nothing(
         assert await asyncio.wait_for(process.wait(), timeout=10) == 0
         assert time.monotonic() - started < 8.5
     await until_empty(tmp_path / "work")
+
+
+async def test_a_run_that_comes_into_the_trainer_during_a_drain_leaves_it_at_once(
+    control: FakeControlPlane, tiny_model: Path, tmp_path: Path
+) -> None:
+    """The drain waits for a neighbour's upload. What this run trained meanwhile would be lost with it."""
+    run = pb.RunRef(job_id="job-2", attempt=1)
+    offer(control, "job-1")
+    async with worker(control, tiny_model, tmp_path / "work") as process:
+        await control.until("step_done")
+        control.held_back, control.store_is_away = {"data"}, True
+        control.offer("job-2", epochs=400)
+        await control.has_heard(run)
+        process.terminate()
+        await asyncio.sleep(1)
+        control.held_back = set()
+        interrupted = (await control.until("interrupted", seconds=15)).interrupted
+        assert interrupted.planned and interrupted.reason.startswith("the engine shuts down after step ")
+        assert process.returncode is None, "the neighbour is still waited for"
+        control.store_is_away = False
+        assert await asyncio.wait_for(process.wait(), timeout=30) == 0

@@ -42,6 +42,8 @@ class FakeControlPlane(engine_pb2_grpc.EngineServiceServicer):  # type: ignore[m
         self.refuse_heartbeats = self.store_is_away = False
         self.pause_by_report = False
         self.pause_by_heartbeat: list[pb.RunRef] = []
+        self.heartbeats: list[list[pb.RunRef]] = []
+        self.held_back: set[str] = set()  # objects whose download waits
         self.changed = asyncio.Event()
 
     async def serve(self) -> tuple[Any, uvicorn.Server]:
@@ -63,6 +65,8 @@ class FakeControlPlane(engine_pb2_grpc.EngineServiceServicer):  # type: ignore[m
     async def store(self, request: Request) -> Response:
         key = request.path_params["key"]
         if request.method == "GET":
+            while key in self.held_back:
+                await asyncio.sleep(0.01)
             return Response(self.objects.get(key, DATA))
         if self.store_is_away:
             return Response(status_code=503)
@@ -109,6 +113,7 @@ class FakeControlPlane(engine_pb2_grpc.EngineServiceServicer):  # type: ignore[m
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatResponse:
         if self.refuse_heartbeats:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "as the test says")
+        self.heartbeats.append(list(request.runs))
         return pb.HeartbeatResponse(stop=self.stop, pause=self.pause_by_heartbeat)
 
     async def OpenCheckpoint(
@@ -130,6 +135,13 @@ class FakeControlPlane(engine_pb2_grpc.EngineServiceServicer):  # type: ignore[m
             self.events.append(event)
         self.changed.set()
         return pb.ReportResponse(pause=self.pause_by_report)
+
+    async def has_heard(self, run: pb.RunRef) -> None:
+        """Until its engine has acted on the answers of now: it asks again only then."""
+        seen = len(self.heartbeats)
+        async with asyncio.timeout(60):
+            while sum(run in runs for runs in self.heartbeats[seen:]) < 2:
+                await asyncio.sleep(0.01)
 
     async def until(self, kind: str, *, seconds: float = 60) -> pb.TrainEvent:
         async with asyncio.timeout(seconds):
@@ -217,6 +229,22 @@ async def test_a_run_is_paused_and_goes_on_with_the_same_bits(
             control.offer("job-2", epochs=epochs)
             await control.until("finished")
             assert control.objects["job-2/12/adapter_model.safetensors"] == resumed
+
+
+async def test_a_pause_that_is_heard_while_the_data_is_fetched_is_kept(
+    control: FakeControlPlane, tiny_model: Path, tmp_path: Path
+) -> None:
+    run = pb.RunRef(job_id="job-1", attempt=1)
+    control.held_back = {"data"}
+    control.pause_by_heartbeat = [run]
+    control.offer("job-1", epochs=400)
+    async with worker(control, tiny_model, tmp_path / "work"):
+        await control.has_heard(run)
+        control.held_back = set()
+        step = (await control.until("paused")).paused.step
+        await until_empty(tmp_path / "work")
+    told = [event.WhichOneof("kind") for event in control.events]
+    assert told.count("step_done") == step < 10, "at the first moment that it could"
 
 
 async def test_a_stale_attempt_is_dropped_and_the_next_run_taken(
