@@ -129,8 +129,10 @@ def copy_named(weights: Mapping[str, torch.Tensor], *, into: Mapping[str, torch.
 
 
 def export(adapter: Trainable, *, base_model: str, folder: Path) -> tuple[CheckpointFile, ...]:
-    """Writes peft's two files; equal weights give equal bytes. `folder` is made."""
-    folder.mkdir(parents=True)
+    """Writes peft's two files; equal weights give equal bytes. `folder` is made, and the one around it, but no more: a run
+    that was dropped has no folder any longer, and one made anew would be deleted by nobody. Raises OSError."""
+    folder.parent.mkdir(exist_ok=True)
+    folder.mkdir()
     tensors = {name: tensor.cpu().contiguous() for name, tensor in adapter.state().items()}
     save_file(dict(sorted(tensors.items())), folder / WEIGHTS, metadata={"format": "pt"})
     (folder / CONFIG).write_text(config_json(adapter.options, base_model=base_model))

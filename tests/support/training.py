@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import Event
 
-from engine.contract.events import RunFailed, RunFinished, RunPaused, TrainEvent
+from engine.contract.events import RunFailed, RunFinished, RunInterrupted, RunPaused, TrainEvent
 from engine.contract.spec import RunSpec
 from engine.passes.model import Model
 from engine.trainer.live import LiveRun
@@ -49,7 +49,7 @@ def stories(
             for event in said(run) if run in live else ():
                 events.append(event)
                 on_event(run, event)
-                if isinstance(event, RunFinished | RunFailed | RunPaused):
+                if isinstance(event, RunFinished | RunFailed | RunPaused | RunInterrupted):
                     run.close()
                     live.remove(run)
                     rounds.leave(run)
@@ -65,6 +65,6 @@ def said(run: LiveRun) -> Iterator[TrainEvent]:
     ended = False
     while run.ready and not ended:
         event = run.advance()
-        ended = isinstance(event, RunFinished | RunFailed | RunPaused)
+        ended = isinstance(event, RunFinished | RunFailed | RunPaused | RunInterrupted)
         if event is not None:
             yield event

@@ -1,11 +1,12 @@
 """Checkpoints by the clock: they only read, so whenever they come, the run ends with the same bits."""
 
 import itertools
+import shutil
 from pathlib import Path
 
 import pytest
 
-from engine.contract.events import CheckpointReady, TrainEvent
+from engine.contract.events import CheckpointReady, RunInterrupted, StepDone, TrainEvent
 from engine.contract.spec import Supervised
 from engine.models.resident import load
 from engine.passes.choose import model_of
@@ -57,3 +58,15 @@ def test_the_time_counts_from_the_last_checkpoint(model: Model, tmp_path: Path) 
     now = itertools.count(step=10.0)
     kept = checkpoints(model, tmp_path / "a", RunControl(every_seconds=35, clock=lambda: next(now)))
     assert [one.step for one in kept] == [4, 6, 10, 12]
+
+
+def test_a_dropped_runs_checkpoint_brings_its_folder_not_back(model: Model, tmp_path: Path) -> None:
+    """The worker removes it when a cancelled run was too slow to leave, and looks no more."""
+    folder = prepared(tmp_path / "a")
+
+    def drop(event: TrainEvent) -> None:
+        if isinstance(event, StepDone):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    told = story(live_run(spec(), folder=folder, model=model), model=model, on_event=drop)
+    assert isinstance(told[-1], RunInterrupted) and not folder.exists()
