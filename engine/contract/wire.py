@@ -202,6 +202,11 @@ def event_to_pb(numbered: events.NumberedEvent) -> pb.TrainEvent:
     return message
 
 
+def size_of(numbered: events.NumberedEvent) -> int:
+    """Bytes on the wire."""
+    return int(event_to_pb(numbered).ByteSize())
+
+
 def _checkpoint_to_pb(event: events.CheckpointReady) -> pb.CheckpointReady:
     message = pb.CheckpointReady(
         step=event.step,

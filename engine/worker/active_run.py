@@ -36,6 +36,7 @@ from engine.worker.control_plane import (
     RefusedError,
     StaleAttemptError,
 )
+from engine.worker.inbox import Inbox
 from engine.worker.trainer_process import TrainerDiedError, TrainerProcess
 from engine.worker.transfers import TransferError, Transfers, WorkspaceError, disk_words
 
@@ -67,9 +68,8 @@ class ActiveRun:
         self._confirmed_at = time.monotonic()
         self._folder = workspace / f"{self.ref.job_id}-a{self.ref.attempt}"
         self._trainer, self._control, self._transfers = trainer, control, transfers
-        self._inbox: asyncio.Queue[NumberedEvent] = asyncio.Queue()
+        self._inbox = Inbox()
         self._stopped = asyncio.Event()
-        self._held: NumberedEvent | None = None
         self._last_sequence = self._last_step = 0
         self._ends_at_checkpoint = self._trainer_knows = False
         self._owner_pauses = False
@@ -81,7 +81,7 @@ class ActiveRun:
             self._last_step = event.event.metrics.step
         if isinstance(event.event, RunInterrupted):
             self._stopped.set()
-        self._inbox.put_nowait(event)
+        self._inbox.put(event)
 
     def has_stopped(self) -> None:
         """The trainer says that no event of this run will follow."""
@@ -114,7 +114,7 @@ class ActiveRun:
             await self._trainer.start_run(self.lease.spec, folder=self._folder)
             await self._tell_to_end()
             while not ended:
-                ended = await self._pass_on(await self._next_events())
+                ended = await self._pass_on(await self._inbox.next())
         except StaleAttemptError as error:
             log.warning("%s: %s", self.ref.job_id, error)
         finally:
@@ -152,19 +152,6 @@ class ActiveRun:
     async def _fetch_all(self, files: Sequence[Download], folder: Path) -> None:
         for file in files:
             await self._transfers.fetch(file, folder / Path(file.name).name)
-
-    async def _next_events(self) -> list[NumberedEvent]:
-        """At least one, and what else has come. A checkpoint goes alone: the steps before it need not wait for its
-        upload."""
-        events = [self._held or await self._inbox.get()]
-        self._held = None
-        while not self._inbox.empty() and not isinstance(events[-1].event, CheckpointReady):
-            event = self._inbox.get_nowait()
-            if isinstance(event.event, CheckpointReady):
-                self._held = event
-                break
-            events.append(event)
-        return events
 
     async def _pass_on(self, events: Sequence[NumberedEvent]) -> bool:
         """Whether the run has ended with these. Raises WorkspaceError where the trainer could not write."""

@@ -36,6 +36,7 @@ class FakeControlPlane(engine_pb2_grpc.EngineServiceServicer):  # type: ignore[m
     def __init__(self) -> None:
         self.leases: asyncio.Queue[pb.Lease] = asyncio.Queue()
         self.events: list[pb.TrainEvent] = []
+        self.reports: list[pb.ReportRequest] = []
         self.objects: dict[str, bytes] = {}
         self.stop: list[pb.RunRef] = []
         self.refuse_reports: list[grpc.StatusCode] = []
@@ -127,6 +128,7 @@ class FakeControlPlane(engine_pb2_grpc.EngineServiceServicer):  # type: ignore[m
     async def Report(self, request: pb.ReportRequest, context: Any) -> pb.ReportResponse:
         if self.refuse_reports:
             await context.abort(self.refuse_reports.pop(0), "as the test says")
+        self.reports.append(request)
         for event in request.events:
             if event.WhichOneof("kind") == "checkpoint_ready":
                 for file in event.checkpoint_ready.files:
