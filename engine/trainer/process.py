@@ -24,7 +24,7 @@ from engine.contract.events import (
     StepDone,
     TrainEvent,
 )
-from engine.contract.spec import RunSpec
+from engine.contract.spec import RunRef, RunSpec
 from engine.passes.model import Model
 from engine.trainer.live import LiveRun
 from engine.trainer.rounds import Rounds
@@ -87,17 +87,18 @@ class Trainer:
                 run = self.start(spec, Path(command.start.folder), control)
                 self.line.append(LiveRun(run))
             case "pause":
-                for live in self.named(command.pause.job_id):
+                for live in self.named(command.pause):
                     live.run.control.pausing = True
                     if live in self.line:  # it has not begun: nothing is to be kept
                         self.tell(live, RunPaused(step=live.run.spec.start_step))
             case "stop":
-                for live in self.named(command.stop.job_id):
+                for live in self.named(command.stop):
                     self.drop(live)
                     self.send(pb.TrainerReport(stopped=pb.RunStopped(run=wire.ref_to_pb(live.ref))))
 
-    def named(self, job_id: str) -> list[LiveRun]:
-        return [run for run in [*self.live, *self.line] if run.ref.job_id == job_id]
+    def named(self, command: pb.StopRun | pb.PauseRun) -> list[LiveRun]:
+        ref = RunRef(job_id=command.job_id, attempt=command.attempt)
+        return [run for run in [*self.live, *self.line] if run.ref == ref]
 
     def drop(self, run: LiveRun) -> None:
         run.close()

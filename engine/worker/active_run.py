@@ -45,6 +45,7 @@ LAST_WORD_SECONDS: Final = 3.0
 LEAVE_SECONDS: Final = 2.0
 SAFE_SHARE: Final = 0.8  # of the lease: two clocks never run quite alike, and stopping takes a moment
 SHUTS_DOWN: Final = "the engine shuts down"
+LET_GO: Final = "the trainer let go of the run, which nobody had asked of it"
 
 log = logging.getLogger("tuningfork.worker")
 
@@ -70,6 +71,7 @@ class ActiveRun:
         self._trainer, self._control, self._transfers = trainer, control, transfers
         self._inbox = Inbox()
         self._stopped = asyncio.Event()
+        self._leaves = False
         self._last_sequence = self._last_step = 0
         self._ends_at_checkpoint = self._trainer_knows = False
         self._owner_pauses = False
@@ -84,8 +86,12 @@ class ActiveRun:
         self._inbox.put(event)
 
     def has_stopped(self) -> None:
-        """The trainer says that no event of this run will follow."""
+        """The trainer says that no event of this run will follow. Where nobody has asked for that, the run is given back:
+        else its lease would be renewed for ever, and nothing come of it."""
         self._stopped.set()
+        if not self._leaves:
+            lost = RunInterrupted(reason=LET_GO, step=self._last_step)
+            self.receive(NumberedEvent(sequence=self._last_sequence + 1, event=lost))
 
     def confirm(self, *, asked_at: float) -> None:
         """The control plane has extended the lease, at some moment after it was asked: the answer may have been long on
@@ -132,8 +138,9 @@ class ActiveRun:
 
     async def _leave_trainer(self) -> None:
         """The folder may go only when the trainer no longer writes to it."""
+        self._leaves = True
         with contextlib.suppress(TrainerDiedError, TimeoutError):
-            await self._trainer.stop_run(self.ref.job_id)
+            await self._trainer.stop_run(self.ref)
             async with asyncio.timeout(LEAVE_SECONDS):
                 await self._stopped.wait()
 
@@ -201,7 +208,7 @@ class ActiveRun:
         """A trainer forgets what it is told of a run that it does not have: one that is still fetched is told later."""
         if self._ends_at_checkpoint and self.in_trainer and not self._trainer_knows:
             self._trainer_knows = True
-            await self._trainer.pause_run(self.ref.job_id)
+            await self._trainer.pause_run(self.ref)
 
     async def _upload(self, checkpoint: CheckpointReady) -> None:
         """Whole before it is reported: what is not reported does not exist. A store that is away is tried for as long as

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from engine.contract import pipe, wire
-from engine.contract.spec import RunSpec
+from engine.contract.spec import RunRef, RunSpec
 from engine.settings import EngineSettings
 from tuningfork_pb.v1 import engine_pb2 as pb
 
@@ -62,11 +62,11 @@ class TrainerProcess:
         start = pb.StartRun(spec=wire.spec_to_pb(spec), folder=str(folder))
         await self._write(pb.TrainerCommand(start=start))
 
-    async def stop_run(self, job_id: str) -> None:
-        await self._write(pb.TrainerCommand(stop=pb.StopRun(job_id=job_id)))
+    async def stop_run(self, run: RunRef) -> None:
+        await self._write(pb.TrainerCommand(stop=pb.StopRun(job_id=run.job_id, attempt=run.attempt)))
 
-    async def pause_run(self, job_id: str) -> None:
-        await self._write(pb.TrainerCommand(pause=pb.PauseRun(job_id=job_id)))
+    async def pause_run(self, run: RunRef) -> None:
+        await self._write(pb.TrainerCommand(pause=pb.PauseRun(job_id=run.job_id, attempt=run.attempt)))
 
     async def reports(self) -> AsyncIterator[pb.TrainerReport]:
         """Until the trainer dies: raises TrainerDiedError."""

@@ -142,7 +142,7 @@ class FakeTrainer:
     def __init__(self, output: BinaryIO, *, step_seconds: float) -> None:
         self._output, self._step_seconds = output, step_seconds
         self._inbox: queue.Queue[pb.TrainerCommand | None] = queue.Queue()
-        self._live: dict[str, FakeRun] = {}
+        self._live: dict[RunRef, FakeRun] = {}
 
     def read(self, stream: BinaryIO) -> None:
         while (payload := pipe.read(stream)) is not None:
@@ -165,12 +165,13 @@ class FakeTrainer:
         match command.WhichOneof("kind"):
             case "start":
                 spec = wire.spec_from_pb(command.start.spec)
-                self._live[spec.job_id] = begun(spec, Path(command.start.folder))
+                run = begun(spec, Path(command.start.folder))
+                self._live[ref_of(run)] = run
             case "pause":
-                if (run := self._live.get(command.pause.job_id)) is not None:
+                if (run := self._live.get(named(command.pause))) is not None:
                     run.pausing = True
             case "stop":
-                if (run := self._live.pop(command.stop.job_id, None)) is not None:
+                if (run := self._live.pop(named(command.stop), None)) is not None:
                     self.send(pb.TrainerReport(stopped=pb.RunStopped(run=wire.ref_to_pb(ref_of(run)))))
 
     def round(self) -> None:
@@ -187,7 +188,7 @@ class FakeTrainer:
         message = wire.event_to_pb(NumberedEvent(sequence=run.sequence, event=event))
         self.send(pb.TrainerReport(event=pb.RunEvent(run=wire.ref_to_pb(ref_of(run)), event=message)))
         if isinstance(event, RunFinished | RunPaused):
-            self._live.pop(run.spec.job_id)
+            self._live.pop(ref_of(run))
 
     def send(self, report: pb.TrainerReport) -> None:
         pipe.write(self._output, report)
@@ -195,6 +196,10 @@ class FakeTrainer:
 
 def ref_of(run: FakeRun) -> RunRef:
     return RunRef(job_id=run.spec.job_id, attempt=run.spec.attempt)
+
+
+def named(command: pb.StopRun | pb.PauseRun) -> RunRef:
+    return RunRef(job_id=command.job_id, attempt=command.attempt)
 
 
 def main() -> None:

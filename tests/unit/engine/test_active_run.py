@@ -15,12 +15,12 @@ from engine.contract.events import (
     StepMetrics,
     TrainEvent,
 )
-from engine.contract.spec import RunSpec
+from engine.contract.spec import RunRef, RunSpec
 from engine.worker import inbox
 from engine.worker.active_run import ActiveRun
 from engine.worker.control_plane import ControlPlane, leased
 from engine.worker.trainer_process import TrainerProcess
-from engine.worker.transfers import Transfers
+from engine.worker.transfers import Transfers, WorkspaceError
 from tests.unit.engine.test_worker import TOKEN, FakeControlPlane, control
 from tuningfork_pb.v1 import engine_pb2 as pb
 
@@ -33,20 +33,29 @@ class FakeTrainer(TrainerProcess):
     def __init__(self) -> None:
         self.ready = pb.TrainerReady(runs=1)
         self.started = asyncio.Event()
+        self.asked_to_stop: list[RunRef] = []
 
     async def start_run(self, spec: RunSpec, *, folder: Path) -> None:
         self.started.set()
 
+    async def stop_run(self, run: RunRef) -> None:
+        self.asked_to_stop.append(run)
+
 
 @pytest.fixture
-async def run(control: FakeControlPlane, tmp_path: Path) -> AsyncIterator[ActiveRun]:
+def trainer() -> FakeTrainer:
+    return FakeTrainer()
+
+
+@pytest.fixture
+async def run(control: FakeControlPlane, trainer: FakeTrainer, tmp_path: Path) -> AsyncIterator[ActiveRun]:
     plane = ControlPlane(
         address=f"127.0.0.1:{control.grpc_port}", token=TOKEN, engine_id="e1", base_model="tiny"
     )
     transfers = Transfers()
     control.offer("job-1")
     lease = leased(control.leases.get_nowait())
-    yield ActiveRun(lease, workspace=tmp_path, trainer=FakeTrainer(), control=plane, transfers=transfers)
+    yield ActiveRun(lease, workspace=tmp_path, trainer=trainer, control=plane, transfers=transfers)
     await transfers.close()
     await plane.close()
 
@@ -87,3 +96,28 @@ async def test_a_checkpoint_is_told_alone() -> None:
     for sequence, event in enumerate((step(1), checkpoint, step(2), step(3)), start=1):
         box.put(NumberedEvent(sequence=sequence, event=event))
     assert [[event.sequence for event in await box.next()] for _ in range(3)] == [[1], [2], [3, 4]]
+
+
+async def test_a_run_that_its_trainer_lets_go_unasked_is_given_back(
+    run: ActiveRun, trainer: FakeTrainer, control: FakeControlPlane
+) -> None:
+    driving = asyncio.create_task(run.drive())
+    await asyncio.wait_for(trainer.started.wait(), timeout=60)
+    run.receive(NumberedEvent(sequence=1, event=step(1)))
+    run.has_stopped()
+    with pytest.raises(WorkspaceError, match="the trainer let go of the run"):
+        await asyncio.wait_for(driving, timeout=60)
+    assert [event.WhichOneof("kind") for event in control.events] == ["step_done"], "before it is given back"
+
+
+async def test_a_run_that_is_to_leave_its_trainer_says_nothing_of_it(
+    run: ActiveRun, trainer: FakeTrainer, control: FakeControlPlane
+) -> None:
+    driving = asyncio.create_task(run.drive())
+    await asyncio.wait_for(trainer.started.wait(), timeout=60)
+    driving.cancel()
+    while not trainer.asked_to_stop:
+        await asyncio.sleep(0.01)
+    run.has_stopped()
+    await asyncio.wait({driving}, timeout=60)
+    assert driving.cancelled() and control.events == []

@@ -50,7 +50,7 @@ class TrainerProcess:
     def until_end(self) -> list[str]:
         """The kinds of a run's events up to its last, whose sequence numbers must count from 1."""
         kinds: list[str] = []
-        while not kinds or kinds[-1] not in {"finished", "failed"}:
+        while not kinds or kinds[-1] not in {"finished", "failed", "paused"}:
             event = self.receive().event.event
             kinds.append(str(event.WhichOneof("kind")))
             assert event.sequence == len(kinds)
@@ -93,7 +93,7 @@ def test_a_stopped_run_says_no_more(trainer: TrainerProcess, tmp_path: Path) -> 
     endless = Supervised(n_epochs=50, batch_size=1, learning_rate_multiplier=1.0)
     trainer.start(spec(method=endless), tmp_path / "a")
     trainer.receive()
-    trainer.send(pb.TrainerCommand(stop=pb.StopRun(job_id="ftjob-1")))
+    trainer.send(pb.TrainerCommand(stop=pb.StopRun(job_id="ftjob-1", attempt=1)))
     while trainer.receive().WhichOneof("kind") != "stopped":
         pass
     trainer.start(spec(), tmp_path / "b")
@@ -104,14 +104,23 @@ def test_a_run_that_stands_in_line_pauses_at_once(trainer: TrainerProcess, tmp_p
     endless = Supervised(n_epochs=5000, batch_size=1, learning_rate_multiplier=1.0)
     trainer.start(spec(method=endless), tmp_path / "a")
     trainer.start(spec(job_id="ftjob-2"), tmp_path / "b")
-    trainer.send(pb.TrainerCommand(pause=pb.PauseRun(job_id="ftjob-2")))
+    trainer.send(pb.TrainerCommand(pause=pb.PauseRun(job_id="ftjob-2", attempt=1)))
     while (report := trainer.receive()).event.run.job_id != "ftjob-2":
         assert report.event.event.WhichOneof("kind") != "finished"
     assert report.event.event.WhichOneof("kind") == "paused" and report.event.event.sequence == 1
-    trainer.send(pb.TrainerCommand(stop=pb.StopRun(job_id="ftjob-1")))
+    trainer.send(pb.TrainerCommand(stop=pb.StopRun(job_id="ftjob-1", attempt=1)))
     while trainer.receive().WhichOneof("kind") != "stopped":
         pass
     trainer.start(spec(job_id="ftjob-2", attempt=2), tmp_path / "c")
+    assert trainer.until_end()[-1] == "finished"
+
+
+def test_what_is_meant_for_another_attempt_of_a_job_does_nothing(
+    trainer: TrainerProcess, tmp_path: Path
+) -> None:
+    trainer.start(spec(attempt=2), tmp_path / "a")
+    trainer.send(pb.TrainerCommand(pause=pb.PauseRun(job_id="ftjob-1", attempt=1)))
+    trainer.send(pb.TrainerCommand(stop=pb.StopRun(job_id="ftjob-1", attempt=1)))
     assert trainer.until_end()[-1] == "finished"
 
 
