@@ -7,8 +7,9 @@ import torch
 
 from engine.lora.adapter import Adapter
 from engine.passes import orders, sums
+from engine.passes.faults import bare, out_of_memory
 from engine.passes.fused import FusedModel
-from engine.passes.model import Lesson, Question, out_of_memory
+from engine.passes.model import Lesson, Question
 from engine.passes.orders import Order, Reply
 from engine.passes.team import Post
 from engine.passes.work import finished
@@ -63,9 +64,11 @@ class Follower:
         try:
             done = sums.computed(self._model, lessons, plan)
         except Exception as error:
-            return self._failed(error), ()
-        outcomes = tuple(orders.sent_outcome(outcome) for outcome in done.outcomes)
-        return Reply(outcomes=outcomes), done.sums
+            failure = bare(error)
+        else:
+            outcomes = tuple(orders.sent_outcome(outcome) for outcome in done.outcomes)
+            return Reply(outcomes=outcomes), done.sums
+        return self._failed(failure), ()
 
     def _failed(self, error: Exception) -> Reply:
         """Rank 0 decides what becomes of the pass. Of the error, only what it is leaves this process, and the log."""

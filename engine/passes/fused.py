@@ -16,8 +16,9 @@ from engine.models.memory import room_for_runs
 from engine.models.resident import ResidentModel, shape_of
 from engine.models.sharded import Walk, sharded_decoder
 from engine.passes import decode, head
+from engine.passes.faults import out_of_memory
 from engine.passes.forward import batch_of, hidden_rows, keeping, recomputing
-from engine.passes.model import Lesson, Outcome, Question, Trainable, out_of_memory
+from engine.passes.model import Lesson, Outcome, Question, Trainable
 from engine.passes.work import Stepwise
 
 TILE: Final = 256

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
-
 from engine.contract.spec import LoraOptions
 from engine.core.memory import ModelShape, Need
 from engine.core.packing import Packed
@@ -44,11 +42,6 @@ class Question:
     count: int
     sampling: Sampling
     adapter: Trainable | None
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """torch has a class for CUDA's; for a CPU's there are only its allocator's words."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 class Model(Protocol):

@@ -20,8 +20,9 @@ from engine.lora.attached import FlatAdapter, attach, detach
 from engine.models.decoder import steady_rope
 from engine.models.memory import room_for_runs
 from engine.models.resident import ResidentModel, logits_of_rows, shape_of
+from engine.passes.faults import out_of_memory
 from engine.passes.generate import sampled
-from engine.passes.model import Lesson, Outcome, Question, Trainable, out_of_memory
+from engine.passes.model import Lesson, Outcome, Question, Trainable
 from engine.passes.work import RowLoss, Rows, Stepwise
 
 PLAIN_FACTOR = 2

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from engine.passes.faults import bare
 from engine.passes.fused import FusedModel
 from engine.passes.model import Lesson, Outcome
 
@@ -65,7 +66,7 @@ def computed(model: FusedModel, lessons: Sequence[Lesson], plan: Plan) -> Comput
                 try:
                     compute(model, lessons, parts[nth], done)
                 except Exception as error:
-                    failure = error.with_traceback(None)  # its frames hold the memory of the pass
+                    failure = bare(error)
     if failure is not None:
         raise failure
     return done

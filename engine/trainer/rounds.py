@@ -17,7 +17,8 @@ import torch
 
 from engine.core.batches import Shares
 from engine.core.memory import tokens_that_fit
-from engine.passes.model import Lesson, Model, Outcome, Question, out_of_memory
+from engine.passes.faults import bare, out_of_memory
+from engine.passes.model import Lesson, Model, Outcome, Question
 from engine.passes.work import Answers, Learn, Measure, Outside, Sample, Stepwise, Work
 from engine.trainer.faults import OutOfMemoryError
 from engine.trainer.live import GoneError, LiveRun
@@ -104,22 +105,34 @@ class Rounds:
         piece the others stay clear."""
         if not pieces:
             return
-        kept: dict[LiveRun, torch.Tensor | None] = {}
-        for piece in pieces:
-            if piece[0] not in kept:
-                kept[piece[0]] = gradient_of(piece)
         begun = time.monotonic()
-        try:
-            outcomes = self.model.run_pass([lesson_of(piece) for piece in pieces])
-        except Exception as error:
-            log.warning("a pass of %d tokens failed: %s", tokens_of(pieces), type(error).__name__)
-            for piece in pieces:
-                put_back(piece, kept[piece[0]])
-            self._smaller(pieces, error)
+        outcomes = self._tried(pieces)
+        if isinstance(outcomes, Exception):
+            self._smaller(pieces, outcomes)
             return
         charge(pieces, seconds=time.monotonic() - begun, devices=self.model.devices)
         for (one, number, _), outcome in zip(pieces, outcomes, strict=True):
             deliver(one, number, outcome)
+
+    def _tried(self, pieces: Sequence[Piece]) -> list[Outcome] | Exception:
+        """A pass that fails leaves the gradients as they were, and nothing of it in memory: the handler is left before
+        anything else is done, since a traceback's frames hold all that the pass had."""
+        kept: dict[LiveRun, torch.Tensor | None] = {}
+        try:
+            for piece in pieces:
+                if piece[0] not in kept:
+                    kept[piece[0]] = gradient_of(piece)
+            return self.model.run_pass([lesson_of(piece) for piece in pieces])
+        except Exception as error:
+            told = len(pieces) == 1 and not out_of_memory(error)
+            log.warning(
+                "a pass of %d tokens failed: %s", tokens_of(pieces), type(error).__name__, exc_info=told
+            )
+            failure = bare(error)
+        for piece in pieces:
+            if piece[0] in kept:
+                put_back(piece, kept[piece[0]])
+        return failure
 
     def _smaller(self, pieces: Sequence[Piece], error: Exception) -> None:
         too_large = out_of_memory(error)

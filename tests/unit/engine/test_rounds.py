@@ -4,6 +4,7 @@ short."""
 import os
 import random
 import time
+import weakref
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,8 +26,9 @@ from engine.contract.events import (
 from engine.contract.spec import Dpo, EarlyStopping, TrainingOptions
 from engine.lora.adapter import Adapter
 from engine.models.resident import load
+from engine.passes.faults import out_of_memory
 from engine.passes.fused import FusedModel
-from engine.passes.model import Lesson, Outcome, out_of_memory
+from engine.passes.model import Lesson, Outcome
 from engine.trainer.live import LiveRun
 from engine.trainer.room import wanted
 from tests.support.schedules import LORAS, all_alone, bits, joining_and_leaving, started, supervised
@@ -101,6 +103,42 @@ def test_a_pass_that_fails_is_halved_and_loses_nothing(kind: str, tiny_model: Pa
     told = stories(runs, model=model)
     assert model.refused > 0
     assert [bits(events) for _, events in told] == alone
+
+
+class FakeCrowdedModel(FusedModel):
+    """Stands for a GPU: a pass of more than `most` tokens makes its activations and then finds no room. `still_there`:
+    how many activations of failed passes were alive when another pass began."""
+
+    most = 10**9
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._made = weakref.WeakSet[torch.Tensor]()
+        self.still_there: list[int] = []
+
+    def run_pass(self, lessons: Sequence[Lesson]) -> list[Outcome]:
+        self.still_there.append(len(self._made))
+        if sum(lesson.packed.tokens for lesson in lessons) > self.most:
+            self._deep_in_a_pass()
+        return super().run_pass(lessons)
+
+    def _deep_in_a_pass(self) -> None:
+        activations = torch.zeros(10)
+        self._made.add(activations)
+        try:
+            raise ValueError("what it came from holds frames too")
+        except ValueError as error:
+            raise torch.OutOfMemoryError("as the test says") from error
+
+
+def test_nothing_of_a_failed_pass_is_in_memory_when_it_is_tried_in_halves(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    model = FakeCrowdedModel(load(tiny_model, name="tiny"), most_runs=8)
+    model.most = 130  # in halves first, then one run's batch in smaller pieces
+    told = stories([started(n, folder=tmp_path / f"{n}", model=model) for n in (0, 2, 6)], model=model)
+    assert all(isinstance(events[-1], RunFinished) for _, events in told)
+    assert len(model.still_there) > 10 and set(model.still_there) == {0}
 
 
 def test_a_pass_that_breaks_on_a_runs_own_piece_ends_that_run_alone(tiny_model: Path, tmp_path: Path) -> None:
