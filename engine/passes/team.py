@@ -147,7 +147,7 @@ class Team:
         on_loss: Callable[[str], None] = end_trainer,
     ) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="tuningfork-ranks-"))
-        atexit.register(self._tidy)
+        atexit.register(self.tidy)
         self.devices, self._on_loss = devices, on_loss
         self.members = [
             Member(rank, command(rank, self._folder), on_loss=self._lost) for rank in range(1, devices)
@@ -163,14 +163,15 @@ class Team:
             member.gone()
         if dist.is_initialized():
             dist.destroy_process_group()
-        self._tidy()
+        self.tidy()
 
     def _lost(self, reason: str) -> None:
-        self._tidy()
+        self.tidy()
         self._on_loss(reason)
 
-    def _tidy(self) -> None:
-        atexit.unregister(self._tidy)
+    def tidy(self) -> None:
+        """The folder goes in which all have met."""
+        atexit.unregister(self.tidy)
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

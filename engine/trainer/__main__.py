@@ -6,6 +6,7 @@ for each of the others.
 """
 
 import argparse
+import contextlib
 import ctypes
 import logging
 import os
@@ -42,6 +43,32 @@ log = logging.getLogger("tuningfork.trainer")
 
 
 def main() -> None:
+    """Ends the process at once, whatever ends the work: an interpreter would first wait for threads, which may wait for a
+    loop that is gone, and a trainer that is there but does nothing keeps its leases for ever."""
+    status = 1
+    try:
+        work()
+        status = 0
+    except SystemExit as end:
+        status = status_of(end)
+    except BaseException:
+        log.critical("the trainer ends", exc_info=True)
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            logging.shutdown()
+        os._exit(status)
+
+
+def status_of(end: SystemExit) -> int:
+    """As the interpreter has it: words are said, and mean 1."""
+    if end.code is None or isinstance(end.code, int):
+        return end.code or 0
+    log.critical("%s", end.code)
+    return 1
+
+
+def work() -> None:
     options = parse(sys.argv[1:])
     die_with_worker()
     reports = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
@@ -76,6 +103,14 @@ def prepare(options: argparse.Namespace, *, devices: int) -> None:
 
 def lead(options: argparse.Namespace, *, devices: int, reports: BinaryIO) -> None:
     others = Team(partial(command, sys.argv[1:]), devices=devices) if devices > 1 else None
+    try:
+        train(options, others, reports=reports)
+    finally:
+        if others is not None:
+            others.tidy()
+
+
+def train(options: argparse.Namespace, others: Team | None, *, reports: BinaryIO) -> None:
     sharded = others is not None and is_sharded(options)
     base = read(options, sharded=sharded)
     model = chosen(base, options, others, sharded=sharded)

@@ -1,9 +1,10 @@
 """A run between the rounds: what it still waits for, and what it says next."""
 
+import contextlib
 import logging
 import queue
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -123,6 +124,12 @@ class LiveRun:
         self._stream.close()
         self.run.close()
 
+    def take_asked(self) -> Iterator[Asked]:
+        """Never waits: a task's thread may take what is there at the same time."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                yield self.asked.get_nowait()
+
     def _drop_asked(self) -> None:
-        while not self.asked.empty():
-            self.asked.get().answers.set_exception(GoneError())
+        for asked in self.take_asked():
+            asked.answers.set_exception(GoneError())

@@ -154,8 +154,7 @@ class Rounds:
                 number, _ = one.waiting.popleft()
                 one.tasks[number] = Future()
                 self._queue(one, work, one.tasks[number])
-        while not one.asked.empty():
-            asked = one.asked.get()
+        for asked in one.take_asked():
             self._queue(one, asked.sample, asked.answers)
 
     def _queue(self, one: LiveRun, work: Sample, answers: "Future[Answers]") -> None:

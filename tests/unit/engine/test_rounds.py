@@ -1,14 +1,16 @@
 """Runs beside each other: the bits of a run alone, faults that stay with their run, memory that is planned and found
 short."""
 
+import contextlib
 import os
+import queue
 import random
 import time
 import weakref
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -29,7 +31,7 @@ from engine.models.resident import load
 from engine.passes.faults import out_of_memory
 from engine.passes.fused import FusedModel
 from engine.passes.model import Lesson, Outcome
-from engine.trainer.live import LiveRun
+from engine.trainer.live import Asked, LiveRun
 from engine.trainer.room import wanted
 from tests.support.schedules import LORAS, all_alone, bits, joining_and_leaving, started, supervised
 from tests.support.training import live_run, rounds_of, said, stories, story
@@ -259,6 +261,24 @@ def test_neighbours_learn_while_a_long_group_is_sampled(tiny_model: Path, tmp_pa
     told = dict(stories(runs, model=model, on_event=note))
     assert order[: order.index("long")].count("short") > 5, "steps before the first of the long group's run"
     assert [bits(told[run]) for run in runs] == alone
+
+
+class FakeContestedQueue(queue.SimpleQueue[Asked]):
+    """A fault: whenever somebody asks whether something is there, somebody else takes it right after."""
+
+    def empty(self) -> bool:
+        with contextlib.suppress(queue.Empty):
+            self.get_nowait()
+        return False
+
+
+def test_two_threads_that_drop_what_was_asked_wait_for_nothing(model: FusedModel, tmp_path: Path) -> None:
+    run = started(3, folder=tmp_path / "a", model=model)
+    run.asked = FakeContestedQueue()
+    closing = Thread(target=run.close, daemon=True)
+    closing.start()
+    closing.join(timeout=10)
+    assert not closing.is_alive()
 
 
 @pytest.mark.parametrize("loss", ["sigmoid", "ipo", "kto", "orpo", "simpo"])

@@ -21,8 +21,10 @@ BITSANDBYTES = "libbitsandbytes"
 
 
 class TrainerProcess:
-    def __init__(self, model: Path, *options: str, stderr: IO[bytes] | None = None) -> None:
-        command = [sys.executable, "-m", "engine.trainer", "--base-model", "tiny", "--model-path", str(model)]
+    def __init__(
+        self, model: Path, *options: str, stderr: IO[bytes] | None = None, module: str = "engine.trainer"
+    ) -> None:
+        command = [sys.executable, "-m", *module.split(), "--base-model", "tiny", "--model-path", str(model)]
         self.process = subprocess.Popen(
             [*command, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr
         )
@@ -122,6 +124,23 @@ def test_what_is_meant_for_another_attempt_of_a_job_does_nothing(
     trainer.send(pb.TrainerCommand(pause=pb.PauseRun(job_id="ftjob-1", attempt=1)))
     trainer.send(pb.TrainerCommand(stop=pb.StopRun(job_id="ftjob-1", attempt=1)))
     assert trainer.until_end()[-1] == "finished"
+
+
+@pytest.mark.parametrize(("fault", "words"), [("loop", b"a mistake of ours, as the test says")])
+def test_a_trainer_that_can_do_nothing_more_is_gone_at_once(
+    fault: str, words: bytes, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Also while a thread of it waits. No run is told to have failed: its worker gives them back."""
+    with (tmp_path / "log").open("wb") as log:
+        doomed = TrainerProcess(tiny_model, stderr=log, module=f"tests.support.doomed_trainer {fault}")
+        doomed.start(spec(), tmp_path / "a")
+        assert doomed.process.stdout is not None
+        said = []
+        while (payload := pipe.read(doomed.process.stdout)) is not None:  # type: ignore[arg-type]
+            said.append(pb.TrainerReport.FromString(payload).event.event.WhichOneof("kind"))
+        assert doomed.process.wait(timeout=20) == 1
+    assert "failed" not in said and "interrupted" not in said
+    assert words in (tmp_path / "log").read_bytes()
 
 
 @pytest.fixture
