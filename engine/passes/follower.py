@@ -7,7 +7,7 @@ import torch
 
 from engine.lora.adapter import Adapter
 from engine.passes import orders, sums
-from engine.passes.faults import bare, out_of_memory
+from engine.passes.faults import bare, end_if_lost, out_of_memory
 from engine.passes.fused import FusedModel
 from engine.passes.model import Lesson, Question
 from engine.passes.orders import Order, Reply
@@ -64,6 +64,7 @@ class Follower:
         try:
             done = sums.computed(self._model, lessons, plan)
         except Exception as error:
+            end_if_lost(error)
             failure = bare(error)
         else:
             outcomes = tuple(orders.sent_outcome(outcome) for outcome in done.outcomes)
@@ -90,6 +91,7 @@ class Follower:
         try:
             answers = finished(self._model.sample(question, end_of_turn=frozenset(sent.end_of_turn)))
         except Exception as error:
+            end_if_lost(error)
             log.warning("a sampling failed here: %s", type(error).__name__)
             return Reply(fault=orders.fault_of(error, out_of_memory=out_of_memory(error)))
         return Reply(answers=tuple(tuple(some) for some in answers))

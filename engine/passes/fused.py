@@ -16,7 +16,7 @@ from engine.models.memory import room_for_runs
 from engine.models.resident import ResidentModel, shape_of
 from engine.models.sharded import Walk, sharded_decoder
 from engine.passes import decode, head
-from engine.passes.faults import out_of_memory
+from engine.passes.faults import device_lost, out_of_memory
 from engine.passes.forward import batch_of, hidden_rows, keeping, recomputing
 from engine.passes.model import Lesson, Outcome, Question, Trainable
 from engine.passes.work import Stepwise
@@ -158,7 +158,7 @@ def teach(
     try:
         found, grad[own], loss = head.learned(decoder, hidden[own], lesson.packed, lesson.loss)
     except Exception as error:
-        if out_of_memory(error):
+        if out_of_memory(error) or device_lost(error):
             raise
         grad[own] = 0
         return Outcome(rows=None, error=error)

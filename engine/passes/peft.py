@@ -20,7 +20,7 @@ from engine.lora.attached import FlatAdapter, attach, detach
 from engine.models.decoder import steady_rope
 from engine.models.memory import room_for_runs
 from engine.models.resident import ResidentModel, logits_of_rows, shape_of
-from engine.passes.faults import out_of_memory
+from engine.passes.faults import device_lost, out_of_memory
 from engine.passes.generate import sampled
 from engine.passes.model import Lesson, Outcome, Question, Trainable
 from engine.passes.work import RowLoss, Rows, Stepwise
@@ -121,7 +121,7 @@ class PlainModel:
             try:
                 value, grad = judged(logprobs.detach(), batch, loss)
             except Exception as error:
-                if out_of_memory(error):
+                if out_of_memory(error) or device_lost(error):
                     raise
                 if self._live and before is not None:
                     self._live[1].gradient.copy_(before)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from engine.passes.faults import bare
+from engine.passes.faults import bare, end_if_lost
 from engine.passes.fused import FusedModel
 from engine.passes.model import Lesson, Outcome
 
@@ -66,6 +66,7 @@ def computed(model: FusedModel, lessons: Sequence[Lesson], plan: Plan) -> Comput
                 try:
                     compute(model, lessons, parts[nth], done)
                 except Exception as error:
+                    end_if_lost(error)
                     failure = bare(error)
     if failure is not None:
         raise failure

@@ -1,7 +1,6 @@
 """A run between the rounds: what it still waits for, and what it says next."""
 
 import contextlib
-import logging
 import queue
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -9,16 +8,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from engine.contract.events import RunFailed, RunInterrupted, TrainEvent
+from engine.contract.events import TrainEvent
 from engine.contract.spec import RunRef
-from engine.data.errors import DataError
-from engine.methods.reinforcement import GraderFailedError
+from engine.passes.faults import end_if_lost
 from engine.passes.work import Answers, Sample, Work, Works
-from engine.trainer.faults import BatchFailedError, DivergedError, TooLargeError
-from engine.trainer.keeping import UnwrittenError
+from engine.trainer.endings import ending_of
 from engine.trainer.run import Run
-
-log = logging.getLogger("tuningfork.trainer")
 
 
 class GoneError(Exception):
@@ -71,31 +66,9 @@ class LiveRun:
         """The run's next event; None when it waits for work. What it raises becomes the event that ends it."""
         try:
             said = self._next()
-        except DataError as error:
-            return RunFailed(code="invalid_file_format", message=error.message, param=error.param)
-        except DivergedError as error:
-            return RunFailed(
-                code="training_diverged",
-                message=f"Training stopped because {error}. Try a lower learning_rate_multiplier.",
-            )
-        except GraderFailedError as error:
-            return RunFailed(
-                code="grader_error",
-                message=f"Training stopped because {error}: {error.details}. Mend the grader, try it with "
-                "graders.run, and create the job again.",
-            )
-        except UnwrittenError as error:
-            log.exception("run %s could not be kept", self.ref.job_id)
-            return RunInterrupted(reason=str(error))
-        except TooLargeError as error:
-            return RunFailed(code="insufficient_memory", message=str(error))
-        except BatchFailedError as error:
-            log.exception("run %s failed", self.ref.job_id)
-            return RunFailed(code="server_error", message=f"The run failed at {error}.")
         except Exception as error:
-            # The traceback stays in the log: an exception's text may hold training text.
-            log.exception("run %s failed", self.ref.job_id)
-            return RunFailed(code="server_error", message=f"The run failed: {type(error).__name__}.")
+            end_if_lost(error)
+            return ending_of(error, job_id=self.ref.job_id)
         if not isinstance(said, Sequence):
             return said
         self._results = [None] * len(said)

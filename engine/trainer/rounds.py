@@ -17,7 +17,7 @@ import torch
 
 from engine.core.batches import Shares
 from engine.core.memory import tokens_that_fit
-from engine.passes.faults import bare, out_of_memory
+from engine.passes.faults import bare, end_if_lost, out_of_memory
 from engine.passes.model import Lesson, Model, Outcome, Question
 from engine.passes.work import Answers, Learn, Measure, Outside, Sample, Stepwise, Work
 from engine.trainer.faults import OutOfMemoryError
@@ -124,6 +124,7 @@ class Rounds:
                     kept[piece[0]] = gradient_of(piece)
             return self.model.run_pass([lesson_of(piece) for piece in pieces])
         except Exception as error:
+            end_if_lost(error)
             told = len(pieces) == 1 and not out_of_memory(error)
             log.warning(
                 "a pass of %d tokens failed: %s", tokens_of(pieces), type(error).__name__, exc_info=told
@@ -237,6 +238,7 @@ def goes_on(sampler: Sampler) -> bool:
         sampler.answers.set_result(done.value)
         return False
     except Exception as error:
+        end_if_lost(error)
         sampler.answers.set_exception(error)
         return False
     return True

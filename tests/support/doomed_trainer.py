@@ -7,6 +7,9 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+import torch
+
+from engine.passes.fused import FusedModel
 from engine.trainer import __main__ as trainer
 from engine.trainer.rounds import Rounds
 
@@ -19,7 +22,17 @@ def ends_loop() -> None:
     Rounds.round = fake_round  # type: ignore[method-assign]
 
 
-FAULTS: dict[str, Callable[[], None]] = {"loop": ends_loop}
+def fake_pass(*_: Any) -> NoReturn:
+    raise torch.AcceleratorError(
+        "CUDA error: unspecified launch failure\nCUDA kernel errors might be reported later"
+    )
+
+
+def loses_gpu() -> None:
+    FusedModel.run_pass = fake_pass  # type: ignore[method-assign]
+
+
+FAULTS: dict[str, Callable[[], None]] = {"loop": ends_loop, "gpu": loses_gpu}
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -126,7 +126,13 @@ def test_what_is_meant_for_another_attempt_of_a_job_does_nothing(
     assert trainer.until_end()[-1] == "finished"
 
 
-@pytest.mark.parametrize(("fault", "words"), [("loop", b"a mistake of ours, as the test says")])
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("loop", b"a mistake of ours, as the test says"),
+        ("gpu", b"the device is lost: CUDA error: unspecified launch failure\n"),
+    ],
+)
 def test_a_trainer_that_can_do_nothing_more_is_gone_at_once(
     fault: str, words: bytes, tiny_model: Path, tmp_path: Path
 ) -> None:
