@@ -15,7 +15,9 @@ def out_of_memory(error: BaseException) -> bool:
     """torch has a class for its allocator's on CUDA; for a CPU's, the driver's and cuBLAS's there are only words."""
     words = str(error)
     of_driver = words.startswith(CUDA_WORDS) and any(full in words.splitlines()[0] for full in FULL)
-    return isinstance(error, torch.OutOfMemoryError) or of_driver or "DefaultCPUAllocator" in words
+    return (
+        isinstance(error, torch.OutOfMemoryError | MemoryError) or of_driver or "DefaultCPUAllocator" in words
+    )
 
 
 def device_lost(error: BaseException) -> bool:

@@ -5,8 +5,7 @@ import logging
 from engine.contract.events import RunFailed, RunInterrupted
 from engine.data.errors import DataError
 from engine.methods.reinforcement import GraderFailedError
-from engine.trainer.faults import BatchFailedError, DivergedError, TooLargeError
-from engine.trainer.keeping import UnwrittenError
+from engine.trainer.faults import BatchFailedError, DivergedError, TooLargeError, engines_fault
 
 log = logging.getLogger("tuningfork.trainer")
 
@@ -30,7 +29,7 @@ def ending_of(error: Exception, *, job_id: str) -> RunFailed | RunInterrupted:
         case TooLargeError():
             return RunFailed(code="insufficient_memory", message=str(error))
     log.error("run %s ended", job_id, exc_info=error)
-    if isinstance(error, UnwrittenError):
-        return RunInterrupted(reason=str(error))
+    if (reason := engines_fault(error)) is not None:
+        return RunInterrupted(reason=reason)
     at = f" at {error}" if isinstance(error, BatchFailedError) else f": {type(error).__name__}"
     return RunFailed(code="server_error", message=f"The run failed{at}.")

@@ -20,7 +20,7 @@ from engine.core.memory import tokens_that_fit
 from engine.passes.faults import bare, end_if_lost, out_of_memory
 from engine.passes.model import Lesson, Model, Outcome, Question
 from engine.passes.work import Answers, Learn, Measure, Outside, Sample, Stepwise, Work
-from engine.trainer.faults import OutOfMemoryError
+from engine.trainer.faults import SHORT, EngineFaultError, OutOfMemoryError
 from engine.trainer.live import GoneError, LiveRun
 from engine.trainer.room import Room
 
@@ -239,7 +239,8 @@ def goes_on(sampler: Sampler) -> bool:
         return False
     except Exception as error:
         end_if_lost(error)
-        sampler.answers.set_exception(error)
+        # Smaller pieces of training would not help it, and its traceback holds keys and values.
+        sampler.answers.set_exception(EngineFaultError(SHORT) if out_of_memory(error) else error)
         return False
     return True
 

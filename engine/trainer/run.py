@@ -28,8 +28,6 @@ from engine.core.packing import Tokens, pack
 from engine.core.schedules import base_learning_rate, learning_rate
 from engine.core.stopping import Progress
 from engine.data.errors import DataError
-from engine.lora import adapter as adapters
-from engine.lora import training_state
 from engine.lora.optimizer import RowOptimizer
 from engine.lora.training_state import Kept
 from engine.methods.objective import Objective, Score, Scoring, StepContext
@@ -38,7 +36,13 @@ from engine.passes.model import Model, Trainable
 from engine.passes.work import Enter, Measure, Outside, Results, Weights, Works
 from engine.trainer import keeping
 from engine.trainer.checks import check_modules, check_schema
-from engine.trainer.faults import BatchFailedError, DivergedError, OutOfMemoryError, TooLargeError
+from engine.trainer.faults import (
+    BatchFailedError,
+    DivergedError,
+    OutOfMemoryError,
+    TooLargeError,
+    engines_fault,
+)
 from engine.trainer.objectives import chat_of, objective_of
 
 MICRO_TOKENS: Final = 2048  # tokens of one run in one pass: bounds the memory of its activations
@@ -52,6 +56,8 @@ RECOMPUTED: Final = (
 )
 
 Stream: TypeAlias = Generator[TrainEvent | Works, Results, None]
+Scored: TypeAlias = Generator[TrainEvent | Works, Results, Score]
+RowsScored: TypeAlias = Callable[[Sequence[int], StepContext], Scoring]
 
 
 @dataclass(kw_only=True)
@@ -178,15 +184,13 @@ class Run:
         self._adapter = self.model.new_adapter(self.spec.lora)
         self._adapter.initialise(derived_seed(self.spec.seed, "init"))
         if self.spec.starts_tuned:
-            adapters.load_weights(self._adapter, self.folder / INITIAL_FOLDER)
+            keeping.read_weights(self._adapter, self.folder / INITIAL_FOLDER)
             self._initial = self.model.frozen_copy(self._adapter)
         self.optimizer = RowOptimizer(
             self._adapter.weights, self._adapter.gradient, options=self.spec.training
         )
         if self.spec.start_step:
-            source = self.folder / RESUME_FOLDER
-            adapters.load_weights(self._adapter, source)
-            self._kept = training_state.load(source, self.optimizer, device=self._adapter.weights.device)
+            self._kept = keeping.read(self._adapter, self.optimizer, self.folder / RESUME_FOLDER)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -235,7 +239,7 @@ class Run:
     def _is_due(self) -> bool:
         return self.control.clock() - self._saved_at >= self.control.every_seconds
 
-    def _step(self, step: int) -> Generator[TrainEvent | Works, Results, Score]:
+    def _step(self, step: int) -> Scored:
         """One optimizer step on the mean loss of the whole batch."""
         batch = self._batch(step)
         score = yield from self._gradients(batch, step)
@@ -255,23 +259,29 @@ class Run:
         rate = base_learning_rate(model_type=base.model_type, hidden_size=base.hidden_size)
         return self.spec.method.learning_rate_multiplier * rate
 
-    def _gradients(self, batch: Sequence[int], step: int) -> Generator[TrainEvent | Works, Results, Score]:
-        """Begins the batch anew in smaller pieces when one does not fit the memory."""
+    def _gradients(self, batch: Sequence[int], step: int) -> Scored:
+        """What a batch raises is its own, but for what the engine does."""
+        at = f"step {step + 1} ({named(batch)})"
+        try:
+            return (yield from self._fitted(self.objective.gradients, batch, step, what=f"Step {step + 1}"))
+        except OutOfMemoryError as error:
+            raise BatchFailedError(f"{at} does not fit the memory") from error
+        except Exception as error:
+            if isinstance(error, DataError | GraderFailedError) or engines_fault(error) is not None:
+                raise
+            raise BatchFailedError(f"{at}: {type(error).__name__}") from error
+
+    def _fitted(self, scored: RowsScored, rows: Sequence[int], step: int, *, what: str) -> Scored:
+        """Begun anew in smaller pieces when one does not fit the memory. Raises OutOfMemoryError where none are left."""
         while True:
             try:
-                return (yield from self.objective.gradients(batch, self._context(step)))
-            except OutOfMemoryError as error:
+                return (yield from scored(rows, self._context(step)))
+            except OutOfMemoryError:
                 self.optimizer.forget_gradient()
                 spared = self._spared()
                 if spared is None:
-                    raise BatchFailedError(
-                        f"step {step + 1} ({named(batch)}) does not fit the memory"
-                    ) from error
-                yield RunNotice(message=f"Step {step + 1} did not fit the memory: {spared}", warning=True)
-            except (DataError, GraderFailedError):
-                raise
-            except Exception as error:
-                raise BatchFailedError(f"step {step + 1} ({named(batch)}): {type(error).__name__}") from error
+                    raise
+            yield RunNotice(message=f"{what} did not fit the memory: {spared}", warning=True)
 
     def _spared(self) -> str | None:
         """What is done so that passes take less from now on, told to the run's owner; None where nothing is left."""
@@ -289,7 +299,7 @@ class Run:
         seed = derived_seed(self.spec.seed, "dropout", step)
         return StepContext(step=step, seed=seed, budget=self._budget)
 
-    def _metrics(self, score: Score, *, step: int) -> Generator[Works, Results, StepMetrics]:
+    def _metrics(self, score: Score, *, step: int) -> Generator[TrainEvent | Works, Results, StepMetrics]:
         small = full = None
         if self._validates_at(step):
             small = yield from self._validated(self._validation_batch(step), step)
@@ -311,8 +321,9 @@ class Run:
             extra=extra,
         )
 
-    def _validated(self, rows: Sequence[int], step: int) -> Scoring:
-        return (yield from self.objective.score(rows, self._context(step)))
+    def _validated(self, rows: Sequence[int], step: int) -> Scored:
+        what = f"The validation after step {step}"
+        return (yield from self._fitted(self.objective.score, rows, step, what=what))
 
     def _judge(self, full: Score, *, step: int) -> None:
         """What early stopping and the best checkpoint go by: the loss, or where there is none the reward."""

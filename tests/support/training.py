@@ -11,6 +11,8 @@ from engine.trainer.live import LiveRun
 from engine.trainer.rounds import Rounds
 from engine.trainer.run import Run, RunControl
 
+ENDS = (RunFinished, RunFailed, RunPaused, RunInterrupted)
+
 
 def rounds_of(model: Model, woken: Event) -> Rounds:
     return Rounds(model, end_of_turn=model.base.end_of_turn, wake=woken.set)
@@ -49,7 +51,7 @@ def stories(
             for event in said(run) if run in live else ():
                 events.append(event)
                 on_event(run, event)
-                if isinstance(event, RunFinished | RunFailed | RunPaused | RunInterrupted):
+                if isinstance(event, ENDS):
                     run.close()
                     live.remove(run)
                     rounds.leave(run)
@@ -65,6 +67,6 @@ def said(run: LiveRun) -> Iterator[TrainEvent]:
     ended = False
     while run.ready and not ended:
         event = run.advance()
-        ended = isinstance(event, RunFinished | RunFailed | RunPaused | RunInterrupted)
+        ended = isinstance(event, ENDS)
         if event is not None:
             yield event

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
 
+from engine.contract.events import RunFailed, RunFinished, RunInterrupted, RunNotice
 from engine.contract.spec import LoraOptions
 from engine.core.packing import Tokens, pack
+from engine.lora.optimizer import RowOptimizer
 from engine.models.resident import load
 from engine.passes import orders
 from engine.passes.faults import device_lost, end_if_lost, out_of_memory
@@ -16,11 +18,13 @@ from engine.passes.follower import Follower
 from engine.passes.fused import FusedModel
 from engine.passes.model import Lesson, Outcome, Question, Trainable
 from engine.passes.work import Stepwise
+from engine.trainer.faults import SHORT
 from tests.support.schedules import started
-from tests.support.training import stories
+from tests.support.training import live_run, stories, story
+from tests.unit.engine.test_run import prepared, spec
 
 PACKED = pack([[Tokens(token_ids=(1, 2, 3), weights=(0.0, 1.0, 1.0))]], bound=False)
-LEARN, REINFORCE = 1, 3  # runs of `tests.support.schedules`: the first validates, the other samples
+LEARN, REINFORCE = 2, 3  # runs of `tests.support.schedules`: the first validates, the other samples
 LOST = {
     "class": torch.AcceleratorError("CUDA error: unspecified launch failure"),
     "words": RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be"),
@@ -105,3 +109,72 @@ def test_a_device_that_another_rank_loses_ends_that_rank(model: FakeGpuModel) ->
     lesson = orders.SentLesson(packed=PACKED, adapter=None, dropout_seed=None, recompute=False)
     with pytest.raises(SystemExit, match="the device is lost"):
         follower._computed(orders.Order(lessons=(lesson,), plan=plan), plan)
+
+
+@pytest.mark.parametrize(
+    ("place", "number"), [("begin", LEARN), ("measure", LEARN), ("sample", REINFORCE), ("learn", LEARN)]
+)
+@pytest.mark.parametrize("name", FULL)
+def test_memory_that_is_short_ends_no_job_whose_batch_fits(
+    place: str, number: int, name: str, model: FakeGpuModel, tmp_path: Path
+) -> None:
+    """In smaller pieces where there are any; else the run goes on elsewhere, or later. A neighbour ends as ever."""
+    model.fault = failing(place, FULL[name], times=1)
+    run = started(number, folder=tmp_path / "a", model=model)
+    (_, told), (_, beside) = stories([run, started(0, folder=tmp_path / "b", model=model)], model=model)
+    if place in ("measure", "learn"):
+        assert isinstance(told[-1], RunFinished)
+    else:
+        assert told[-1] == RunInterrupted(reason=SHORT) or beside[-1] == RunInterrupted(reason=SHORT)
+    assert not any(isinstance(event, RunFailed) for event in [*told, *beside])
+
+
+@pytest.mark.parametrize("place", ["begin", "measure", "sample"])
+def test_memory_that_stays_short_ends_the_attempt_alone(
+    place: str, model: FakeGpuModel, tmp_path: Path
+) -> None:
+    model.fault = failing(place, FULL["allocator"])
+    number = REINFORCE if place == "sample" else LEARN
+    told = story(started(number, folder=tmp_path / "a", model=model), model=model)
+    assert told[-1] == RunInterrupted(reason=SHORT)
+    notices = [event.message for event in told if isinstance(event, RunNotice) and event.warning]
+    assert (place == "measure") == any("The validation after step 1 did not fit" in one for one in notices)
+
+
+def test_a_batch_that_never_fits_fails_its_own_job(model: FakeGpuModel, tmp_path: Path) -> None:
+    model.fault = failing("learn", FULL["allocator"])
+    failed = story(started(LEARN, folder=tmp_path / "a", model=model), model=model)[-1]
+    assert isinstance(failed, RunFailed) and "does not fit the memory" in failed.message
+
+
+def test_an_optimizer_without_room_for_its_moments_ends_the_attempt_alone(
+    model: FakeGpuModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fake_step(*_: Any) -> NoReturn:
+        raise FULL["allocator"]
+
+    monkeypatch.setattr(RowOptimizer, "step", fake_step)
+    told = story(started(0, folder=tmp_path / "a", model=model), model=model)
+    assert told[-1] == RunInterrupted(reason=SHORT)
+
+
+def test_files_that_the_engine_cannot_read_end_the_attempt_alone(model: FakeGpuModel, tmp_path: Path) -> None:
+    run = started(0, folder=tmp_path / "a", model=model)
+    (tmp_path / "a/train.jsonl").unlink()
+    (told,) = story(run, model=model)
+    assert isinstance(told, RunInterrupted) and told.reason.endswith(": FileNotFoundError")
+
+
+@pytest.mark.parametrize("content", [None, b"not what was written"])
+@pytest.mark.parametrize(
+    ("changes", "folder"), [({"start_step": 1}, "resume"), ({"starts_tuned": True}, "initial")]
+)
+def test_a_checkpoint_that_the_engine_cannot_read_ends_the_attempt_alone(
+    changes: dict[str, Any], folder: str, content: bytes | None, model: FakeGpuModel, tmp_path: Path
+) -> None:
+    prepared(tmp_path / "a")
+    (tmp_path / "a" / folder).mkdir()
+    if content is not None:
+        (tmp_path / "a" / folder / "adapter_model.safetensors").write_bytes(content)
+    told = story(live_run(spec(**changes), folder=tmp_path / "a", model=model), model=model)
+    assert isinstance(told[-1], RunInterrupted) and "could not read the checkpoint" in told[-1].reason
