@@ -7,8 +7,8 @@ the ratio to the sampling policy is 1. Source: Liu et al., "Understanding R1-Zer
 
 import asyncio
 import json
-from collections.abc import Generator, Mapping, Sequence
-from typing import Any
+from collections.abc import Coroutine, Generator, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 from engine.contract.sampling import MAX_ANSWER_TOKENS, group_size
 from engine.contract.spec import Reinforcement
@@ -23,10 +23,23 @@ from engine.graders.sandbox.bubblewrap import Sandbox
 from engine.methods.objective import Score, Scoring, StepContext
 from engine.methods.sft import learn_weighted
 from engine.models.grammar import schema_of
-from engine.passes.work import Answer, Ask, Outside, Results, Sample, Sampling, Weights, Works
+from engine.passes.work import (
+    Answer,
+    Ask,
+    Gone,
+    GoneError,
+    Outside,
+    Results,
+    Sample,
+    Sampling,
+    Weights,
+    Works,
+)
 
 Rollout = tuple[Sequence[Answer], list[Grade]]
 MIN_ANSWER_TOKENS = 16
+GONE_SECONDS: Final = 1.0  # between looks at whether anybody still waits for the grades
+T = TypeVar("T")
 MAX_ROWS = 64  # samples asked for at a time: other runs have their turn in between
 
 
@@ -105,7 +118,7 @@ class ReinforcementObjective:
             for start in starts
         ]
         answers = [one for group in sampled for one in group]
-        (graded,) = yield [Outside(task=lambda ask: self._all_graded(prompts, answers, ask))]
+        (graded,) = yield [Outside(task=lambda ask, gone: self._all_graded(prompts, answers, ask, gone))]
         return list(zip(answers, graded, strict=True))
 
     def _sample(self, prompts: Sequence[Prompt], *, count: int, seed: int) -> Sample:
@@ -114,7 +127,7 @@ class ReinforcementObjective:
         return Sample(prompts=[prompt.token_ids for prompt in prompts], count=count, sampling=sampling)
 
     def _all_graded(
-        self, prompts: Sequence[Prompt], answers: Sequence[Sequence[Answer]], ask: Ask
+        self, prompts: Sequence[Prompt], answers: Sequence[Sequence[Answer]], ask: Ask, gone: Gone
     ) -> list[list[Grade]]:
         async def one_by_one() -> list[list[Grade]]:
             sandbox = Sandbox()  # of this loop, as its semaphore is
@@ -123,7 +136,7 @@ class ReinforcementObjective:
                 for prompt, each in zip(prompts, answers, strict=True)
             ]
 
-        return asyncio.run(one_by_one())
+        return asyncio.run(unless_gone(one_by_one(), gone))
 
     async def _graded(
         self, prompt: Prompt, answers: Sequence[Answer], ask: Ask, sandbox: Sandbox
@@ -142,6 +155,19 @@ class ReinforcementObjective:
             for each in answers
         )
         return list(await asyncio.gather(*work))
+
+
+async def unless_gone(work: Coroutine[Any, Any, T], gone: Gone) -> T:
+    """A step's grading may take hours, also of a run that was cancelled: then what runs in a sandbox is killed, and what
+    waits for one is dropped. Raises GoneError."""
+    task = asyncio.create_task(work)
+    while not task.done():
+        if gone():
+            task.cancel()  # again: `wait_for` may lose one that comes with what it waits for
+        await asyncio.wait({task}, timeout=GONE_SECONDS)
+    if task.cancelled():
+        raise GoneError
+    return task.result()
 
 
 def weighted_group(prompt: Prompt, answers: Sequence[Answer], by: Sequence[float]) -> list[Tokens]:

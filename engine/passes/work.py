@@ -90,14 +90,20 @@ Answers: TypeAlias = Sequence[Sequence[Answer]]
 # Sampling that can be left and gone on with wherever it yields; nobody may change its adapter meanwhile.
 Stepwise: TypeAlias = Generator[None, None, Answers]
 Ask: TypeAlias = Callable[[Sample], Answers]
+Gone: TypeAlias = Callable[[], bool]  # whether the run has ended
+
+
+class GoneError(Exception):
+    """The run has ended, so nobody waits for the answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outside:
     """What waits for something else than the model, such as a grader: done in a thread of its own while other runs go
-    on. `ask` samples from the model, and waits for its turn."""
+    on. `ask` samples from the model, and waits for its turn. What takes long looks at `gone` on its way, since the threads
+    are everybody's."""
 
-    task: Callable[[Ask], Any]
+    task: Callable[[Ask, Gone], Any]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,13 +11,9 @@ from typing import Any
 from engine.contract.events import TrainEvent
 from engine.contract.spec import RunRef
 from engine.passes.faults import end_if_lost
-from engine.passes.work import Answers, Sample, Work, Works
+from engine.passes.work import Answers, GoneError, Sample, Work, Works
 from engine.trainer.endings import ending_of
 from engine.trainer.run import Run
-
-
-class GoneError(Exception):
-    """The run has ended, so nobody waits for the answer."""
 
 
 @dataclass
@@ -58,9 +54,7 @@ class LiveRun:
         """What is left of what it asked for is dropped: the run decides what to do about the error."""
         self._fault = self._fault or error
         self.waiting.clear()
-        for task in self.tasks.values():
-            task.cancel()
-        self.tasks.clear()
+        self._cancel_tasks()
 
     def advance(self) -> TrainEvent | None:
         """The run's next event; None when it waits for work. What it raises becomes the event that ends it."""
@@ -91,11 +85,22 @@ class LiveRun:
         wake()
         return asked.answers.result()
 
+    def gone(self) -> bool:
+        """Asked in a task's thread, which is to end then."""
+        return self._closed
+
     def close(self) -> None:
         self._closed = True
+        self._cancel_tasks()
         self._drop_asked()
         self._stream.close()
         self.run.close()
+
+    def _cancel_tasks(self) -> None:
+        """Those that have not begun; a thread that has sees that nobody waits when it asks, or looks at `gone`."""
+        for task in self.tasks.values():
+            task.cancel()
+        self.tasks.clear()
 
     def take_asked(self) -> Iterator[Asked]:
         """Never waits: a task's thread may take what is there at the same time."""

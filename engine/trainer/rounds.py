@@ -19,9 +19,9 @@ from engine.core.batches import Shares
 from engine.core.memory import tokens_that_fit
 from engine.passes.faults import bare, end_if_lost, out_of_memory
 from engine.passes.model import Lesson, Model, Outcome, Question
-from engine.passes.work import Answers, Learn, Measure, Outside, Sample, Stepwise, Work
+from engine.passes.work import Answers, GoneError, Learn, Measure, Outside, Sample, Stepwise, Work
 from engine.trainer.faults import SHORT, EngineFaultError, OutOfMemoryError
-from engine.trainer.live import GoneError, LiveRun
+from engine.trainer.live import LiveRun
 from engine.trainer.room import Room
 
 ROUND_TOKENS: Final = 16_384
@@ -178,7 +178,7 @@ class Rounds:
     def _start_tasks(self, one: LiveRun) -> None:
         while one.waiting and isinstance(work := one.waiting[0][1], Outside):
             number, _ = one.waiting.popleft()
-            task = self._threads.submit(work.task, partial(one.ask, wake=self._wake))
+            task = self._threads.submit(work.task, partial(one.ask, wake=self._wake), one.gone)
             task.add_done_callback(lambda _: self._wake())
             one.tasks[number] = task
 

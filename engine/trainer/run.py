@@ -121,7 +121,7 @@ class Run:
         check_modules(self.spec, base=self.model.base)
         check_schema(self.spec, base=self.model.base)
         chat = chat_of(self.model.base, max_tokens=self._max_tokens)
-        read = Outside(task=lambda _: objective_of(self.spec, folder=self.folder, chat=chat))
+        read = Outside(task=lambda *_: objective_of(self.spec, folder=self.folder, chat=chat))
         (self.objective,) = yield [read]
         yield RunPrepared(
             train_examples=self.objective.train_examples,

@@ -1,7 +1,10 @@
 """Preferences, rewards, and going on from a checkpoint: losses against their formulas, bits against an undisturbed run."""
 
 import shutil
+import time
+from concurrent.futures import Future
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -15,8 +18,9 @@ from engine.methods.reinforcement import advantages
 from engine.models.resident import load
 from engine.passes.choose import model_of
 from engine.passes.model import Model
+from engine.passes.work import GoneError
 from engine.trainer.objectives import chat_of
-from tests.support.training import live_run, story
+from tests.support.training import live_run, rounds_of, said, story
 from tests.unit.engine.test_run import ROWS, prepared, spec, write
 
 MAX_TOKENS = 56
@@ -182,6 +186,31 @@ def test_a_grader_that_fails_on_everything_ends_the_run(model: Model, tmp_path: 
     run = spec(method=reinforcement(grader=grader))
     failed = told_by(run, rows=PROMPTS, folder=tmp_path / "a", model=model)[-1]
     assert isinstance(failed, RunFailed) and failed.code == "grader_error" and "broken" in failed.message
+
+
+def test_the_grading_of_a_cancelled_run_gives_its_thread_back(model: Model, tmp_path: Path) -> None:
+    """In a moment, although its samples would take a minute each; and what has not begun never does."""
+    grader = PythonGrader(name="p", source="import time\n\ndef grade(sample, item):\n    time.sleep(60)\n")
+    (tmp_path / "a").mkdir()
+    write(tmp_path / "a/train.jsonl", PROMPTS)
+    run = spec(method=reinforcement(grader=grader, batch_size=4))
+    live = live_run(run, folder=tmp_path / "a", model=model, max_tokens=MAX_TOKENS)
+    woken = Event()
+    rounds = rounds_of(model, woken)
+    told: list[TrainEvent] = []
+    while not (told and any(task.running() for task in live.tasks.values())):  # it samples in no thread
+        if not rounds.round([live]):
+            woken.wait(timeout=0.05)
+        told += said(live)
+    (grading,) = live.tasks.values()
+    time.sleep(1.0)  # in its sandbox
+    assert grading.running()
+    not_begun = live.tasks[99] = Future[object]()
+    live.close()
+    rounds.leave(live)
+    with pytest.raises(GoneError):
+        grading.result(timeout=20)
+    assert not_begun.cancelled()
 
 
 def test_a_model_grader_is_the_base_model(model: Model, tmp_path: Path) -> None:
