@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 from typing import IO
 
 import pytest
@@ -141,10 +142,13 @@ def test_a_trainer_that_can_do_nothing_more_is_gone_at_once(
         doomed = TrainerProcess(tiny_model, stderr=log, module=f"tests.support.doomed_trainer {fault}")
         doomed.start(spec(), tmp_path / "a")
         assert doomed.process.stdout is not None
+        giving_up = Timer(60.0, doomed.process.kill)
+        giving_up.start()
         said = []
         while (payload := pipe.read(doomed.process.stdout)) is not None:  # type: ignore[arg-type]
             said.append(pb.TrainerReport.FromString(payload).event.event.WhichOneof("kind"))
         assert doomed.process.wait(timeout=20) == 1
+        giving_up.cancel()
     assert "failed" not in said and "interrupted" not in said
     assert words in (tmp_path / "log").read_bytes()
 
