@@ -13,7 +13,7 @@ from typing import Any, Final, assert_never
 
 from api.domain.cost import Estimate, Source
 from api.domain.jobs import DpoMethod, Method, ReinforcementMethod, SupervisedMethod
-from engine.contract.formats.plain import answered, plain
+from engine.contract.formats.plain import answered, offered, plain
 from engine.contract.sampling import MAX_ANSWER_TOKENS, group_size
 from engine.contract.spec import TrainingOptions
 
@@ -101,7 +101,7 @@ def conversations(method: Method, row: Mapping[str, Any]) -> list[Json]:
         case DpoMethod():
             return [learned(answered(row, key)) for key in ("preferred_output", "non_preferred_output")]
         case ReinforcementMethod():
-            return [rendered(row, row["messages"], prompt=True)]
+            return [rendered(row["messages"], tools=row.get("tools"), prompt=True)]
         case _:
             assert_never(method)
 
@@ -114,12 +114,13 @@ def learned(row: Mapping[str, Any]) -> Json:
         for index, message in enumerate(messages)
         if message["role"] == "assistant" and message.get("weight", 1) != 0
     )
-    return rendered(row, messages[: last + 1], prompt=False)
+    return rendered(messages[: last + 1], tools=offered(row), prompt=False)
 
 
-def rendered(row: Mapping[str, Any], messages: Sequence[Json], *, prompt: bool) -> Json:
-    tools = {"tools": row["tools"]} if row.get("tools") else {}
-    return {"messages": [plain(message) for message in messages], "add_generation_prompt": prompt, **tools}
+def rendered(messages: Sequence[Json], *, tools: Sequence[Json] | None, prompt: bool) -> Json:
+    """`tools`: of a reinforcement row those under that key alone, as its other keys are the grader's."""
+    offer = {"tools": tools} if tools else {}
+    return {"messages": [plain(message) for message in messages], "add_generation_prompt": prompt, **offer}
 
 
 def trained_length(tokens: Sequence[str]) -> int:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from engine.contract.formats.plain import plain
+from engine.contract.formats.plain import offered, plain
+from engine.contract.formats.rows import BEGINS
 from engine.core.packing import Tokens
 from engine.data.errors import DataError
 
@@ -26,10 +28,45 @@ class ChatFormat:
     model: str
 
     def render(self, messages: Sequence[Message], *, tools: object, prompt: bool) -> list[int]:
-        ids = self.tokenizer.apply_chat_template(
-            list(messages), tools=tools, add_generation_prompt=prompt, return_dict=False
-        )
-        return [int(i) for i in ids]
+        """Raises ValueError as `text` does."""
+        return self.tokens(self.text(messages, tools=tools, prompt=prompt))
+
+    def text(self, messages: Sequence[Message], *, tools: object, prompt: bool) -> str:
+        """Raises ValueError for what the template refuses, in words that follow "Example K"."""
+        try:
+            text = self.tokenizer.apply_chat_template(
+                [with_objects(message) for message in messages],
+                tools=tools,
+                add_generation_prompt=prompt,
+                tokenize=False,
+            )
+        except (TemplateError, TypeError, RecursionError) as error:
+            raise ValueError(f"is refused by the chat template of {self.model}: {error}") from error
+        return str(text)
+
+    def tokens(self, text: str) -> list[int]:
+        return [int(i) for i in self.tokenizer(text, add_special_tokens=False)["input_ids"]]
+
+    def decoded(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+
+
+def with_objects(message: Message) -> dict[str, Any]:
+    """The arguments of its calls as objects, not as OpenAI's strings, which templates would encode once more. vLLM does
+    so too before it renders, and makes {} of what is no object."""
+    calls = [
+        {**call, "function": {**call["function"], "arguments": object_of(call["function"]["arguments"])}}
+        for call in message.get("tool_calls", [])
+    ]
+    return {**message, "tool_calls": calls} if calls else dict(message)
+
+
+def object_of(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def read_examples(path: Path, *, chat: ChatFormat, param: str) -> list[Tokens]:
@@ -58,34 +95,69 @@ def encode(row: Mapping[str, Any], *, chat: ChatFormat) -> Tokens:
     An assistant's span is what the template adds after its generation prompt, found by rendering the prefix of the
     conversation with and without the message: no template needs to mark it. Raises ValueError.
     """
-    messages = [plain(message) for message in row["messages"]]
-    tools = row.get("tools") or None
+    messages, tools = [plain(message) for message in row["messages"]], offered(row)
     check_template(messages, tools=tools, chat=chat)
-    ids = chat.render(messages, tools=tools, prompt=False)
-    weights = [0.0] * len(ids)
-    for index, message in enumerate(messages):
-        if message["role"] == "assistant" and row["messages"][index].get("weight", 1) != 0:
-            start, end = span(messages[: index + 1], ids=ids, tools=tools, chat=chat)
-            weights[start:end] = [1.0] * (end - start)
+    whole = Tokenised(chat.text(messages, tools=tools, prompt=False), chat=chat)
+    spans = [
+        span(messages[: index + 1], whole=whole, tools=tools, chat=chat)
+        for index, message in enumerate(row["messages"])
+        if message["role"] == "assistant" and message.get("weight", 1) != 0
+    ]
+    weights = [0.0] * len(whole.ids)
+    for start, end in spans:
+        weights[start:end] = [1.0] * (end - start)
     length = last_weighted(weights) + 1
     if length > chat.max_tokens:
         raise ValueError(
             f"has {length} tokens, but the limit of {chat.model} is {chat.max_tokens}: shorten or split it."
         )
-    return Tokens(token_ids=tuple(ids[:length]), weights=tuple(weights[:length]))
+    return Tokens(token_ids=tuple(whole.ids[:length]), weights=tuple(weights[:length]))
+
+
+class Tokenised:
+    """A conversation's tokens: of one text, but begun anew where a token would reach into an answer from what stands
+    before it. Serving tokenises the prompt before there is an answer, so the model would never be asked like that.
+    """
+
+    def __init__(self, text: str, *, chat: ChatFormat) -> None:
+        self.text, self._chat = text, chat
+        self.ids = chat.tokens(text)
+        self._begun, self._first = 0, 0  # the character where it was begun anew last, and which token that is
+
+    def upto(self, end: int) -> list[int]:
+        """The tokens of the text up to this character, where nothing follows."""
+        return self.ids[: self._first] + self._chat.tokens(self.text[self._begun : end])
+
+    def begin(self, at: int) -> int:
+        """Which token begins at this character. Raises ValueError where none can."""
+        before = self.upto(at)
+        if self.ids[: len(before)] != before:
+            apart = before + self._chat.tokens(self.text[at:])
+            if self._chat.decoded(apart) != self._chat.decoded(self.ids):  # some put a blank before any text
+                raise ValueError(
+                    f"has an answer whose beginning the tokenizer of {self._chat.model} joins with its prompt: "
+                    "take the blanks there away."
+                )
+            self.ids, self._begun, self._first = apart, at, len(before)
+        return len(before)
 
 
 def span(
-    messages: Sequence[Message], *, ids: Sequence[int], tools: object, chat: ChatFormat
+    messages: Sequence[Message], *, whole: Tokenised, tools: object, chat: ChatFormat
 ) -> tuple[int, int]:
-    """Where the last of `messages` stands in `ids`: from the generation prompt to its end of turn, exclusive."""
-    prefix = chat.render(messages[:-1], tools=tools, prompt=True)
-    whole = chat.render(messages, tools=tools, prompt=False)
-    start = len(prefix)
-    if list(ids[:start]) != prefix or list(ids[: len(whole)]) != whole:
+    """Where the last of `messages` stands in `whole`: from the generation prompt to its end of turn, exclusive."""
+    if len(messages) == 1:
+        raise ValueError(BEGINS)
+    prompt = chat.text(messages[:-1], tools=tools, prompt=True)
+    answered = chat.text(messages, tools=tools, prompt=False)
+    if not answered.startswith(prompt) or not whole.text.startswith(answered):
         raise ValueError("is rewritten by the model's chat template: train on its last answer alone.")
-    ends = (i + 1 for i in range(start, len(whole)) if whole[i] in chat.end_of_turn)
-    return start, next(ends, len(whole))
+    start = whole.begin(len(prompt))
+    ids = whole.upto(len(answered))
+    end = next((i + 1 for i in range(start, len(ids)) if ids[i] in chat.end_of_turn), len(ids))
+    if whole.ids[:end] != ids[:end]:
+        whole.begin(len(answered))
+    return start, end
 
 
 def last_weighted(weights: Sequence[float]) -> int:

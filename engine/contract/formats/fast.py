@@ -198,11 +198,12 @@ def teaches(row: Supervised) -> bool:
     learns = False
     for message in row.messages:
         if type(message) is Assistant:
-            if message.content is None and not calls(message):
+            if message.content is None and not says_else(message):
                 return False
             if message.weight:
                 learns = True
-    return learns
+    first = row.messages[0]
+    return learns and not (type(first) is Assistant and first.weight)
 
 
 def compares(row: Dpo) -> bool:
@@ -214,13 +215,14 @@ def asks(row: Any) -> bool:
 
 
 def says_all(messages: Sequence[Message | Output]) -> bool:
-    """Whether each assistant's message without content has calls instead."""
-    return not [message for message in messages if message.content is None and not calls(message)]
+    """Whether each assistant's message without content has something instead."""
+    return not [message for message in messages if message.content is None and not says_else(message)]
 
 
-def calls(message: Message | Output) -> bool:
+def says_else(message: Message | Output) -> bool:
+    """Calls, or a refusal."""
     return isinstance(message, Assistant | Output) and (
-        bool(message.tool_calls) or message.function_call is not None
+        bool(message.tool_calls) or message.function_call is not None or bool(message.refusal)
     )
 
 

@@ -76,8 +76,8 @@ def _check_content(message: Mapping[str, Any], *, place: str) -> None:
     if isinstance(content, str):
         return
     if content is None:
-        calls = message.get("tool_calls") or message.get("function_call")
-        if message["role"] != "assistant" or not calls:
+        instead = any(message.get(key) for key in ("tool_calls", "function_call", "refusal"))
+        if message["role"] != "assistant" or not instead:
             raise FormatError(f"{place} has no 'content': give it a string.")
     elif isinstance(content, list) and content:
         for part in content:

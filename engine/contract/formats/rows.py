@@ -20,6 +20,7 @@ TOOL_KEYS: Final = frozenset({"messages", "tools", "parallel_tool_calls"})
 ROW_KEYS: Final = TOOL_KEYS | {"functions"}
 DPO_KEYS: Final = frozenset({"input", "preferred_output", "non_preferred_output"})
 OUTPUT_KEYS: Final = frozenset({"role", "content", "name", "tool_calls", "function_call", "refusal"})
+BEGINS: Final = "begins with an assistant message: give it a weight of 0."
 OLD_NAMES: Final[Mapping[str, str]] = {
     "preferred_completion": "preferred_output",
     "non_preferred_completion": "non_preferred_output",
@@ -33,6 +34,8 @@ def check_supervised(row: object) -> None:
     messages = check_messages(row["messages"])
     if not any(learns(message) for message in messages):
         raise FormatError("has no assistant message to learn from: add one, or give one a weight of 1.")
+    if learns(messages[0]):
+        raise FormatError(BEGINS)
     check_tools(row)
 
 

@@ -1,8 +1,10 @@
 """Rows of supervised files: what passes, and the reason given for what does not."""
 
+import json
+
 import pytest
 
-from engine.contract.formats import FormatError, check_supervised
+from engine.contract.formats import FormatError, check_supervised, fast
 
 USER = {"role": "user", "content": "hi"}
 ANSWER = {"role": "assistant", "content": "yes"}
@@ -34,10 +36,13 @@ TOOL = {"type": "function", "function": {"name": "f"}}
             "functions": [{"name": "f"}],
         },
         {"messages": [USER, CALLS | {"content": None}, ANSWER | {"tool_calls": None, "refusal": None}]},
+        {"messages": [USER, {"role": "assistant", "content": None, "refusal": "no"}]},
+        {"messages": [ANSWER | {"weight": 0}, USER, ANSWER]},
     ],
 )
 def test_good_rows(row: object) -> None:
     check_supervised(row)
+    assert fast.supervised()(json.dumps(row).encode())
 
 
 @pytest.mark.parametrize(
@@ -57,6 +62,8 @@ def test_good_rows(row: object) -> None:
         ({"messages": [USER, ANSWER | {"weight": True}]}, ["0 or 1"]),
         ({"messages": [USER, ANSWER | {"weight": 0}]}, ["no assistant message"]),
         ({"messages": [USER]}, ["no assistant message"]),
+        ({"messages": [ANSWER, USER, ANSWER]}, ["begins with an assistant message: give it a weight of 0."]),
+        ({"messages": [USER, {"role": "assistant", "refusal": ""}]}, ["message 1", "no 'content'"]),
         ({"messages": [{"role": "user"}, ANSWER]}, ["message 0", "no 'content'"]),
         ({"messages": [USER, {"role": "assistant", "content": None}]}, ["message 1", "no 'content'"]),
         ({"messages": [USER, ANSWER | {"content": 5}]}, ["message 1", "neither a string"]),
@@ -118,6 +125,7 @@ def test_good_rows(row: object) -> None:
     ],
 )
 def test_bad_rows_are_named(row: object, words: list[str]) -> None:
+    assert not fast.supervised()(json.dumps(row).encode())
     with pytest.raises(FormatError) as found:
         check_supervised(row)
     for word in words:
