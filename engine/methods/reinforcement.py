@@ -52,6 +52,8 @@ class GraderFailedError(Exception):
 
 
 def advantages(rewards: Sequence[float]) -> list[float]:
+    if min(rewards) == max(rewards):
+        return [0.0] * len(rewards)  # their mean may be one bit off
     mean = sum(rewards) / len(rewards)
     return [reward - mean for reward in rewards]
 
@@ -109,21 +111,31 @@ class ReinforcementObjective:
         self, prompts: Sequence[Prompt], *, count: int, seed: tuple[int | str, ...]
     ) -> Generator[Works, Results, list[Rollout]]:
         """Of each prompt, in order. As many are sampled at a time as fit `MAX_ROWS`; then all are graded."""
-        at_once = max(1, MAX_ROWS // count)
-        starts = range(0, len(prompts), at_once)
+        groups = together([self._limit(prompt) for prompt in prompts], at_once=max(1, MAX_ROWS // count))
         sampled = yield [
             self._sample(
-                prompts[start : start + at_once], count=count, seed=derived_seed(self._seed, *seed, start)
+                [prompts[place] for place in group],
+                count=count,
+                seed=derived_seed(self._seed, *seed, group[0]),
             )
-            for start in starts
+            for group in groups
         ]
-        answers = [one for group in sampled for one in group]
+        found = {
+            place: one
+            for group, each in zip(groups, sampled, strict=True)
+            for place, one in zip(group, each, strict=True)
+        }
+        answers = [found[place] for place in range(len(prompts))]
         (graded,) = yield [Outside(task=lambda ask, gone: self._all_graded(prompts, answers, ask, gone))]
         return list(zip(answers, graded, strict=True))
 
+    def _limit(self, prompt: Prompt) -> int:
+        """Tokens that an answer may have."""
+        return min(MAX_ANSWER_TOKENS, self._chat.max_tokens - len(prompt.token_ids))
+
     def _sample(self, prompts: Sequence[Prompt], *, count: int, seed: int) -> Sample:
-        room = self._chat.max_tokens - max(len(prompt.token_ids) for prompt in prompts)
-        sampling = Sampling(max_tokens=min(MAX_ANSWER_TOKENS, room), seed=seed, schema=self._schema)
+        """`prompts` have one limit."""
+        sampling = Sampling(max_tokens=self._limit(prompts[0]), seed=seed, schema=self._schema)
         return Sample(prompts=[prompt.token_ids for prompt in prompts], count=count, sampling=sampling)
 
     def _all_graded(
@@ -168,6 +180,20 @@ async def unless_gone(work: Coroutine[Any, Any, T], gone: Gone) -> T:
     if task.cancelled():
         raise GoneError
     return task.result()
+
+
+def together(limits: Sequence[int], *, at_once: int) -> list[list[int]]:
+    """Places of the prompts that are asked in one go: a long one's limit must not cut the answers to others. Where all
+    have one limit they are cut in their order.
+    """
+    alike: dict[int, list[int]] = {}
+    for place, limit in enumerate(limits):
+        alike.setdefault(limit, []).append(place)
+    return [
+        places[start : start + at_once]
+        for places in alike.values()
+        for start in range(0, len(places), at_once)
+    ]
 
 
 def weighted_group(prompt: Prompt, answers: Sequence[Answer], by: Sequence[float]) -> list[Tokens]:

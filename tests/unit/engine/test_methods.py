@@ -3,6 +3,7 @@
 import shutil
 import time
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -11,14 +12,16 @@ import pytest
 
 from engine.contract.events import CheckpointReady, RunFailed, RunFinished, RunPaused, StepDone, TrainEvent
 from engine.contract.graders import GraderMessage, PythonGrader, ScoreModel, StringCheck
-from engine.contract.sampling import group_size
+from engine.contract.sampling import MAX_ANSWER_TOKENS, group_size
 from engine.contract.spec import Dpo, LoraOptions, Method, Reinforcement, RunSpec, Supervised
 from engine.data.chat import ChatFormat
-from engine.methods.reinforcement import advantages
+from engine.data.prompts import encode_prompt
+from engine.methods.objective import StepContext
+from engine.methods.reinforcement import ReinforcementObjective, advantages, together
 from engine.models.resident import load
 from engine.passes.choose import model_of
 from engine.passes.model import Model
-from engine.passes.work import GoneError
+from engine.passes.work import GoneError, Sample
 from engine.trainer.objectives import chat_of
 from tests.support.training import live_run, rounds_of, said, story
 from tests.unit.engine.test_run import ROWS, prepared, spec, write
@@ -181,6 +184,37 @@ def test_rewards_grow(tiny_model: Path, tmp_path: Path) -> None:
     assert sum(rewards[-2:]) / 2 > rewards[0] + 0.3, rewards
 
 
+def test_a_long_prompt_cuts_no_answers_but_its_own(chat: ChatFormat) -> None:
+    """Each prompt is asked with its own limit, and the others' seeds do not depend on how long it is."""
+    chat = replace(chat, max_tokens=400)
+    texts = ["a", "b", "c" * 340, "d", "e" * 300]
+
+    def asked(texts: list[str]) -> dict[str, Sample]:
+        rows = [{"messages": [{"role": "user", "content": text}], "answer": "a"} for text in texts]
+        prompts = [encode_prompt(row, chat=chat, room=16) for row in rows]
+        method = reinforcement(batch_size=5)
+        objective = ReinforcementObjective(prompts, [], method=method, chat=chat, seed=3)
+        works = next(objective.gradients(range(len(texts)), StepContext(step=0, seed=0, budget=64)))
+        owners = {prompt.token_ids: text for prompt, text in zip(prompts, texts, strict=True)}
+        samples = [work for work in works if isinstance(work, Sample)]
+        return {owners[tuple(ids)]: sample for sample in samples for ids in sample.prompts}
+
+    found = asked(texts)
+    room = {text: chat.max_tokens - len(found[text].prompts[0]) for text in (texts[2], texts[4])}
+    limits = [found[text].sampling.max_tokens for text in texts]
+    assert limits == [MAX_ANSWER_TOKENS, MAX_ANSWER_TOKENS, room[texts[2]], MAX_ANSWER_TOKENS, room[texts[4]]]
+    assert asked(texts) == found
+    short = asked(["a", "b"])
+    assert short["a"].sampling == found["a"].sampling and short["a"] is short["b"]
+    seeds = {sample.sampling.seed for sample in found.values()}
+    assert len(seeds) == 3, "no two samples draw alike"
+
+
+def test_prompts_of_one_limit_are_asked_in_their_order() -> None:
+    assert together([256] * 5, at_once=2) == [[0, 1], [2, 3], [4]]
+    assert together([256, 20, 256, 30, 20, 256], at_once=2) == [[0, 2], [5], [1, 4], [3]]
+
+
 def test_a_grader_that_fails_on_everything_ends_the_run(model: Model, tmp_path: Path) -> None:
     grader = PythonGrader(name="p", source="def grade(sample, item):\n    raise RuntimeError('broken')\n")
     run = spec(method=reinforcement(grader=grader))
@@ -235,4 +269,5 @@ def test_a_schema_that_binds_nothing_is_the_jobs_fault(model: Model, tmp_path: P
 
 def test_groups_and_advantages() -> None:
     assert advantages([1.0, 0.0, 0.0, 1.0]) == [0.5, -0.5, -0.5, 0.5]
+    assert advantages([0.1] * 3) == [0.0] * 3, "equal rewards teach nothing, not even rounding"
     assert (group_size(1e-5), group_size(1.0), group_size(10.0)) == (2, 8, 64)
