@@ -17,7 +17,7 @@ from bitsandbytes.nn import Linear4bit
 from transformers import AutoModelForCausalLM
 
 from engine.models.frozen import NF4, product
-from engine.models.resident import ResidentModel, this_device, tokenizer_of
+from engine.models.resident import ResidentModel, stopping, this_device, tokenizer_of
 
 PACKED: Final = NF4  # the folder in the folder
 BLOCK: Final = 64  # values that share a scale
@@ -150,4 +150,6 @@ def load_nf4(folder: Path, *, name: str, dtype: torch.dtype = torch.float32) -> 
         local_files_only=True,
     )
     model.requires_grad_(False)
-    return ResidentModel(name=name, causal_lm=model, tokenizer=tokenizer, device=device, notice=NOTICE)
+    return stopping(
+        ResidentModel(name=name, causal_lm=model, tokenizer=tokenizer, device=device, notice=NOTICE)
+    )

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from jinja2 import TemplateError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from engine.core.memory import ModelShape
 
+ANSWER: Final = "An answer."
 CPU_INFO: Final = Path("/proc/cpuinfo")
 BFLOAT16_UNITS: Final = frozenset(
     {"amx_bf16", "avx512_bf16"}
@@ -34,7 +36,7 @@ class ResidentModel:
 
     @property
     def end_of_turn(self) -> frozenset[int]:
-        """The tokens at which generation stops: the template's end of turn is one of them."""
+        """The tokens at which generation stops: the template's end of turn is one of them (`stopping`)."""
         ids = self.causal_lm.generation_config.eos_token_id
         ids = ids if isinstance(ids, list) else [ids]
         return frozenset(int(i) for i in [*ids, self.tokenizer.eos_token_id] if i is not None)
@@ -72,7 +74,30 @@ def load(
     )
     model.requires_grad_(False)
     model = model if sharded else model.to(device)
-    return ResidentModel(name=name, causal_lm=model, tokenizer=tokenizer, device=device)
+    return stopping(ResidentModel(name=name, causal_lm=model, tokenizer=tokenizer, device=device))
+
+
+def stopping(base: ResidentModel) -> ResidentModel:
+    """Raises ValueError for a base whose template ends an answer with no token at which generation stops, as a base that
+    was never tuned for chats often has it: it would be tuned into a model that never stops.
+    """
+    asked = [{"role": "user", "content": "A question."}, {"role": "assistant", "content": ANSWER}]
+    try:
+        text = str(base.tokenizer.apply_chat_template(asked, tokenize=False))
+    except (TemplateError, TypeError) as error:
+        raise ValueError(
+            f"the chat template of {base.name} refuses a question and its answer: {error}"
+        ) from error
+    ids = base.tokenizer(text.rpartition(ANSWER)[2], add_special_tokens=False)["input_ids"]
+    if base.end_of_turn.intersection(ids):
+        return base
+    end = next((i for i in ids if i in base.tokenizer.added_tokens_decoder), None)
+    told = f"the chat template of {base.name} ends an answer with no token at which generation stops"
+    if end is None:
+        raise ValueError(f"{told}: it needs one that is in eos_token_id of generation_config.json")
+    raise ValueError(
+        f"{told}: add {base.tokenizer.convert_ids_to_tokens(end)} to eos_token_id in generation_config.json (its id is {end})"
+    )
 
 
 def size_of(folder: Path) -> int:
