@@ -12,22 +12,25 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from engine.contract.events import CheckpointFile
+from engine.contract.events import CheckpointFile, StepMetrics
 from engine.contract.spec import TRAINING_STATE
 from engine.core.stopping import Progress
 from engine.lora.adapter import described
 from engine.lora.optimizer import MOMENTS, RowOptimizer
 
 BEST = "best_weights"
+BEST_METRICS = "best_metrics"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """`best`: (P,) float32, the weights after the best validation; None where nobody asked for them."""
+    """`best`: (P,) float32, the weights after the best validation, and `best_metrics` of its step; None where nobody asked
+    for them."""
 
     trained_tokens: int
     progress: Progress
     best: torch.Tensor | None = None
+    best_metrics: StepMetrics | None = None
 
 
 def save(folder: Path, optimizer: RowOptimizer, kept: Kept) -> CheckpointFile:
@@ -36,6 +39,8 @@ def save(folder: Path, optimizer: RowOptimizer, kept: Kept) -> CheckpointFile:
     if kept.best is not None:
         tensors[BEST] = kept.best.cpu().contiguous()
     words = {"format": "pt", "adam_step": str(steps), "trained_tokens": str(kept.trained_tokens)}
+    if kept.best_metrics is not None:
+        words[BEST_METRICS] = json.dumps(vars(kept.best_metrics))  # loses no bit of a float
     save_file(tensors, folder / TRAINING_STATE, metadata=words | kept.progress.words())
     sort_header(folder / TRAINING_STATE)
     return described(folder / TRAINING_STATE)
@@ -58,4 +63,10 @@ def load(folder: Path, optimizer: RowOptimizer, *, device: torch.device) -> Kept
         words = state.metadata()
         optimizer.load_state(int(words["adam_step"]), {name: state.get_tensor(name) for name in MOMENTS})
         best = state.get_tensor(BEST).to(device) if BEST in state.keys() else None  # noqa: SIM118
-    return Kept(trained_tokens=int(words["trained_tokens"]), progress=Progress.from_words(words), best=best)
+    told = words.get(BEST_METRICS)
+    return Kept(
+        trained_tokens=int(words["trained_tokens"]),
+        progress=Progress.from_words(words),
+        best=best,
+        best_metrics=StepMetrics(**json.loads(told)) if told else None,
+    )

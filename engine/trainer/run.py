@@ -212,6 +212,8 @@ class Run:
             self._failpoints.reach_blocking("step", about=self.spec.seed)
             score = yield from self._step(done)
             metrics = yield from self._metrics(score, step=done + 1)
+            if self._kept.best is not None and self._kept.progress.best_step == done + 1:
+                self._kept = replace(self._kept, best_metrics=metrics)
             yield StepDone(metrics=metrics, trained_tokens=self._kept.trained_tokens)
             stopping = self._kept.progress.should_stop(self.spec.training.early_stopping)
             final = stopping or done + 1 == self.total_steps
@@ -356,10 +358,11 @@ class Run:
         self, metrics: StepMetrics, *, final: bool, interim: bool = False
     ) -> Generator[Works, Results, CheckpointReady]:
         """The adapter, and unless it is the last one all that is needed to go on from here. The last one holds the best
-        weights where they are wanted."""
+        weights where they are wanted, and tells their metrics under its own step, as no two checkpoints have one."""
         folder = self.folder / "checkpoints" / f"step-{metrics.step}"
         if final and self._kept.best is not None:
             self.adapter.weights.copy_(self._kept.best)
+            metrics = replace(self._kept.best_metrics or metrics, step=metrics.step)
         files = keeping.write(
             self.adapter,
             folder=folder,

@@ -13,7 +13,7 @@ import pytest
 from engine.contract.events import CheckpointReady, RunFailed, RunFinished, RunPaused, StepDone, TrainEvent
 from engine.contract.graders import GraderMessage, PythonGrader, ScoreModel, StringCheck
 from engine.contract.sampling import MAX_ANSWER_TOKENS, group_size
-from engine.contract.spec import Dpo, LoraOptions, Method, Reinforcement, RunSpec, Supervised
+from engine.contract.spec import Dpo, LoraOptions, Method, Reinforcement, RunSpec, Supervised, TrainingOptions
 from engine.data.chat import ChatFormat
 from engine.data.prompts import encode_prompt
 from engine.methods.objective import StepContext
@@ -76,10 +76,11 @@ def told_by(
     folder: Path,
     model: Model,
     pause_after: int | None = None,
+    valid: list[dict[str, Any]] | None = None,
 ) -> list[TrainEvent]:
     folder.mkdir(exist_ok=True)
     write(folder / "train.jsonl", rows)
-    write(folder / "valid.jsonl", rows[:2])
+    write(folder / "valid.jsonl", valid or rows[:2])
     live = live_run(run, folder=folder, model=model, max_tokens=MAX_TOKENS)
 
     def pause(event: TrainEvent) -> None:
@@ -117,6 +118,25 @@ def test_a_paused_run_ends_with_the_bits_of_an_undisturbed_one(
     assert second[-1] == whole[-1] and isinstance(whole[-1], RunFinished)
     steps = [[e.metrics for e in told if isinstance(e, StepDone)] for told in (whole, first + second)]
     assert steps[0] == steps[1], "every metric of every step too"
+
+
+def test_the_best_weights_have_their_own_metrics_after_a_pause_too(model: Model, tmp_path: Path) -> None:
+    """The validation file holds answers that the training file teaches to forget: the first step is the best."""
+    unlike = [{"messages": [ROWS[0]["messages"][0], {"role": "assistant", "content": "zzz"}]}]
+    method = Supervised(n_epochs=4, batch_size=4, learning_rate_multiplier=30.0)
+    options = TrainingOptions(best_checkpoint=True)
+    run = spec(method=method, validation_file="valid.jsonl", training=options)
+    given: dict[str, Any] = {"rows": ROWS[:4], "valid": unlike, "model": model}
+    whole = told_by(run, folder=tmp_path / "whole", **given)
+    steps = [event.metrics for event in whole if isinstance(event, StepDone)]
+    best = min(steps, key=lambda metrics: metrics.full_valid_loss or 0.0)
+    assert best.step < 3 and last_checkpoint(whole).metrics == replace(best, step=4)
+    told_by(run, folder=tmp_path / "first", pause_after=3, **given)
+    (tmp_path / "second").mkdir()
+    shutil.copytree(tmp_path / "first/checkpoints/step-3", tmp_path / "second/resume")
+    resumed = replace(run, start_step=3, attempt=2)
+    second = told_by(resumed, folder=tmp_path / "second", **given)
+    assert last_checkpoint(second) == last_checkpoint(whole)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -9,6 +9,7 @@ import time
 import weakref
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -312,6 +313,8 @@ def test_a_run_stops_early_and_its_model_is_the_best_checkpoint(model: FusedMode
     assert f"The best was at step {best}" in str(told[-2])
     by_step = {c.step: c.files[0].sha256 for c in kept[:-1]}
     assert kept[-1].files[0].sha256 == by_step[best]
+    of_best = next(c.metrics for c in kept if c.step == best)
+    assert kept[-1].metrics == replace(of_best, step=kept[-1].step), "of its weights, not of the last step"
 
 
 def test_device_time_is_shared_by_tokens(
