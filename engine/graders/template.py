@@ -8,6 +8,7 @@ from typing import Any, Final
 VARIABLE: Final = re.compile(r"\{\{([^{}]{1,256})\}\}")
 STEP: Final = re.compile(r"\.([A-Za-z_][\w-]*)|\[(\d{1,6})\]|\['([^']*)'\]|\[\"([^\"]*)\"\]")
 MAX_RENDERED: Final = 1024 * 1024
+MAX_VARIABLES: Final = 1024  # it is rendered where others wait
 
 
 class MissingVariableError(Exception):
@@ -17,11 +18,14 @@ class MissingVariableError(Exception):
 def render(template: str, *, item: Mapping[str, Any], sample: Mapping[str, Any]) -> str:
     """Raises MissingVariableError."""
     spaces = {"item": item, "sample": sample}
-    rendered, end = [], 0
-    for found in VARIABLE.finditer(template):
-        rendered += [template[end : found.start()], text_of(look_up(found[1].strip(), spaces))]
-        end = found.end()
-        if sum(map(len, rendered)) > MAX_RENDERED:
+    rendered, end, size = [], 0, 0
+    for number, found in enumerate(VARIABLE.finditer(template)):
+        if number == MAX_VARIABLES:
+            raise MissingVariableError(f"the template has more than {MAX_VARIABLES} variables")
+        between, value = template[end : found.start()], text_of(look_up(found[1].strip(), spaces))
+        rendered += [between, value]
+        end, size = found.end(), size + len(between) + len(value)
+        if size > MAX_RENDERED:
             raise MissingVariableError("the rendered text is longer than 1 MiB")
     return "".join(rendered) + template[end:]
 

@@ -1,12 +1,13 @@
 """Graders' forms, templates, formulas and texts."""
 
+import time
 from typing import Any
 
 import pytest
 
 from engine.contract.grader_forms import GraderFormError, grader_from, grader_to
 from engine.contract.graders import ScoreModel
-from engine.graders import formula, text
+from engine.graders import formula, template, text
 from engine.graders.grading import asking
 from engine.graders.template import MissingVariableError, render
 
@@ -186,6 +187,36 @@ def test_every_metric_ranks_the_same_text_above_a_near_one_above_another(metric:
     assert 1.0 >= same > near > far >= 0.0
     assert same == pytest.approx(1.0, abs=0.01)
     assert 0 <= score("", "") <= 1
+
+
+LONG = {
+    "letters": "".join(chr(97 + n * n % 26) for n in range(300_000)),
+    "words in one": "a.b.c." * 50_000,
+    "words": "cat dog fox " * 25_000,
+}
+
+
+@pytest.mark.parametrize(
+    ("metric", "long"),
+    [("fuzzy_match", "letters"), ("rouge_1", "words in one"), ("rouge_3", "words in one"), ("bleu", "words")],
+)
+def test_a_long_text_is_compared_in_its_first_part(metric: str, long: str) -> None:
+    score, given, started = text.SIMILARITY[metric], LONG[long], time.process_time()
+    assert score(given + " more", given) == score(given, given + " less") == score(given, given)
+    assert time.process_time() - started < 10
+
+
+def test_no_metric_compares_all_the_words_that_rouge_finds_in_one() -> None:
+    assert len(text.RougeWords().tokenize(LONG["words in one"])) == text.MAX_WORDS
+
+
+def test_a_template_of_many_variables_is_filled_in_time() -> None:
+    many = "{{item.e}}-" * template.MAX_VARIABLES
+    assert render(many, item={"e": ""}, sample={}) == "-" * template.MAX_VARIABLES
+    with pytest.raises(MissingVariableError, match="more than 1024 variables"):
+        render(many + "{{item.e}}", item={"e": ""}, sample={})
+    with pytest.raises(MissingVariableError, match="1 MiB"):
+        render("{{item.e}}" * 17, item={"e": "x" * 65536}, sample={})
 
 
 @pytest.mark.parametrize(("most", "letters"), [(None, 149), (70, 2), (3000, 978), (8000, None)])
