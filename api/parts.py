@@ -25,7 +25,7 @@ from api.services.eval_answers import EvalAnswers
 from api.services.eval_runs import EvalRuns
 from api.services.evals import EvalService
 from api.services.files import FileService
-from api.services.graders import GraderService
+from api.services.graders import SANDBOX_WAIT_SECONDS, GraderService
 from api.services.health import HealthService
 from api.services.idempotency import IdempotencyService
 from api.services.integrations import IntegrationDelivery
@@ -55,6 +55,7 @@ from api.settings import ApiSettings, environment_of_children
 from api.store.database import Database
 from engine.contract import failpoints
 from engine.graders.sandbox.bubblewrap import Sandbox
+from engine.graders.sandbox.turns import Turns
 from serving.gateway.replicas import Replicas
 
 
@@ -99,7 +100,10 @@ class Parts:
         )
         salt = settings.key_pepper.get_secret_value()
         models = ModelService(database=database, blobs=blobs, audit=audit, replicas=replicas, salt_key=salt)
-        asking, sandbox = Asking(models=models, limits=limits), Sandbox()
+        asking, sandbox = (
+            Asking(models=models, limits=limits),
+            Sandbox(turns=Turns(wait_seconds=SANDBOX_WAIT_SECONDS)),
+        )
         graders = GraderService(models=models, asking=asking, sandbox=sandbox)
         self.services = Services(
             keys=keys,

@@ -16,7 +16,7 @@ from api.rest.document import answers
 router = APIRouter(prefix="/v1/fine_tuning/alpha/graders", tags=["graders"])
 
 
-@router.post("/validate", operation_id="validateGrader", responses=answers(404))
+@router.post("/validate", operation_id="validateGrader", responses=answers(404, 429))
 async def validate(body: ValidateBody, caller: CallerDep, services: ServicesDep) -> ValidObject:
     return valid_object(await services.graders.validate(caller, body.grader))
 

@@ -17,12 +17,13 @@ from api.services.eval_samples import (
     told_of,
     usage_of,
 )
-from api.services.graders import answer_of
+from api.services.graders import answer_of, sandbox_busy
 from engine.contract.grader_forms import KINDS
 from engine.graders import grading
 from engine.graders.grading import Answer, AskError, Errors, Grade
 from engine.graders.samples import sample_of
 from engine.graders.sandbox.bubblewrap import Sandbox
+from engine.graders.sandbox.turns import SandboxBusyError
 from engine.graders.template import MissingVariableError
 from serving.gateway.proxy import LOW_PRIORITY
 from serving.gateway.requests import RequestError
@@ -97,9 +98,13 @@ class EvalAnswers:
 
         sample = item.sample
         seen = {} if sample is None else {**sample_of(text_in(sample)), **sample}
-        return await grading.grade(
-            criterion.grader, sample=seen, item=item.item, ask=ask, sandbox=self._sandbox
-        )
+        sandbox = self._sandbox.of(caller.project_id)
+        try:
+            return await grading.grade(
+                criterion.grader, sample=seen, item=item.item, ask=ask, sandbox=sandbox
+            )
+        except SandboxBusyError as error:
+            raise sandbox_busy() from error
 
 
 def asked_in(request: JsonObject) -> object:

@@ -6,7 +6,7 @@ from typing import Final
 
 import orjson
 
-from api.domain.errors import ServiceError, invalid, not_found
+from api.domain.errors import ErrorKind, ServiceError, invalid, not_found
 from api.domain.eval_forms import config_from, data_source_from
 from api.domain.evals import (
     MAX_CRITERIA,
@@ -185,7 +185,7 @@ class EvalService:
         return run
 
     async def _check_source(self, caller: Caller, found: Eval, source: DataSource) -> None:
-        if depth(source.form) > MAX_DEPTH + 8 or not storable(source.form):
+        if depth(source.form) > MAX_DEPTH or not storable(source.form):
             raise invalid(
                 f"'data_source' is nested deeper than {MAX_DEPTH} levels, or holds what cannot be stored: "
                 "a NUL character, half a character, or a number that is none or beyond 64 bits.",
@@ -196,6 +196,8 @@ class EvalService:
             try:
                 await self._models.served(caller, source.model)
             except ServiceError as error:
+                if error.kind is not ErrorKind.NOT_FOUND:
+                    raise
                 raise invalid(error.message, param="data_source.model", code="model_not_found") from error
         if source.rows is not None:
             await asyncio.to_thread(check_rows, found.config, source)

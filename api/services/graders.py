@@ -1,11 +1,13 @@
 """Graders as users try them out: checked, and run over one sample."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
-from api.domain.errors import ServiceError, invalid
+from api.domain.errors import ErrorKind, ServiceError, invalid
+from api.domain.json_values import storable
 from api.domain.keys import Caller
 from api.services.asking import Asking
+from api.services.jsonl import MAX_DEPTH, depth
 from api.services.models import ModelService
 from engine.contract.grader_forms import GraderFormError, grader_from
 from engine.contract.graders import Grader, LabelModel, Multi, PythonGrader, ScoreModel, TextSimilarity
@@ -13,8 +15,11 @@ from engine.graders import formula, grading
 from engine.graders.grading import Answer, AskError, Grade, TokenUse
 from engine.graders.samples import sample_of
 from engine.graders.sandbox.bubblewrap import Sandbox, SandboxError, SourceError
+from engine.graders.sandbox.turns import SandboxBusyError
 from serving.gateway.proxy import ReplicaAwayError
 from serving.gateway.requests import RequestError
+
+SANDBOX_WAIT_SECONDS: Final = 60.0
 
 
 class GraderService:
@@ -27,7 +32,7 @@ class GraderService:
         Raises ServiceError naming the field, which starts with `path`.
         """
         grader = await self._readable(caller, form, path=path)
-        await self._check_sources(grader, path=path)
+        await self._check_sources(caller, grader, path=path)
         return grader
 
     async def check_for_training(self, caller: Caller, grader: Grader, *, base_model: str) -> None:
@@ -40,12 +45,12 @@ class GraderService:
                     f"Invalid '{place}.model': a reinforcement job is graded by its own base model, {base_model}.",
                     param=f"{place}.model",
                 )
-        await self._check_sources(grader, path=path)
+        await self._check_sources(caller, grader, path=path)
 
-    async def _check_sources(self, grader: Grader, *, path: str) -> None:
+    async def _check_sources(self, caller: Caller, grader: Grader, *, path: str) -> None:
         for place, each in parts_of(grader, path=path):
             if isinstance(each, PythonGrader):
-                await self._check_source(each, path=f"{place}.source")
+                await self._check_source(caller, each, path=f"{place}.source")
 
     async def _readable(self, caller: Caller, form: object, *, path: str = "grader") -> Grader:
         try:
@@ -72,11 +77,15 @@ class GraderService:
         try:
             await self._models.served(caller, model)
         except ServiceError as error:
+            if error.kind is not ErrorKind.NOT_FOUND:
+                raise
             raise invalid(error.message, param=path, code="model_not_found") from error
 
-    async def _check_source(self, grader: PythonGrader, *, path: str) -> None:
+    async def _check_source(self, caller: Caller, grader: PythonGrader, *, path: str) -> None:
         try:
-            await self._sandbox.rewards(grader.source, [])
+            await self._sandbox.of(caller.project_id).rewards(grader.source, [])
+        except SandboxBusyError as error:
+            raise sandbox_busy() from error
         except SourceError as error:
             raise invalid(f"The source cannot be loaded: {last_line(error)}", param=path) from error
         except SandboxError as error:
@@ -89,6 +98,13 @@ class GraderService:
     async def run(
         self, caller: Caller, form: object, *, model_sample: str, item: Mapping[str, Any]
     ) -> tuple[Grader, Grade]:
+        for param, given in (("model_sample", model_sample), ("item", item)):
+            if depth(given) > MAX_DEPTH or not storable(given):
+                raise invalid(
+                    f"'{param}' is nested deeper than {MAX_DEPTH} levels, or holds a NUL character, half a "
+                    "character, or a number that is none or beyond 64 bits.",
+                    param=param,
+                )
         grader = await self._readable(caller, form)
         return grader, await self.grade(caller, grader, sample=sample_of(model_sample), item=item)
 
@@ -103,7 +119,20 @@ class GraderService:
             except ReplicaAwayError as error:
                 raise AskError("the model is not being served right now") from error
 
-        return await grading.grade(grader, sample=sample, item=item, ask=ask, sandbox=self._sandbox)
+        sandbox = self._sandbox.of(caller.project_id)
+        try:
+            return await grading.grade(grader, sample=sample, item=item, ask=ask, sandbox=sandbox)
+        except SandboxBusyError as error:
+            raise sandbox_busy() from error
+
+
+def sandbox_busy() -> ServiceError:
+    return ServiceError(
+        ErrorKind.RATE_LIMITED,
+        f"No sandbox for Python graders came free within {SANDBOX_WAIT_SECONDS:g} s. Try again later.",
+        code="python_grader_busy",
+        retry_after_seconds=SANDBOX_WAIT_SECONDS / 2,
+    )
 
 
 def badly_formed(error: GraderFormError) -> ServiceError:

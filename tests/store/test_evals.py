@@ -5,7 +5,7 @@ import asyncio
 import io
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -31,6 +31,7 @@ from api.services.models import ModelService
 from api.services.stored import StoredService
 from api.services.wakeups import Wakeup
 from engine.graders.sandbox.bubblewrap import Sandbox
+from engine.graders.sandbox.turns import AT_ONCE, Turns
 from serving.gateway.proxy import LOW_PRIORITY
 from serving.gateway.replicas import Replicas
 from tests.support.fake_replica import Answer, fake_replica
@@ -156,12 +157,16 @@ class Lab:
 
 
 @asynccontextmanager
-async def lab(world: World, answer: Answer, *, requests_per_minute: int = 10_000) -> AsyncIterator[Lab]:
+async def lab(
+    world: World, answer: Answer, *, requests_per_minute: int = 10_000, turns: Turns | None = None
+) -> AsyncIterator[Lab]:
     async with fake_replica(answer) as client:
-        yield await lab_over(world, Replicas([client]), requests_per_minute)
+        yield await lab_over(world, Replicas([client]), requests_per_minute, turns)
 
 
-async def lab_over(world: World, replicas: Replicas, requests_per_minute: int) -> Lab:
+async def lab_over(
+    world: World, replicas: Replicas, requests_per_minute: int, turns: Turns | None = None
+) -> Lab:
     shared: dict[str, Any] = {"database": world.database, "new_id": world.new_id}
     audit = AuditLog(**shared)
     models = ModelService(
@@ -176,7 +181,7 @@ async def lab_over(world: World, replicas: Replicas, requests_per_minute: int) -
         default_tokens=1_000_000,
     )
     await models.remember_bases()
-    asking, sandbox = Asking(models=models, limits=limits), Sandbox()
+    asking, sandbox = Asking(models=models, limits=limits), Sandbox(turns=turns)
     graders = GraderService(models=models, asking=asking, sandbox=sandbox)
     service = EvalService(
         audit=audit,
@@ -270,6 +275,26 @@ async def test_only_what_has_no_answer_is_asked_again(world: World) -> None:
     assert len(replica.asked) == 3 * ITEMS, "no judge was asked twice either"
 
 
+async def test_a_run_waits_where_others_hold_the_sandboxes(world: World) -> None:
+    turns = Turns(wait_seconds=0.3)
+    form = {"type": "python", "name": "p", "source": "def grade(sample, item): return 1", "pass_threshold": 1}
+    async with lab(world, FaultyReplica().answer, turns=turns) as our:
+        found = await our.eval(form, config={"type": "custom", "item_schema": SCHEMA})
+        run = await our.begin(found, {"type": "jsonl", "source": inline(rows(3))})
+        async with AsyncExitStack() as held:
+            for n in range(AT_ONCE):
+                await held.enter_async_context(turns.turn(f"other {n}"))
+            with pytest.raises(ServiceError) as refused:
+                await our.eval(form)
+            assert refused.value.kind is ErrorKind.RATE_LIMITED and refused.value.retry_after_seconds
+            await our.work_off()
+        waiting = await our.seen(run)
+        assert (waiting.status, waiting.errored) == ("in_progress", 0)
+        await change(world, run, "due_at = now()")
+        await our.work_off()
+        assert ((await our.seen(run)).status, (await our.seen(run)).passed) == ("completed", 3)
+
+
 async def test_a_killed_runner_loses_what_was_on_its_way_and_no_more(world: World) -> None:
     replica, stuck = FaultyReplica(), asyncio.Event()
 
@@ -296,6 +321,20 @@ async def test_a_killed_runner_loses_what_was_on_its_way_and_no_more(world: Worl
     assert (done.status, done.passed + done.failed) == ("completed", ITEMS)
     again = len(replica.questions) - len(set(replica.questions))
     assert again <= ITEMS_AT_ONCE
+
+
+def nested(levels: int) -> Any:
+    return [nested(levels - 1)] if levels else "x"
+
+
+async def test_what_is_nested_too_deeply_is_refused(world: World) -> None:
+    async with lab(world, FaultyReplica().answer) as our:
+        found = await our.eval(config={"type": "custom", "item_schema": {"type": "object"}})
+        for levels in (80, 900):
+            source = {"type": "jsonl", "source": inline([{"item": {"x": nested(levels)}}])}
+            with pytest.raises(ServiceError, match="64 levels") as refused:
+                await our.begin(found, source)
+            assert refused.value.kind is ErrorKind.INVALID
 
 
 async def test_a_run_that_never_ends_fails_after_a_week(world: World) -> None:

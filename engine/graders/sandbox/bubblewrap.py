@@ -14,13 +14,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
-from engine.graders.sandbox.limits import DISK_BYTES
+from engine.graders.sandbox.limits import DISK_BYTES, SHARED_BYTES
+from engine.graders.sandbox.turns import Turns
 
 logger = logging.getLogger(__name__)
 
 MAX_RESULT_BYTES: Final = 1024 * 1024
 SECONDS: Final = 120.0
-AT_ONCE: Final = 2
 STARTED: Final = b"the runner has started\n"
 HERE: Final = Path(__file__).parent
 # What an interpreter needs to start: it sees these, read-only, and nothing else of this machine.
@@ -42,14 +42,18 @@ class Case:
 
 
 class Sandbox:
-    def __init__(self, *, seconds: float = SECONDS) -> None:
-        self._seconds = seconds
-        self._slots = asyncio.Semaphore(AT_ONCE)
+    """`owner` is whose sources these are: the owners take turns."""
+
+    def __init__(self, *, seconds: float = SECONDS, turns: Turns | None = None, owner: str = "") -> None:
+        self._seconds, self._turns, self._owner = seconds, turns or Turns(), owner
+
+    def of(self, owner: str) -> "Sandbox":
+        return Sandbox(seconds=self._seconds, turns=self._turns, owner=owner)
 
     async def rewards(self, source: str, cases: Sequence[Case]) -> list[float]:
-        """One number per case; no case: the source is only loaded. Raises SandboxError or SourceError."""
+        """One number per case; no case: the source is only loaded. Raises SandboxError, SandboxBusyError or SourceError."""
         job = json.dumps({"source": source, "cases": [vars(case) for case in cases]}).encode()
-        async with self._slots:
+        async with self._turns.turn(self._owner):
             try:
                 result = await self._run(job)
             except SandboxError:  # nothing of the source has run: a second try is safe
@@ -129,7 +133,9 @@ def command() -> list[str]:
         *("--unshare-all", "--unshare-user", "--disable-userns", "--uid", "65534", "--gid", "65534"),
         *("--cap-drop", "ALL", "--clearenv", "--new-session", "--die-with-parent"),
         *("--proc", "/proc", "--dev", "/dev", "--size", str(DISK_BYTES), "--tmpfs", "/tmp"),
-        *mounts,  # last: the interpreter may lie under /tmp
+        *mounts,  # after /tmp: the interpreter may lie under it
+        *("--size", str(SHARED_BYTES), "--tmpfs", "/dev/shm"),
+        *("--remount-ro", "/dev", "--remount-ro", "/"),  # both lie in memory, and nothing bounds them
         *("--chdir", "/tmp"),
         *("--setenv", "HOME", "/tmp", "--setenv", "PATH", "/usr/bin:/bin"),
         *(word for name in THREADS for word in ("--setenv", name, "1")),

@@ -1,8 +1,14 @@
 """Untrusted sources in the real bubblewrap: what they can compute, and what they cannot reach or use up."""
 
+import asyncio
+import os
+from pathlib import Path
+
 import pytest
 
+from engine.graders.sandbox import bubblewrap, limits
 from engine.graders.sandbox.bubblewrap import Case, Sandbox, SourceError
+from engine.graders.sandbox.turns import AT_ONCE, SandboxBusyError, Turns
 
 CASE = Case(sample={"output_text": "hello"}, item={"n": 2})
 
@@ -46,6 +52,12 @@ HOSTILE = {
     "files": (f"def grade(sample, item): return len(open({__file__!r}).read())", "FileNotFoundError"),
     "passwords": ("def grade(sample, item): return len(open('/etc/passwd').read())", "FileNotFoundError"),
     "writes": ("def grade(sample, item): open('/usr/x', 'w')", "Read-only"),
+    "fills the root": ("def grade(sample, item): open('/x', 'w')", "Read-only"),
+    "fills /dev": ("def grade(sample, item): open('/dev/x', 'w')", "Read-only"),
+    "fills shared memory": (
+        "def grade(sample, item):\n  with open('/dev/shm/x', 'wb') as file:\n    file.write(bytes(65 * 1024**2))",
+        "No space left",
+    ),
     "forks": (
         "import os\ndef grade(sample, item):\n  for _ in range(1000):\n    if not os.fork(): os.read(0, 1) or __import__('time').sleep(9)",
         "BlockingIOError",
@@ -58,6 +70,57 @@ async def test_a_hostile_source_hurts_itself_alone(name: str) -> None:
     source, words = HOSTILE[name]
     with pytest.raises(SourceError, match=words):
         await graded(source)
+
+
+SLOW = "import time\ndef grade(sample, item):\n  time.sleep(2)\n  return 1"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a control group is root's to make")
+async def test_the_processes_of_a_sandbox_are_bounded_together() -> None:
+    running = asyncio.create_task(graded(SLOW))
+    held: set[str] = set()
+    while not running.done():
+        for name in ("memory.max", "memory.limit_in_bytes", "pids.max"):
+            for file in Path("/sys/fs/cgroup").glob(f"**/{limits.OURS}/*/{name}"):
+                if (file.parent / "cgroup.procs").read_text():
+                    held.add(f"{name.split('.')[0]} {file.read_text().strip()}")
+        await asyncio.sleep(0.1)
+    most = limits.GROUP_BYTES // 4096 * 4096
+    assert held == {f"memory {most}", f"pids {limits.MAX_PROCESSES}"} and await running == 1
+
+
+async def test_without_a_control_group_few_processes_share_the_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "limits.py"
+    elsewhere.write_text(Path(limits.__file__).read_text().replace("/sys/fs/cgroup", "/proc/nowhere"))
+    command = [str(elsewhere) if word == limits.__file__ else word for word in bubblewrap.command()]
+    monkeypatch.setattr(bubblewrap, "command", lambda: command)
+    forked = "import os\ndef grade(sample, item):\n  n = 0\n  while n < 99:\n    try: child = os.fork()\n"
+    forked += "    except OSError: return n\n    n += 1\n    child or __import__('time').sleep(9)"
+    assert 1 <= await graded(forked) < limits.ALONE_PROCESSES
+
+
+async def test_a_sandbox_that_comes_free_too_late_is_not_waited_for() -> None:
+    sandbox = Sandbox(turns=Turns(wait_seconds=0.5))
+    running = [asyncio.create_task(sandbox.of(f"p{n}").rewards(SLOW, [CASE])) for n in range(AT_ONCE)]
+    await asyncio.sleep(0)
+    with pytest.raises(SandboxBusyError):
+        await sandbox.of("other").rewards(SLOW, [CASE])
+    assert await asyncio.gather(*running) == [[1.0]] * AT_ONCE
+    assert await sandbox.of("other").rewards("def grade(sample, item): return 2", [CASE]) == [2]
+
+
+async def test_an_owner_of_many_sources_waits_behind_one_of_few() -> None:
+    turns, order = Turns(), list[str]()
+
+    async def one(owner: str) -> None:
+        async with turns.turn(owner):
+            order.append(owner)
+            await asyncio.sleep(0.01)
+
+    await asyncio.gather(*(one("many") for _ in range(10)), one("few"))
+    assert order.index("few") <= 2 * AT_ONCE and len(order) == 11
 
 
 async def test_an_endless_source_is_ended() -> None:
