@@ -47,7 +47,7 @@ async def add_part(upload_id: str, request: Request, caller: CallerDep, services
     return part_object(part)
 
 
-@router.post("/{upload_id}/complete", operation_id="completeUpload")
+@router.post("/{upload_id}/complete", operation_id="completeUpload", responses=answers(409))
 async def complete(
     upload_id: str, body: CompleteBody, caller: CallerDep, services: ServicesDep
 ) -> UploadObject:

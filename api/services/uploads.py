@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import IO, BinaryIO, Final, cast
 
 from api.blobs.objects import Blobs, part_key
@@ -18,6 +19,7 @@ from api.store import uploads
 from api.store.database import Connection, Database
 
 MAX_PARTS: Final = 10_000
+COMPLETING_SECONDS: Final = 900.0  # a killed service completes nothing; then another request may
 
 
 class UploadService:
@@ -51,18 +53,14 @@ class UploadService:
                 param="data",
             )
         async with self._database.tenant(caller.project_id) as connection:
-            await self._pending(connection, caller, upload_id)
+            await self._check_room(connection, caller, upload_id, more=size_bytes)
         part_id = self._new_id("part_")
         await self._blobs.put(part_key(upload_id, part_id), source=source, size_bytes=size_bytes)
-        async with self._database.tenant(caller.project_id) as connection:
-            upload = await self._pending(connection, caller, upload_id, locked=True)
-            known = await uploads.parts(connection, project_id=caller.project_id, upload_id=upload_id)
-            if sum(part.size_bytes for part in known) + size_bytes > upload.size_bytes:
-                raise invalid(
-                    f"The parts exceed the {upload.size_bytes} bytes that were announced.", param="data"
-                )
-            if len(known) >= MAX_PARTS:
-                raise invalid(f"An upload has at most {MAX_PARTS} parts.", param="data")
+        async with (
+            self._unless_refused(part_key(upload_id, part_id)),
+            self._database.tenant(caller.project_id) as connection,
+        ):
+            await self._check_room(connection, caller, upload_id, more=size_bytes, locked=True)
             return await uploads.insert_part(
                 connection,
                 part_id=part_id,
@@ -70,6 +68,29 @@ class UploadService:
                 project_id=caller.project_id,
                 size_bytes=size_bytes,
             )
+
+    async def _check_room(
+        self, connection: Connection, caller: Caller, upload_id: str, *, more: int, locked: bool = False
+    ) -> None:
+        upload = await self._pending(connection, caller, upload_id, locked=locked)
+        known = await uploads.parts(connection, project_id=caller.project_id, upload_id=upload_id)
+        if sum(part.size_bytes for part in known) + more > upload.size_bytes:
+            raise invalid(
+                f"The parts exceed the {upload.size_bytes} bytes that were announced.", param="data"
+            )
+        if len(known) >= MAX_PARTS:
+            raise invalid(f"An upload has at most {MAX_PARTS} parts.", param="data")
+
+    @asynccontextmanager
+    async def _unless_refused(self, key: str) -> AsyncIterator[None]:
+        """Others may have taken the room meanwhile: then the bytes go again. A database that is away has perhaps
+        noted the part: they stay."""
+        try:
+            yield
+        except ServiceError as error:
+            if error.kind is not ErrorKind.UNAVAILABLE:
+                await self._blobs.delete(key)
+            raise
 
     async def _pending(
         self, connection: Connection, caller: Caller, upload_id: str, *, locked: bool = False
@@ -91,6 +112,34 @@ class UploadService:
             upload = await self._pending(connection, caller, upload_id)
             known = await uploads.parts(connection, project_id=caller.project_id, upload_id=upload_id)
         check_parts(upload, known, part_ids)
+        async with self._alone(caller, upload_id):
+            return await self._complete(caller, upload, part_ids=part_ids, md5=md5)
+
+    @asynccontextmanager
+    async def _alone(self, caller: Caller, upload_id: str) -> AsyncIterator[None]:
+        """One completion at a time: each joins all parts on the disk and writes a file of its own."""
+        async with self._database.tenant(caller.project_id) as connection:
+            first = await uploads.hold(
+                connection, project_id=caller.project_id, upload_id=upload_id, seconds=COMPLETING_SECONDS
+            )
+        if not first:
+            raise ServiceError(
+                ErrorKind.CONFLICT,
+                f"Upload {upload_id} is being completed by another request. Wait for it.",
+                retry_after_seconds=5,
+            )
+        try:
+            yield
+        finally:
+            async with self._database.tenant(caller.project_id) as connection:
+                await uploads.hold(
+                    connection, project_id=caller.project_id, upload_id=upload_id, seconds=None
+                )
+
+    async def _complete(
+        self, caller: Caller, upload: Upload, *, part_ids: Sequence[str], md5: str | None
+    ) -> tuple[Upload, File]:
+        upload_id = upload.id
         with tempfile.TemporaryFile() as whole:
             digest = await self._join(upload_id, part_ids, whole)
             if md5 is not None and md5.lower() != digest:

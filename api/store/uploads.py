@@ -1,7 +1,7 @@
 """Rows of uploads and their parts."""
 
 from api.domain.uploads import NewUpload, Upload, UploadPart
-from api.store.database import Connection, Row, fetch, fetch_one, queries
+from api.store.database import Connection, Row, execute, fetch, fetch_one, queries
 
 
 def upload_from(row: Row) -> Upload:
@@ -61,6 +61,12 @@ async def insert_part(
 async def parts(connection: Connection, *, project_id: str, upload_id: str) -> list[UploadPart]:
     rows = await fetch(connection, queries("uploads")["parts"], project_id=project_id, upload_id=upload_id)
     return [part_from(row) for row in rows]
+
+
+async def hold(connection: Connection, *, project_id: str, upload_id: str, seconds: float | None) -> bool:
+    """Whether nobody else holds it; without seconds it is let go."""
+    query = queries("uploads")["hold"]
+    return await execute(connection, query, project_id=project_id, id=upload_id, seconds=seconds) > 0
 
 
 async def complete(connection: Connection, *, project_id: str, upload_id: str, file_id: str) -> Upload | None:

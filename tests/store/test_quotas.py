@@ -105,6 +105,44 @@ async def test_bytes_that_found_no_room_are_not_kept(world: World) -> None:
     assert [await world.blobs.size(key) for key in seen] == [None]
 
 
+async def test_refused_parts_leave_no_bytes(api: Rest) -> None:
+    client = api.as_key(OUR_KEY)
+    asked = {"filename": "a.jsonl", "purpose": "fine-tune", "bytes": 8, "mime_type": "text/jsonl"}
+    made = (await client.post("uploads", json=asked)).json()
+    path = f"uploads/{made['id']}/parts"
+    replies = await asyncio.gather(*(client.post(path, files={"data": b"12345"}) for _ in range(6)))
+    assert sorted(reply.status_code for reply in replies) == [200] + [400] * 5
+    assert len(await api.world.blobs.page(f"uploads/{made['id']}/", after="", limit=100)) == 1
+    puts = counted_puts(api)
+    assert (await client.post(path, files={"data": b"12345"})).status_code == 400
+    assert puts == [], "what cannot fit is refused before its bytes are stored"
+
+
+def counted_puts(api: Rest) -> list[str]:
+    puts, put = list[str](), api.world.blobs.put
+
+    async def counted(key: str, **given: Any) -> None:
+        puts.append(key)
+        await put(key, **given)
+
+    api.world.blobs.put = counted  # type: ignore[method-assign]
+    return puts
+
+
+async def test_many_completions_at_once_write_one_file(api: Rest) -> None:
+    client = api.as_key(OUR_KEY)
+    asked = {"filename": "a.bin", "purpose": "user_data", "bytes": 5, "mime_type": "text/plain"}
+    made = (await client.post("uploads", json=asked)).json()
+    part = (await client.post(f"uploads/{made['id']}/parts", files={"data": b"12345"})).json()["id"]
+    path, puts = f"uploads/{made['id']}/complete", counted_puts(api)
+    wrong = await client.post(path, json={"part_ids": [part], "md5": "0" * 32})
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "md5"), "and it is let go again"
+    replies = await asyncio.gather(*(client.post(path, json={"part_ids": [part]}) for _ in range(8)))
+    codes = sorted(reply.status_code for reply in replies)
+    assert codes[0] == 200 and set(codes[1:]) <= {400, 409}
+    assert len(puts) == 1
+
+
 async def test_a_pending_upload_holds_its_room_until_it_is_a_file(api: Rest) -> None:
     client = api.as_key(OUR_KEY)
     await quota(api.world, storage_bytes=10)
