@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
+from api.domain.json_values import good_text
 from api.domain.keys import Caller
 
 MAX_REQUESTS: Final = 50_000
@@ -107,7 +108,7 @@ def batch_line(value: object, *, endpoint: str) -> BatchLine:
         )
     if not isinstance(body, dict):
         raise missing("body", "an object")
-    if not isinstance(body.get("model"), str) or not body["model"]:
+    if not isinstance(body.get("model"), str) or not body["model"] or not good_text(body["model"]):
         raise missing("body.model", "a model's name")
     return BatchLine(custom_id=custom_id, body=body)
 

@@ -1,12 +1,12 @@
 """The output and the error file of a batch: bytes first, then both rows and the batch's end in one transaction."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, BinaryIO, cast
 
 from api.blobs.objects import Blobs, file_key
-from api.domain.batches import Batch, BatchStatus
+from api.domain.batches import Batch, BatchError, BatchStatus
 from api.domain.ids import NewId
 from api.store import batches, files
 from api.store.database import Connection, Database
@@ -23,7 +23,15 @@ class BatchFiles:
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
             yield output, errors
 
-    async def keep(self, batch: Batch, status: BatchStatus, *, output: IO[bytes], errors: IO[bytes]) -> None:
+    async def keep(
+        self,
+        batch: Batch,
+        status: BatchStatus,
+        *,
+        output: IO[bytes],
+        errors: IO[bytes],
+        why: Sequence[BatchError] = (),
+    ) -> None:
         """A file without lines is none."""
         outputs = await self._put(output, f"{batch.id}_output.jsonl")
         failures = await self._put(errors, f"{batch.id}_error.jsonl")
@@ -34,6 +42,7 @@ class BatchFiles:
                 status=status,
                 output_file_id=outputs[0] if outputs else None,
                 error_file_id=failures[0] if failures else None,
+                errors=why,
             )
             for written in (outputs, failures):
                 if done and written:

@@ -7,7 +7,7 @@ lines again that had none.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import IO, Final
 
 from api.blobs.objects import Blobs, file_key
@@ -22,7 +22,7 @@ from api.domain.batches import (
     BatchTurn,
     batch_line,
 )
-from api.domain.errors import ServiceError
+from api.domain.errors import ErrorKind, ServiceError
 from api.domain.ids import NewId
 from api.domain.request_id import serving
 from api.services.batch_answers import BatchAnswers, unanswered
@@ -42,6 +42,10 @@ LINES_AT_ONCE: Final = 8
 PAGE: Final = 500
 
 log = logging.getLogger("tuningfork.batches")
+
+
+class InputGoneError(Exception):
+    """The row of the input file has no bytes. They do not come back, so nothing is gained by waiting."""
 
 
 class BatchRuns:
@@ -71,6 +75,8 @@ class BatchRuns:
         try:
             with serving(turn.batch.id):
                 await self._step(turn)
+        except InputGoneError:
+            await self._finish_without_input(turn.batch)
         except ServiceError:
             await self._release(turn.batch, seconds=RETRY_SECONDS)
             raise
@@ -78,8 +84,11 @@ class BatchRuns:
 
     async def _step(self, turn: BatchTurn) -> None:
         match turn.batch.status:
-            case "validating":
+            case "validating" if not turn.overdue:
                 await self._validate(turn)
+            case "validating":
+                late = BatchError(code="batch_expired", message="It could not be checked within 24 hours.")
+                await self._begin(turn.batch, None, [late])
             case "in_progress" if not turn.overdue:
                 await self._ask(turn)
             case "in_progress":
@@ -91,6 +100,8 @@ class BatchRuns:
 
     async def _lines(self, batch: Batch) -> AsyncIterator[tuple[int, bytes]]:
         number = 0
+        if await self._blobs.size(file_key(batch.input_file_id)) is None:
+            raise InputGoneError
         async for lines in lines_from(self._blobs.read(file_key(batch.input_file_id))):
             for line in lines:
                 number += 1
@@ -110,12 +121,19 @@ class BatchRuns:
             try:
                 await self._models.served(turn.caller, check.model)
             except ServiceError as error:
+                if error.kind is not ErrorKind.NOT_FOUND:
+                    raise
                 errors = [BatchError(code="model_not_found", message=error.message, param="body.model")]
+        await self._begin(batch, check, errors)
+
+    async def _begin(self, batch: Batch, check: "Check | None", errors: Sequence[BatchError]) -> None:
+        """Lets go of it as well: when it was cancelled meanwhile, neither statement finds it."""
         async with self._database.transaction() as connection:
-            if errors:
+            if errors or check is None:
                 await batches.fail(connection, batch_id=batch.id, errors=errors)
             else:
                 await batches.begin(connection, batch_id=batch.id, total=check.total, model=check.model)
+            await batches.release(connection, batch_id=batch.id, seconds=0)
 
     async def _ask(self, turn: BatchTurn) -> None:
         batch, until = turn.batch, time.monotonic() + TURN_SECONDS
@@ -132,6 +150,7 @@ class BatchRuns:
                 return await self._release(batch, seconds=RETRY_SECONDS)
         async with self._database.transaction() as connection:
             await batches.finalize(connection, batch_id=batch.id)
+            await batches.release(connection, batch_id=batch.id, seconds=0)
 
     async def _groups(self, batch: Batch, done: set[int]) -> AsyncIterator[list[tuple[int, BatchLine]]]:
         group = []
@@ -165,6 +184,21 @@ class BatchRuns:
             if batch.total:
                 await self._write(batch, status, output, errors)
             await self._files.keep(batch, status, output=output, errors=errors)
+
+    async def _finish_without_input(self, batch: Batch) -> None:
+        """With what was answered by then, as it is in no other place."""
+        why = BatchError(code="input_file_gone", message="The bytes of the input file are no longer there.")
+        log.error("the bytes of %s, the input of %s, are not there", batch.input_file_id, batch.id)
+        async with self._database.transaction() as connection:
+            numbers = sorted(await batches.answered(connection, batch_id=batch.id))
+        with self._files.open() as (output, errors):
+            for start in range(0, len(numbers), PAGE):
+                first, last = numbers[start], numbers[start : start + PAGE][-1]
+                async with self._database.transaction() as connection:
+                    found = await batches.answers(connection, batch_id=batch.id, first=first, last=last)
+                for _, answer in sorted(found.items()):
+                    (errors if answer.failed else output).write(answer.line.encode() + b"\n")
+            await self._files.keep(batch, "failed", output=output, errors=errors, why=[why])
 
     async def _write(self, batch: Batch, status: BatchStatus, output: IO[bytes], errors: IO[bytes]) -> None:
         """In the order of the input. A line without an answer has its reason instead."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from psycopg.types.json import Jsonb
 
 from api.domain.batches import Batch, BatchAnswer, BatchError, BatchStatus, BatchTurn, NewBatch
+from api.domain.json_values import cleaned
 from api.domain.keys import Caller
 from api.domain.pages import Page
 from api.store.database import Connection, Row, execute, fetch, fetch_one, queries
@@ -94,8 +95,12 @@ async def begin(connection: Connection, *, batch_id: str, total: int, model: str
 
 
 async def fail(connection: Connection, *, batch_id: str, errors: Sequence[BatchError]) -> None:
-    told = Jsonb([vars(error) for error in errors])
-    await execute(connection, queries("batches")["fail"], id=batch_id, errors=told)
+    await execute(connection, queries("batches")["fail"], id=batch_id, errors=told_in(errors))
+
+
+def told_in(errors: Sequence[BatchError]) -> Jsonb:
+    """They name what the file has, which may be nothing that Postgres holds."""
+    return Jsonb(cleaned([vars(error) for error in errors]))
 
 
 async def finalize(connection: Connection, *, batch_id: str) -> None:
@@ -116,7 +121,7 @@ async def answers(
 
 
 async def answer(connection: Connection, *, batch: Batch, answer: BatchAnswer) -> None:
-    """The first answer to a line counts."""
+    """The first answer to a line counts, and none once the batch has ended: its files are written."""
     query = queries("batches")["answer"]
     await execute(connection, query, id=batch.id, project_id=batch.project_id, **vars(answer))
 
@@ -128,6 +133,7 @@ async def finish(
     status: BatchStatus,
     output_file_id: str | None,
     error_file_id: str | None,
+    errors: Sequence[BatchError] = (),
 ) -> bool:
     """False when somebody else was faster."""
     done = await execute(
@@ -137,6 +143,7 @@ async def finish(
         status=status,
         output_file_id=output_file_id,
         error_file_id=error_file_id,
+        errors=told_in(errors) if errors else None,
     )
     await execute(connection, queries("batches")["forget_answers"], id=batch_id)
     return done > 0

@@ -16,7 +16,8 @@ order by sequence desc
 limit %(limit)s
 
 -- name: cancel
-update batch set status = 'cancelling', cancelling_at = now(), due_at = least(due_at, now())
+-- Whoever holds it lets go at its next question: before that, late answers would miss the files.
+update batch set status = 'cancelling', cancelling_at = now()
 where project_id = %(project_id)s and id = %(id)s and status in ('validating', 'in_progress')
 returning *
 
@@ -64,9 +65,11 @@ select number, line, failed from batch_answer
 where batch_id = %(id)s and number between %(first)s and %(last)s
 
 -- name: answer
-with answered as (
+with open as (
+    select id from batch where id = %(id)s and status in ('in_progress', 'cancelling') for update),
+answered as (
     insert into batch_answer (batch_id, project_id, number, line, failed)
-    values (%(id)s, %(project_id)s, %(number)s, %(line)s, %(failed)s)
+    select id, %(project_id)s, %(number)s, %(line)s, %(failed)s from open
     on conflict do nothing
     returning failed)
 update batch set completed = completed + (not answered.failed)::int,
@@ -80,9 +83,11 @@ from answered where batch.id = %(id)s
 update batch set status = %(status)s::text, output_file_id = %(output_file_id)s, error_file_id = %(error_file_id)s,
                  failed = total - completed,
                  completed_at = case when %(status)s::text = 'completed' then now() end,
+                 failed_at = case when %(status)s::text = 'failed' then now() end,
+                 errors = coalesce(%(errors)s::jsonb, errors),
                  expired_at = case when %(status)s::text = 'expired' then now() end,
                  cancelled_at = case when %(status)s::text = 'cancelled' then now() end
-where id = %(id)s and status in ('in_progress', 'finalizing', 'cancelling')
+where id = %(id)s and status in ('validating', 'in_progress', 'finalizing', 'cancelling')
 
 -- name: forget_answers
 delete from batch_answer where batch_id = %(id)s

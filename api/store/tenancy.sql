@@ -32,7 +32,7 @@ with jobs as (
     update job set status = 'cancelled', finished_at = now(), estimated_finish = null
     where project_id = %(id)s and status in ('validating_files', 'queued', 'running', 'paused')),
 batches as (
-    update batch set status = 'cancelling', cancelling_at = now(), due_at = least(due_at, now())
+    update batch set status = 'cancelling', cancelling_at = now()
     where project_id = %(id)s and status in ('validating', 'in_progress')),
 runs as (
     update eval_run set status = 'canceled' where project_id = %(id)s and status in ('queued', 'in_progress')),

@@ -3,15 +3,17 @@
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from api.blobs.objects import file_key
-from api.domain.batches import Batch, NewBatch
+from api.domain.batches import Batch, BatchAnswer, NewBatch
+from api.domain.errors import ErrorKind, ServiceError
 from api.services.audit import AuditLog
 from api.services.batch_answers import BatchAnswers
 from api.services.batch_runs import LINES_AT_ONCE, BatchRuns
@@ -20,6 +22,7 @@ from api.services.limits import LimitService
 from api.services.metering import Metering
 from api.services.models import ModelService
 from api.services.wakeups import Wakeup
+from api.store import batches
 from serving.gateway.proxy import LOW_PRIORITY
 from serving.gateway.replicas import Replicas
 from tests.support.fake_replica import Answer, fake_replica
@@ -34,11 +37,15 @@ class FaultyReplica:
     def __init__(self, *, until: int = 10**9) -> None:
         self.until = until
         self.asked: list[dict[str, Any]] = []
+        self.stuck, self.go_on = asyncio.Event(), asyncio.Event()
+        self.go_on.set()
 
     async def answer(self, request: Request) -> Response:
         if len(self.asked) >= self.until:
             return JSONResponse({"error": {"message": "away"}}, status_code=503)
         self.asked.append(await request.json())
+        self.stuck.set()
+        await self.go_on.wait()
         usage = {"prompt_tokens": 3, "completion_tokens": 2}
         return JSONResponse({"model": "internal", "choices": [{"index": 0, "text": "x"}], "usage": usage})
 
@@ -84,12 +91,17 @@ def service(world: World) -> BatchService:
 
 async def begun(world: World) -> Batch:
     """A batch of `LINES` requests, with a blank line in the middle."""
-    body = {"model": BASE, "prompt": "a"}
-    lines = [
-        json.dumps({"custom_id": f"r{n}", "method": "POST", "url": "/v1/completions", "body": body})
-        for n in range(LINES)
-    ]
-    data = "\n".join([*lines[:5], "", *lines[5:]]).encode()
+    lines = [line(f"r{n}") for n in range(LINES)]
+    return await begun_with(world, [*lines[:5], "", *lines[5:]])
+
+
+def line(custom_id: str, *, model: str = BASE) -> str:
+    body = {"model": model, "prompt": "a"}
+    return json.dumps({"custom_id": custom_id, "method": "POST", "url": "/v1/completions", "body": body})
+
+
+async def begun_with(world: World, lines: list[str]) -> Batch:
+    data = "\n".join(lines).encode()
     file = await world.files.create(
         world.caller, filename="b.jsonl", purpose="batch", source=io.BytesIO(data), size_bytes=len(data)
     )
@@ -153,12 +165,123 @@ async def test_when_the_day_is_over_the_rest_is_told(world: World) -> None:
 
 
 async def test_two_runners_share_batches_and_no_line(world: World) -> None:
-    batches, replica = [await begun(world) for _ in range(3)], FaultyReplica()
+    several, replica = [await begun(world) for _ in range(3)], FaultyReplica()
     async with runs(world, replica.answer) as one, runs(world, replica.answer) as other:
         await asyncio.gather(work_off(one), work_off(other))
         await work_off(one)
-    assert [(await seen(world, batch)).status for batch in batches] == ["completed"] * 3
+    assert [(await seen(world, batch)).status for batch in several] == ["completed"] * 3
     assert len(replica.asked) == 3 * LINES
+
+
+async def test_what_is_answered_after_a_cancellation_is_in_the_file(world: World) -> None:
+    """Another control plane does not end the batch over the head of the one that still asks."""
+    batch, replica = await begun(world), FaultyReplica()
+    async with runs(world, replica.answer) as run, runs(world, replica.answer) as other:
+        assert await run.take_turn(), "it is checked"
+        replica.go_on.clear()
+        asking = asyncio.create_task(run.take_turn())
+        await asyncio.wait_for(replica.stuck.wait(), 20)
+        await service(world).cancel(world.caller, batch.id)
+        assert not await other.take_turn(), "the first one holds it"
+        replica.go_on.set()
+        assert await asking
+        await work_off(other)
+    done = await seen(world, batch)
+    assert (done.status, done.completed, done.failed) == ("cancelled", LINES_AT_ONCE, LINES - LINES_AT_ONCE)
+    assert len(await ids_in(world, done.output_file_id)) == LINES_AT_ONCE
+
+
+async def test_an_answer_after_the_end_is_not_counted(world: World) -> None:
+    batch, replica = await begun(world), FaultyReplica()
+    async with runs(world, replica.answer) as run:
+        await run.take_turn()
+        await service(world).cancel(world.caller, batch.id)
+        await work_off(run)
+    before = await seen(world, batch)
+    assert before.status == "cancelled"
+    async with world.database.transaction() as connection:
+        late = BatchAnswer(number=1, line="{}", failed=False, output_tokens=5)
+        await batches.answer(connection, batch=batch, answer=late)
+        assert await batches.answered(connection, batch_id=batch.id) == set()
+    assert await seen(world, batch) == before
+
+
+async def test_a_batch_cancelled_while_it_is_checked_ends_at_once(world: World) -> None:
+    batch = await begun(world)
+    async with runs(world, FaultyReplica().answer) as run:
+        async with world.database.transaction() as connection:
+            turn = await batches.claim(connection, hold_seconds=900)
+        assert turn is not None
+        await service(world).cancel(world.caller, batch.id)
+        await run._step(turn)
+        await work_off(run)
+    assert (await seen(world, batch)).status == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("lines", "code"),
+    [
+        ([line("a\0"), line("a\0")], "duplicate_custom_id"),
+        ([line("a", model="m\0")], "missing_required_parameter"),
+        ([line("a", model="nobody's")], "model_not_found"),
+    ],
+)
+async def test_a_file_that_names_what_cannot_be_stored_is_refused(
+    world: World, lines: list[str], code: str
+) -> None:
+    batch = await begun_with(world, lines)
+    async with runs(world, FaultyReplica().answer) as run:
+        await work_off(run)
+    done = await seen(world, batch)
+    assert (done.status, [error.code for error in done.errors]) == ("failed", [code])
+
+
+async def test_a_batch_that_nobody_could_check_in_a_day_fails(world: World) -> None:
+    batch = await begun(world)
+    await change(world, batch, "expires_at = now()")
+    async with runs(world, FaultyReplica().answer) as run:
+        await work_off(run)
+    done = await seen(world, batch)
+    assert (done.status, [error.code for error in done.errors]) == ("failed", ["batch_expired"])
+
+
+async def test_a_database_that_is_away_is_no_missing_model(world: World) -> None:
+    batch = await begun(world)
+    async with runs(world, FaultyReplica().answer) as run:
+        with monkeypatched_served(run), pytest.raises(ServiceError):
+            await run.take_turn()
+        assert (await seen(world, batch)).status == "validating"
+        await change(world, batch, "due_at = now()")
+        await work_off(run)
+    assert (await seen(world, batch)).status == "completed"
+
+
+@contextmanager
+def monkeypatched_served(run: BatchRuns) -> Iterator[None]:
+    async def served(*_given: Any, **_named: Any) -> None:
+        raise ServiceError(ErrorKind.UNAVAILABLE, "The database does not answer.")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run._models, "served", served)
+        yield
+
+
+@pytest.mark.parametrize("begun_before", [False, True])
+async def test_a_batch_without_its_input_fails_with_what_was_answered(
+    world: World, begun_before: bool
+) -> None:
+    batch, replica = await begun(world), FaultyReplica(until=3)
+    async with runs(world, replica.answer) as run:
+        if begun_before:
+            await work_off(run)
+        await world.blobs.delete(file_key(batch.input_file_id))
+        await change(world, batch, "due_at = now()")
+        await work_off(run)
+    done = await seen(world, batch)
+    assert (done.status, [error.code for error in done.errors]) == ("failed", ["input_file_gone"])
+    assert done.moments["failed"] is not None and done.completed == (3 if begun_before else 0)
+    if begun_before:
+        assert len(await ids_in(world, done.output_file_id)) == 3
 
 
 async def test_a_cancelled_batch_that_never_ran_has_no_files(world: World) -> None:
