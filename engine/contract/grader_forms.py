@@ -1,5 +1,6 @@
 """Graders from and to their JSON, field by field, with the path of whatever is wrong."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, assert_never
 
@@ -34,6 +35,7 @@ METRICS: Final = (
     "rouge_l",
 )
 ROLES: Final = ("user", "assistant", "system", "developer")
+NO_TEXT: Final = re.compile("[\x00\ud800-\udfff]")  # neither stored nor sent
 MAX_SOURCE_BYTES: Final = 256 * 1024
 MAX_TEXT: Final = 256 * 1024
 MAX_GRADERS: Final = 32
@@ -44,6 +46,7 @@ class GraderFormError(Exception):
     """`path` names the field (`grader.input`); `message` says what is wrong and what is wanted."""
 
     def __init__(self, path: str, message: str) -> None:
+        path = path.encode(errors="replace").decode()  # it may hold a key as it came
         super().__init__(f"{path}: {message}")
         self.path, self.message = path, message
 
@@ -69,9 +72,7 @@ class Form:
             return default
         if not isinstance(value, str):
             raise GraderFormError(self.at(name), f"give a string (given: {shown(value)}).")
-        if len(value) > most or "\x00" in value:
-            raise GraderFormError(self.at(name), f"give at most {most} characters and no NUL.")
-        return value
+        return checked_text(value, self.at(name), most=most)
 
     def choice(self, name: str, options: tuple[str, ...]) -> str:
         value = self.get(name)
@@ -92,12 +93,18 @@ class Form:
             or not all(isinstance(text, str) and text for text in value)
         ):
             raise GraderFormError(self.at(name), "give a list of 1 to 256 strings.")
-        return tuple(value)
+        return tuple(checked_text(text, self.at(name), most=MAX_TEXT) for text in value)
 
     def done(self) -> None:
         extra = sorted(set(self.value) - self.seen)
         if extra:
             raise GraderFormError(self.at(extra[0]), "this grader has no such field; remove it.")
+
+
+def checked_text(text: str, path: str, *, most: int) -> str:
+    if len(text) > most or NO_TEXT.search(text):
+        raise GraderFormError(path, f"give at most {most} characters, no NUL and no half character.")
+    return text
 
 
 def shown(value: object) -> str:
@@ -188,8 +195,8 @@ def python_from(form: Form) -> PythonGrader:
     if len(source.encode(errors="replace")) > MAX_SOURCE_BYTES:
         raise GraderFormError(form.at("source"), f"give at most {MAX_SOURCE_BYTES} bytes.")
     tag = form.get("image_tag")
-    if tag is not None and not isinstance(tag, str):
-        raise GraderFormError(form.at("image_tag"), "give a string.")
+    if tag is not None:
+        tag = form.text("image_tag", most=512)
     return PythonGrader(
         name=name_of(form, "python"),
         source=source,
@@ -226,10 +233,16 @@ def message_from(value: object, path: str) -> GraderMessage:
 
 def content_from(value: object, path: str) -> str:
     """Text, one text part or a list of them. Images and sound need a grader model that this service has not."""
+    parts = value if isinstance(value, list) and value else [value]
+    if len(parts) > MAX_MESSAGES:
+        raise GraderFormError(path, f"give at most {MAX_MESSAGES} text parts.")
+    text = "".join(part_from(part, path) for part in parts)
+    return checked_text(text, path, most=MAX_TEXT)
+
+
+def part_from(value: object, path: str) -> str:
     if isinstance(value, str):
         return value
-    if isinstance(value, list) and value:
-        return "".join(content_from(part, f"{path}[{n}]") for n, part in enumerate(value[:MAX_MESSAGES]))
     if (
         isinstance(value, dict)
         and value.get("type") in ("input_text", "output_text")
@@ -293,6 +306,8 @@ def multi_from(form: Form) -> Multi:
         shape, named = "one", [("0", raw)]
     if not 1 <= len(named) <= MAX_GRADERS:
         raise GraderFormError(path, f"give 1 to {MAX_GRADERS} graders, best as a map from name to grader.")
+    for key, _ in named:
+        checked_text(key, path, most=256)
     inner = {key: single_from(each, path=f"{path}.{key}" if shape == "map" else path) for key, each in named}
     if shape != "map":  # the formula can only know them by their own names
         inner = {grader.name: grader for grader in inner.values()}

@@ -27,7 +27,9 @@ def render(template: str, *, item: Mapping[str, Any], sample: Mapping[str, Any])
         end, size = found.end(), size + len(between) + len(value)
         if size > MAX_RENDERED:
             raise MissingVariableError("the rendered text is longer than 1 MiB")
-    return "".join(rendered) + template[end:]
+    return (
+        ("".join(rendered) + template[end:]).encode(errors="replace").decode()
+    )  # half a character cannot be sent
 
 
 def look_up(path: str, spaces: Mapping[str, Any]) -> Any:

@@ -118,3 +118,30 @@ async def test_broken_forms(client: httpx.AsyncClient, form: bytes) -> None:
     assert 400 <= reply.status_code < 500, reply.text
     json.dumps(reply.json()["error"])
     assert (await client.get("files")).json()["data"] == []
+
+
+NESTED = b"[" * 400 + b'"x"' + b"]" * 400
+MESSAGES = (
+    b'{"type": "score_model", "name": "s", "model": "tiny-base", "input": [{"role": "user", "content": %s}]}'
+)
+CHECK = b'{"type": "string_check", "name": "c", "operation": "eq", "input": %s, "reference": "{{item.x}}"}'
+
+
+@pytest.mark.parametrize(
+    ("grader", "item", "sample"),
+    [
+        (MESSAGES % NESTED, b"{}", b'"a"'),
+        (MESSAGES % b'"\\ud800"', b"{}", b'"a"'),
+        (CHECK % b'"\\ud800"', b"{}", b'"a"'),
+        (CHECK % b'"x"', b'{"x": "\\ud800"}', b'"a"'),
+        (CHECK % b'"x"', b'{"x": ' + NESTED + b"}", b'"a"'),
+        (CHECK % b'"x"', b'{"x": "y"}', b'"\\ud800"'),
+        (b'{"type": "string_check", "\\ud800": 1}', b"{}", b'"a"'),
+    ],
+)
+async def test_graders(client: httpx.AsyncClient, grader: bytes, item: bytes, sample: bytes) -> None:
+    body = b'{"grader": %s, "item": %s, "model_sample": %s}' % (grader, item, sample)
+    headers = {"Content-Type": "application/json"}
+    reply = await client.post("fine_tuning/alpha/graders/run", content=body, headers=headers)
+    assert reply.status_code == 400, (reply.status_code, reply.text[:300])
+    assert reply.json()["error"]["param"]

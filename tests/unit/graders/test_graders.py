@@ -9,6 +9,7 @@ from engine.contract.grader_forms import GraderFormError, grader_from, grader_to
 from engine.contract.graders import ScoreModel
 from engine.graders import formula, template, text
 from engine.graders.grading import asking
+from engine.graders.samples import sample_of
 from engine.graders.template import MissingVariableError, render
 
 CHECK = {
@@ -49,6 +50,10 @@ MULTI = {
 }
 
 
+def nested(levels: int) -> Any:
+    return [nested(levels - 1)] if levels else "x"
+
+
 @pytest.mark.parametrize("form", [CHECK, SCORE, LABEL, PYTHON, SIMILAR, MULTI])
 def test_a_normalised_grader_reads_as_itself(form: dict[str, Any]) -> None:
     grader = grader_from(form)
@@ -75,6 +80,14 @@ def test_a_multi_grader_comes_as_a_map_a_list_or_alone() -> None:
         ({**SIMILAR, "pass_threshold": "high"}, "grader.pass_threshold"),
         ({**SCORE, "range": [1, 0]}, "grader.range"),
         ({**SCORE, "input": []}, "grader.input"),
+        ({**SCORE, "input": [{"role": "user", "content": nested(500)}]}, "grader.input[0].content"),
+        ({**SCORE, "input": [{"role": "user", "content": "\ud800"}]}, "grader.input[0].content"),
+        ({**SCORE, "input": [{"role": "user", "content": ["x"] * 65}]}, "grader.input[0].content"),
+        ({**CHECK, "reference": "\udfff"}, "grader.reference"),
+        ({**CHECK, "\ud800": 1}, "grader.?"),
+        ({**LABEL, "labels": ["a", "\ud800"]}, "grader.labels"),
+        ({**PYTHON, "image_tag": "\ud800"}, "grader.image_tag"),
+        ({**MULTI, "graders": {"\ud800": CHECK}}, "grader.graders"),
         ({**SCORE, "input": [{"role": "robot", "content": "x"}]}, "grader.input[0].role"),
         ({**SCORE, "sampling_params": {"temperature": 3}}, "grader.sampling_params.temperature"),
         ({**LABEL, "passing_labels": ["c"]}, "grader.passing_labels"),
@@ -88,6 +101,13 @@ def test_a_wrong_grader_is_named_by_its_field(form: Any, path: str) -> None:
     with pytest.raises(GraderFormError) as refused:
         grader_from(form)
     assert refused.value.path == path
+
+
+def test_what_a_model_says_can_be_sent_and_written() -> None:
+    half = sample_of('{"x": "\\ud800"}')
+    assert render("{{ sample.output_json.x }}", item={}, sample=half) == "?"
+    assert "output_json" not in sample_of("[" * 400 + "]" * 400)
+    assert sample_of("[" * 60 + "]" * 60)["output_json"]
 
 
 ITEM = {"answer": "Oslo", "tags": ["a", {"b c": 2}], "n": 3}
