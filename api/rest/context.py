@@ -3,7 +3,7 @@
 import hmac
 from typing import Annotated, Final, cast
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 
 from api.domain.errors import ErrorKind, ServiceError
 from api.domain.keys import Caller, Scope
@@ -40,6 +40,7 @@ SAMPLING: Final = frozenset(
         "/v1/fine_tuning/alpha/graders/validate",
     }
 )
+NO_STORE: Final = "no-store"
 READING: Final = frozenset({"GET", "HEAD"})
 
 
@@ -47,6 +48,11 @@ def needed_scope(request: Request) -> Scope:
     if request.url.path in SAMPLING:
         return Scope.READ if request.method in READING else Scope.SAMPLE
     return Scope.READ if request.method in READING else Scope.WRITE
+
+
+def owners_scope(request: Request) -> Scope:
+    """What an answer that is repeated needs: its route does not see the request again."""
+    return Scope.ADMIN if request.url.path.startswith("/v1/organization/") else needed_scope(request)
 
 
 async def caller_of(request: Request, services: ServicesDep) -> Caller:
@@ -65,6 +71,14 @@ async def once_of(request: Request) -> str | None:
 
 
 OnceDep = Annotated[str | None, Depends(once_of)]
+
+
+async def told_once(response: Response) -> None:
+    """For routes whose answer holds a secret: nobody on the way keeps it, nor does `Idempotency-Key`."""
+    response.headers["cache-control"] = NO_STORE
+
+
+ToldOnce = Depends(told_once)
 
 
 async def replica_of(request: Request, services: ServicesDep) -> None:

@@ -16,8 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.domain.errors import ServiceError
 from api.domain.keys import Caller
-from api.rest.context import bearer_token, services_of
-from api.rest.errors import on_http_error, on_service_error
+from api.rest.context import NO_STORE, bearer_token, owners_scope, services_of
+from api.rest.errors import envelope, on_http_error, on_service_error
 from api.services.held import held
 from api.services.idempotency import MAX_BODY_BYTES, Answer
 from api.services.services import Services
@@ -27,6 +27,20 @@ log = logging.getLogger("tuningfork.rest")
 IN_MEMORY_BYTES: Final = 1024 * 1024
 CHUNK_BYTES: Final = 256 * 1024
 NOTHING_MADE: Final = "x-tuningfork-dry-run"  # a header of answers that are not kept: their key stays free
+
+TOLD: Final = Answer(
+    status=409,
+    content_type="application/json",
+    body=bytes(
+        envelope(
+            409,
+            "This request was answered, with a secret that is shown once and not kept. If it did not reach you, delete "
+            "what was made and make another with a new Idempotency-Key.",
+            param="Idempotency-Key",
+            code="secret_told_once",
+        ).body
+    ),
+)
 
 
 class Idempotency:
@@ -54,6 +68,7 @@ class Idempotency:
     async def _once(self, request: Request, key: str, receive: Receive, send: Send) -> None:
         services = await services_of(request)
         caller = await services.keys.authenticate(bearer_token(request))
+        caller.require(owners_scope(request))
         with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES) as body:
             fingerprint = await read_body(request, receive, body)
             kept = await services.idempotency.begin(caller, key=key, fingerprint=fingerprint)
@@ -66,14 +81,15 @@ class Idempotency:
                 async with held(holding):
                     await self._app(request.scope, replayed(body, receive), recorder.send)
             finally:
-                await end(services, caller, key, recorder.answer())
+                await end(services, caller, key, recorder)
 
 
-async def end(services: Services, caller: Caller, key: str, answer: Answer | None) -> None:
+async def end(services: Services, caller: Caller, key: str, recorder: "Recorder") -> None:
     """The client has its answer by now. Without a database it is not kept: then the key is free again when its lock runs
     out, and what the request made is found by it."""
     try:
-        await services.idempotency.end(caller, key=key, answer=answer)
+        instead = TOLD if recorder.secret else None
+        await services.idempotency.end(caller, key=key, answer=recorder.answer(), instead=instead)
     except ServiceError as error:
         log.warning("an answer is not kept for its Idempotency-Key: %s", error.message)
 
@@ -140,12 +156,10 @@ def replayed(body: IO[bytes], receive: Receive) -> Receive:
 
 
 def repeated(answer: Answer) -> Response:
-    return Response(
-        answer.body,
-        status_code=answer.status,
-        media_type=answer.content_type,
-        headers={"idempotent-replayed": "true"},
-    )
+    headers = {"idempotent-replayed": "true"}
+    if answer.status == TOLD.status:
+        headers["x-should-retry"] = "false"  # OpenAI's SDKs repeat every 409
+    return Response(answer.body, status_code=answer.status, media_type=answer.content_type, headers=headers)
 
 
 @dataclass(kw_only=False)
@@ -158,6 +172,7 @@ class Recorder:
     body: bytearray = field(default_factory=bytearray)
     whole: bool = False
     kept: bool = True
+    secret: bool = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -165,6 +180,7 @@ class Recorder:
             headers = Headers(raw=message["headers"])
             self.content_type = headers.get("content-type", self.content_type)
             self.kept = NOTHING_MADE not in headers
+            self.secret = headers.get("cache-control") == NO_STORE
         elif message["type"] == "http.response.body":
             if len(self.body) <= MAX_BODY_BYTES:
                 self.body += message.get("body", b"")

@@ -33,7 +33,7 @@ from api.forms.organization import (
     project_object,
 )
 from api.forms.wire import Deleted, IdentifiedList, listed
-from api.rest.context import CallerDep, ServicesDep
+from api.rest.context import CallerDep, ServicesDep, ToldOnce
 
 router = APIRouter(prefix="/v1/organization", tags=["organization"])
 Limit = Annotated[int, Query(ge=1, le=100)]
@@ -90,7 +90,11 @@ async def list_deletions(
     return listed(page, [deletion_object(deletion) for deletion in page.items])
 
 
-@router.post("/projects/{project_id}/service_accounts", operation_id="create-project-service-account")
+@router.post(
+    "/projects/{project_id}/service_accounts",
+    operation_id="create-project-service-account",
+    dependencies=[ToldOnce],
+)
 async def create_account(
     project_id: str, body: AccountBody, caller: CallerDep, services: ServicesDep
 ) -> NewAccountObject:
@@ -146,6 +150,7 @@ async def delete_account(
 @router.post(
     "/projects/{project_id}/service_accounts/{account_id}/api_keys",
     operation_id="CreateanAPIkeyforaserviceaccount",
+    dependencies=[ToldOnce],
 )
 async def create_account_key(
     project_id: str, account_id: str, body: AccountKeyBody, caller: CallerDep, services: ServicesDep
@@ -162,7 +167,9 @@ async def create_account_key(
     return new_key_object(made)
 
 
-@router.post("/projects/{project_id}/api_keys", operation_id="create-project-api-key")
+@router.post(
+    "/projects/{project_id}/api_keys", operation_id="create-project-api-key", dependencies=[ToldOnce]
+)
 async def create_key(
     project_id: str, body: KeyBody, caller: CallerDep, services: ServicesDep
 ) -> NewKeyObject:

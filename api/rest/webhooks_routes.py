@@ -18,7 +18,7 @@ from api.forms.webhooks import (
     with_secret,
 )
 from api.forms.wire import Deleted, IdentifiedList, listed
-from api.rest.context import CallerDep, ServicesDep
+from api.rest.context import CallerDep, ServicesDep, ToldOnce
 
 router = APIRouter(prefix="/v1", tags=["webhooks"])
 
@@ -28,7 +28,7 @@ async def event_types(_caller: CallerDep) -> EventTypesObject:
     return EventTypesObject(data=EVENT_TYPES)
 
 
-@router.post("/webhook_endpoints", operation_id="createWebhookEndpoint")
+@router.post("/webhook_endpoints", operation_id="createWebhookEndpoint", dependencies=[ToldOnce])
 async def create(body: EndpointBody, caller: CallerDep, services: ServicesDep) -> EndpointWithSecretObject:
     return with_secret(
         await services.webhooks.create(caller, name=body.name, url=body.url, event_types=body.event_types)
@@ -69,7 +69,11 @@ async def delete(endpoint_id: str, caller: CallerDep, services: ServicesDep) -> 
     return Deleted(id=endpoint_id, object="webhook_endpoint.deleted")
 
 
-@router.post("/webhook_endpoints/{endpoint_id}/rotate_secret", operation_id="rotateWebhookEndpointSecret")
+@router.post(
+    "/webhook_endpoints/{endpoint_id}/rotate_secret",
+    operation_id="rotateWebhookEndpointSecret",
+    dependencies=[ToldOnce],
+)
 async def rotate(
     endpoint_id: str, caller: CallerDep, services: ServicesDep, body: RotateBody | None = None
 ) -> EndpointWithSecretObject:

@@ -4,7 +4,8 @@ What the request makes is written down with it (`made_id`, for jobs and batches)
 its commit is not repeated: the next one finds the object and answers with it.
 
 A key is kept for a day per project. What was refused before anything was done (4xx) is not kept, so that a mended
-request may use its key again; what was answered otherwise is, a 500 too.
+request may use its key again; what was answered otherwise is, a 500 too. Of an answer with a secret it is kept that
+there was one: the secret itself is nowhere in clear, and a repeat is refused rather than answered with another.
 """
 
 import asyncio
@@ -73,20 +74,17 @@ class IdempotencyService:
                 connection, project_id=caller.project_id, key=key, lock_seconds=HOLD_SECONDS
             )
 
-    async def end(self, caller: Caller, *, key: str, answer: Answer | None) -> None:
-        """Keeps the answer; without one worth keeping the key is free again."""
+    async def end(
+        self, caller: Caller, *, key: str, answer: Answer | None, instead: Answer | None = None
+    ) -> None:
+        """Keeps the answer; without one worth keeping the key is free again. `instead` is what is kept of an answer that
+        holds a secret."""
         async with self._database.tenant(caller.project_id) as connection:
             if answer is None or not worth_keeping(answer):
                 await idempotency.release(connection, project_id=caller.project_id, key=key)
             else:
-                await idempotency.finish(
-                    connection,
-                    project_id=caller.project_id,
-                    key=key,
-                    status=answer.status,
-                    content_type=answer.content_type,
-                    body=answer.body,
-                )
+                kept = vars(instead or answer)
+                await idempotency.finish(connection, project_id=caller.project_id, key=key, **kept)
 
 
 def answer_of(kept: idempotency.Kept, fingerprint: bytes) -> Answer | None:

@@ -114,6 +114,52 @@ async def test_what_was_refused_may_be_mended_under_the_same_key(api: Rest) -> N
     assert (await post(client, body)).status_code == 200
 
 
+SECRETS = {
+    "organization/projects/{project}/api_keys": ({"name": "k", "user_id": None}, "value"),
+    "organization/projects/{project}/service_accounts": ({"name": "robot"}, "value"),
+    "webhook_endpoints": (
+        {"name": "n", "url": "https://example.com", "event_types": ["batch.completed"]},
+        "signing_secret",
+    ),
+}
+
+
+@pytest.mark.parametrize("path", SECRETS)
+async def test_a_secret_is_told_once_and_kept_nowhere(api: Rest, path: str) -> None:
+    client, (body, name) = api.as_key(OUR_KEY), SECRETS[path]
+    address = path.format(project=api.world.caller.project_id)
+    if "user_id" in body:
+        account = await client.post(address.replace("api_keys", "service_accounts"), json={"name": "r"})
+        body = {"name": "k", "service_account_id": account.json()["id"]}
+    headers = {"Idempotency-Key": "k1"}
+    first = await client.post(address, json=body, headers=headers)
+    assert (first.status_code, first.headers["cache-control"]) == (200, "no-store")
+    told = first.json()
+    secret = told[name] if name in told else told["api_key"]["value"]
+    again = await client.post(address, json=body, headers=headers)
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "secret_told_once")
+    assert again.headers["x-should-retry"] == "false"
+    async with api.world.database.transaction() as connection:
+        rows = await (await connection.execute(b"select body from idempotency")).fetchall()
+    assert len(rows) == 1 and secret.encode() not in bytes(rows[0]["body"])
+
+
+async def test_a_repeat_needs_the_scope_of_its_route(api: Rest) -> None:
+    client = api.as_key(OUR_KEY)
+    address = f"organization/projects/{api.world.caller.project_id}"
+    account = await client.post(f"{address}/service_accounts", json={"name": "r"})
+    member = api.as_key(account.json()["api_key"]["value"])
+    body = {"name": "k", "service_account_id": account.json()["id"], "scopes": ["read"]}
+    reader = api.as_key((await client.post(f"{address}/api_keys", json=body)).json()["value"])
+    job = await body_for(client)
+    assert (await post(client, job)).status_code == 200
+    assert (await post(member, job)).headers["idempotent-replayed"] == "true"
+    assert (await post(reader, job)).status_code == 403
+    renamed = {"json": {"name": "new"}, "headers": {"Idempotency-Key": "k2"}}
+    assert (await client.post(address, **renamed)).status_code == 200
+    assert (await member.post(address, **renamed)).status_code == 403
+
+
 async def test_keys_belong_to_their_project(api: Rest) -> None:
     ours, theirs = api.as_key(OUR_KEY), api.as_key(THEIR_KEY)
     first, second = await post(ours, await body_for(ours)), await post(theirs, await body_for(theirs))
