@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
@@ -11,21 +11,23 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from api.domain.priorities import PriorityName
 from api.domain.retention import Retention
 
+MIN_SECRET: Final = 16  # an empty or guessed one would let anybody in
+
 
 class Replica(BaseModel):
     """A vLLM replica. `url` has no `/v1`; `base_model` is the name it serves the base under."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     base_model: str
     url: str
-    api_key: SecretStr
+    api_key: SecretStr = Field(min_length=MIN_SECRET)
 
 
 class ModelPrice(BaseModel):
     """Per million tokens, and per hour of a device that trains."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     input: float = Field(default=0, ge=0)
     output: float = Field(default=0, ge=0)
@@ -36,7 +38,7 @@ class ModelPrice(BaseModel):
 class KeepSettings(BaseSettings):
     """How long what is over is kept."""
 
-    model_config = SettingsConfigDict(env_prefix="TUNINGFORK_API_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="TUNINGFORK_API_", frozen=True, hide_input_in_errors=True)
 
     keep_checkpoint_days: int | None = Field(
         default=None,
@@ -78,11 +80,15 @@ class ApiSettings(KeepSettings):
     s3_secret_key: SecretStr
     s3_bucket: str = "tuningfork"
     s3_secure: bool = False
-    key_pepper: SecretStr = Field(description="secret part of every stored API key's HMAC; never change it")
-    bootstrap_key: SecretStr = Field(description="an API key that exists after the start")
+    key_pepper: SecretStr = Field(
+        min_length=MIN_SECRET, description="secret part of every stored API key's HMAC; never change it"
+    )
+    bootstrap_key: SecretStr = Field(
+        min_length=MIN_SECRET, description="an API key that exists after the start"
+    )
     organization: str = Field(default="personal", pattern=r"^[a-z0-9-]{1,40}$")
-    worker_token: SecretStr = Field(min_length=16, description="engines show it over gRPC")
-    serving_token: SecretStr = Field(min_length=16, description="replicas show it to fetch adapters")
+    worker_token: SecretStr = Field(min_length=MIN_SECRET, description="engines show it over gRPC")
+    serving_token: SecretStr = Field(min_length=MIN_SECRET, description="replicas show it to fetch adapters")
     replicas: tuple[Replica, ...]
     allow_private_webhooks: bool = Field(
         default=False, description="let tenants' webhooks reach any address, over plain HTTP too"

@@ -29,7 +29,7 @@ from deploy.embedded import children, object_store, postgres
 from deploy.embedded.ports import free_port
 
 KEY: Final = "sk-tf-bench-0123456789abcdef"
-PEPPER: Final = "bench-pepper"
+PEPPER: Final = "bench-pepper-0123456789"
 BASE: Final = "base"
 PAGE: Final = 20
 AT_ONCE: Final = 8
@@ -203,7 +203,9 @@ def control_plane(folder: Path) -> Iterator[tuple[str, str, Blobs]]:
         "worker_token": "bench-worker-token",
         "serving_token": "bench-serving-token",
         # Nobody is asked for an answer here.
-        "replicas": json.dumps([{"base_model": BASE, "url": "http://127.0.0.1:9", "api_key": "none"}]),
+        "replicas": json.dumps(
+            [{"base_model": BASE, "url": "http://127.0.0.1:9", "api_key": "none-0123456789ab"}]
+        ),
     }
     env = os.environ | {f"TUNINGFORK_API_{name.upper()}": value for name, value in settings.items()}
     process = children.start([sys.executable, "-m", "api"], log=log, env=env)

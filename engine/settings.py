@@ -12,7 +12,7 @@ SECRETS = "TUNINGFORK_"
 
 
 class EngineSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="TUNINGFORK_ENGINE_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="TUNINGFORK_ENGINE_", frozen=True, hide_input_in_errors=True)
 
     control_plane: str = Field(default="127.0.0.1:8001", description="host:port of the control plane's gRPC")
     control_plane_ca: Path | None = Field(default=None, description="PEM; set it where that gRPC speaks TLS")
@@ -20,7 +20,7 @@ class EngineSettings(BaseSettings):
         default=None, description="PEM; with key: shown to a control plane that asks"
     )
     key: Path | None = None
-    worker_token: SecretStr
+    worker_token: SecretStr = Field(min_length=16)
     engine_id: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
     base_model: str = Field(description="the name that jobs ask for")
     model_path: Path = Field(description="folder with config, weights and tokenizer")

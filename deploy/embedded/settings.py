@@ -39,7 +39,7 @@ OF_TENANTS = (
 
 
 class UpSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, hide_input_in_errors=True)
 
     home: Path = Field(default=Path(".tuningfork"), description="all state lives here")
     host: str = Field(default="127.0.0.1", description="where REST and gRPC listen")

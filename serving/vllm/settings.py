@@ -10,15 +10,17 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class ServingSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="TUNINGFORK_SERVING_", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="TUNINGFORK_SERVING_", frozen=True, hide_input_in_errors=True
+    )
 
     base_model: str = Field(description="the name the base is served under")
     model_path: Path
     host: str = Field(default="127.0.0.1", description="loopback: nobody but the gateway may reach vLLM")
     port: int
-    api_key: SecretStr
+    api_key: SecretStr = Field(min_length=16, description="the gateway shows it")
     control_plane_url: str = Field(description="where adapters are asked for, such as http://127.0.0.1:8000")
-    serving_token: SecretStr
+    serving_token: SecretStr = Field(min_length=16, description="shown to fetch adapters")
     adapter_dir: Path = Field(description="local cache of adapters")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",

@@ -600,7 +600,7 @@ def test_secrets_stay_with_their_library_and_out_of_sight(
         "WANDB_API_KEY": "very-secret-key",
         "MLFLOW_TRACKING_URI": "https://mlflow.example",
         "MLFLOW_PASSWORD": "very-secret-word",
-        "KEY_PEPPER": "pepper",
+        "KEY_PEPPER": "p" * 16,
         **dict.fromkeys(("S3_ENDPOINT", "S3_ACCESS_KEY", "S3_SECRET_KEY", "BOOTSTRAP_KEY"), "x" * 16),
         **dict.fromkeys(("WORKER_TOKEN", "SERVING_TOKEN", "DATABASE_URL"), "y" * 16),
         "REPLICAS": "[]",

@@ -24,8 +24,9 @@ from deploy.embedded.ports import free_port
 from tests.support.fault_proxy import Proxies
 
 BASE: Final = "tiny-base"
-API_KEY: Final = "sk-tf-chaos"
+API_KEY: Final = "sk-tf-chaos-for-tests"
 TOKEN: Final = "a-token-for-tests-only"
+VLLM_KEY: Final = "a-vllm-key-for-tests"
 READY_SECONDS: Final = 90
 FAKE_VLLM: Final = "tests.support.fake_vllm"
 Process = subprocess.Popen[bytes]
@@ -257,7 +258,7 @@ class Cluster:
             "BASE_MODEL": BASE,
             "MODEL_PATH": str(self.model),
             "PORT": str(self._replica),
-            "API_KEY": "key",
+            "API_KEY": VLLM_KEY,
             "CONTROL_PLANE_URL": self.front,
             "SERVING_TOKEN": TOKEN,
             "ADAPTER_DIR": str(self.folder / "adapters"),
@@ -273,7 +274,7 @@ class Cluster:
 
     def _api_starter(self, index: int) -> Callable[[Mapping[str, str]], Process]:
         database = f"postgresql://{postgres.USER}:password@{self.networks['database'].address}/postgres"
-        replica = {"base_model": BASE, "url": f"http://127.0.0.1:{self._replica}", "api_key": "key"}
+        replica = {"base_model": BASE, "url": f"http://127.0.0.1:{self._replica}", "api_key": VLLM_KEY}
         settings = {
             "PORT": str(self._rest[index]),
             "GRPC_PORT": str(self._grpc[index]),
@@ -281,7 +282,7 @@ class Cluster:
             "S3_ENDPOINT": self.networks["objects"].address,
             "S3_ACCESS_KEY": "key",
             "S3_SECRET_KEY": "secret-word",
-            "KEY_PEPPER": "pepper",
+            "KEY_PEPPER": "a-pepper-for-tests",
             "BOOTSTRAP_KEY": API_KEY,
             "WORKER_TOKEN": TOKEN,
             "SERVING_TOKEN": TOKEN,

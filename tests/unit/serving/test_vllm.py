@@ -23,9 +23,9 @@ SETTINGS = ServingSettings(
     base_model="tiny-base",
     model_path=Path("models/tiny"),
     port=1,
-    api_key="vllm-secret",
+    api_key="vllm-secret-for-tests",
     control_plane_url="http://127.0.0.1:2",
-    serving_token="serving-secret",
+    serving_token="serving-secret-for-tests",
     adapter_dir=Path("adapters"),
 )
 ID = "mv-0123456789"
@@ -68,7 +68,7 @@ def test_on_a_cpu_nobody_waits_in_a_loop_and_no_third_process_starts() -> None:
 def test_the_environment_is_closed() -> None:
     env = environment(SETTINGS, device="cpu", inherited={"PYTHONOPTIMIZE": "1", "PATH": "/bin"})
     assert "PYTHONOPTIMIZE" not in env and env["PATH"] == "/bin"
-    assert env["VLLM_API_KEY"] == "vllm-secret"
+    assert env["VLLM_API_KEY"] == "vllm-secret-for-tests"
     assert env["VLLM_PLUGINS"] == "tuningfork_adapters"
     assert env["HF_HUB_OFFLINE"] == "1" and env["VLLM_NO_USAGE_STATS"] == "1"
 
@@ -90,7 +90,7 @@ class FakeControlPlane:
             assert "authorization" not in request.headers, "the token is for the control plane alone"
             return Response(self.files[name], status_code=self.statuses.get(name, 200))
         self.asked += 1
-        assert request.headers["authorization"] == "Bearer serving-secret"
+        assert request.headers["authorization"] == "Bearer serving-secret-for-tests"
         if name != ID:
             return JSONResponse({}, status_code=404)
         entries = [
@@ -113,7 +113,7 @@ def control(tmp_path: Path) -> FakeControlPlane:
 @pytest.fixture
 async def source(control: FakeControlPlane) -> AsyncIterator[adapters.Source]:
     async with fake_replica(control.answer) as client:
-        yield adapters.Source(url=client.url, token="serving-secret")
+        yield adapters.Source(url=client.url, token="serving-secret-for-tests")
 
 
 async def test_an_adapter_is_fetched_once(
@@ -154,7 +154,7 @@ async def test_a_spoilt_adapter_never_reaches_vllm(
 async def test_what_is_away_is_told_from_what_is_gone(
     control: FakeControlPlane, source: adapters.Source, tmp_path: Path
 ) -> None:
-    nobody = adapters.Source(url=f"http://127.0.0.1:{free_port()}", token="serving-secret")
+    nobody = adapters.Source(url=f"http://127.0.0.1:{free_port()}", token="serving-secret-for-tests")
     with pytest.raises(adapters.NotNowError, match="did not arrive: ConnectError"):
         await adapters.fetch(ID, source=nobody, folder=tmp_path / "cache")
     for status, final in ((503, False), (500, False), (404, True), (403, True)):

@@ -1,0 +1,93 @@
+"""What an operator sets: a mistake is refused at the start, in words that hold no secret."""
+
+import json
+
+import pytest
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings
+
+from api.cli.settings import ClientSettings
+from api.settings import ApiSettings, KeepSettings, ModelPrice, Replica
+from deploy.embedded.settings import UpSettings
+from engine.settings import EngineSettings
+from serving.vllm.settings import ServingSettings
+
+LONG = "a-long-enough-secret"
+REPLICA = {"base_model": "b", "url": "http://127.0.0.1:9", "api_key": LONG}
+API = {
+    "DATABASE_URL": "postgresql://somewhere",
+    "S3_ENDPOINT": "127.0.0.1:9",
+    "S3_ACCESS_KEY": "key",
+    "S3_SECRET_KEY": "secret",
+    "KEY_PEPPER": LONG,
+    "BOOTSTRAP_KEY": LONG,
+    "WORKER_TOKEN": LONG,
+    "SERVING_TOKEN": LONG,
+    "REPLICAS": json.dumps([REPLICA]),
+}
+ENGINE = {
+    "WORKER_TOKEN": LONG,
+    "ENGINE_ID": "engine-1",
+    "BASE_MODEL": "b",
+    "MODEL_PATH": "models/b",
+    "WORKSPACE": "workspace",
+}
+SERVING = {
+    "BASE_MODEL": "b",
+    "MODEL_PATH": "models/b",
+    "PORT": "1",
+    "API_KEY": LONG,
+    "CONTROL_PLANE_URL": "http://127.0.0.1:2",
+    "SERVING_TOKEN": LONG,
+    "ADAPTER_DIR": "adapters",
+}
+WHOLE: dict[type[BaseSettings], dict[str, str]] = {
+    ApiSettings: API,
+    EngineSettings: ENGINE,
+    ServingSettings: SERVING,
+}
+
+
+def read(settings: type[BaseSettings], monkeypatch: pytest.MonkeyPatch, **changed: str) -> BaseSettings:
+    for name, value in {**WHOLE[settings], **changed}.items():
+        monkeypatch.setenv(f"{settings.model_config['env_prefix']}{name}", value)
+    return settings()
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        *((ApiSettings, name) for name in ("KEY_PEPPER", "BOOTSTRAP_KEY", "WORKER_TOKEN", "SERVING_TOKEN")),
+        (EngineSettings, "WORKER_TOKEN"),
+        *((ServingSettings, name) for name in ("API_KEY", "SERVING_TOKEN")),
+    ],
+)
+@pytest.mark.parametrize("value", ["", "hunter2"])
+def test_a_short_secret_is_refused_and_not_told(
+    settings: type[BaseSettings], name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert read(settings, monkeypatch)
+    with pytest.raises(ValidationError, match="at least 16") as error:
+        read(settings, monkeypatch, **{name: value})
+    assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("REPLICAS", json.dumps([REPLICA | {"api_key": "hunter2"}])),
+        ("REPLICAS", json.dumps([{"base_model": "b", "api_key": "hunter2"}])),
+        ("MLFLOW_TRACKING_URI", "https://user:hunter2@mlflow.example"),
+    ],
+)
+def test_what_surrounds_a_secret_is_not_told_either(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValidationError) as error:
+        read(ApiSettings, monkeypatch, **{name: value})
+    assert "hunter2" not in str(error.value)
+
+
+def test_no_settings_show_their_input() -> None:
+    settings = (*WHOLE, KeepSettings, UpSettings, ClientSettings)
+    assert all(kind.model_config.get("hide_input_in_errors") for kind in (*settings, Replica, ModelPrice))
