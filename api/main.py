@@ -63,7 +63,7 @@ async def serve(settings: ApiSettings) -> None:
             services=parts.services,
             new_request_id=partial(new_id, "req_"),
             worker_token=settings.worker_token.get_secret_value(),
-            address=f"{settings.grpc_host}:{settings.grpc_port}",
+            address=grpc_address(settings),
             tls=tls_of(settings),
             reuse_port=settings.reuse_port,
         )
@@ -81,6 +81,11 @@ async def patiently(work: Callable[[], Awaitable[object]]) -> None:
         except ServiceError as error:
             log.warning("the start waits: %s", error.message)
             await asyncio.sleep(START_PAUSE_SECONDS)
+
+
+def grpc_address(settings: ApiSettings) -> str:
+    host = settings.grpc_host
+    return f"[{host}]:{settings.grpc_port}" if ":" in host else f"{host}:{settings.grpc_port}"
 
 
 def tls_of(settings: ApiSettings) -> rpc.Tls | None:

@@ -21,13 +21,18 @@ _one_at_a_time = threading.Lock()
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError:
             return False
         return True
+
+
+def bracketed(host: str) -> str:
+    """As it stands before a port: an IPv6 address has colons of its own."""
+    return f"[{host}]" if ":" in host else host
 
 
 def free_port() -> int:

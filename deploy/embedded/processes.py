@@ -11,13 +11,16 @@ from deploy.embedded import children, object_store, postgres
 from deploy.embedded.credentials import Credentials
 from deploy.embedded.home import Home
 from deploy.embedded.models import PreparedModel
-from deploy.embedded.ports import free_port
+from deploy.embedded.ports import bracketed, free_port
 from deploy.embedded.settings import UpSettings, settings_of_tenants
 from deploy.embedded.stores import Stores, own
 
 Process = subprocess.Popen[bytes]
 LOOPBACK: Final = "127.0.0.1"
-ANYWHERE: Final = ("0.0.0.0", "::")
+ANYWHERE: Final = {
+    "0.0.0.0": LOOPBACK,
+    "::": "::1",
+}  # with what reaches it from here; REST on `::` is IPv6 alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +53,12 @@ class Processes:
     @property
     def reached_at(self) -> str:
         """Where programs on this machine find REST."""
-        host = LOOPBACK if self._settings.host in ANYWHERE else self._settings.host
-        return f"http://{host}:{self._settings.port}"
+        return f"http://{self._reached_host}:{self._settings.port}"
+
+    @property
+    def _reached_host(self) -> str:
+        """Of REST and gRPC, which listen there and nowhere else."""
+        return bracketed(ANYWHERE.get(self._settings.host, self._settings.host))
 
     def start_postgres(self) -> Process:
         return postgres.spawn(
@@ -143,7 +150,7 @@ class Processes:
     def _engine_settings(self) -> Mapping[str, object]:
         quantization = self._settings.quantization
         return {
-            "CONTROL_PLANE": f"{LOOPBACK}:{self._settings.grpc_port}",
+            "CONTROL_PLANE": f"{self._reached_host}:{self._settings.grpc_port}",
             "WORKER_TOKEN": self._credentials.worker_token,
             "ENGINE_ID": "embedded",
             "BASE_MODEL": self._model.name,

@@ -1,0 +1,93 @@
+"""What the processes of an embedded service are told: where each finds the others."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from api.main import grpc_address
+from api.settings import ApiSettings
+from deploy.embedded import children, credentials
+from deploy.embedded.home import Home
+from deploy.embedded.models import PreparedModel
+from deploy.embedded.ports import free_port, is_free
+from deploy.embedded.processes import Processes, free_addresses
+from deploy.embedded.settings import UpSettings
+
+
+def told(host: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **more: Any) -> dict[str, str]:
+    """The settings of all processes that are started of this host."""
+    seen: dict[str, str] = {}
+
+    def start(_: object, *, env: Mapping[str, str], **__: object) -> subprocess.Popen[bytes]:
+        seen.update(env)
+        return subprocess.Popen([sys.executable, "-c", ""])
+
+    monkeypatch.setattr(children, "start", start)
+    processes = Processes(
+        UpSettings(host=host, **more),
+        home=Home(folder / "home"),
+        credentials=credentials.Credentials(),
+        model=PreparedModel(name="b", folder=folder, max_positions=None),
+        addresses=free_addresses(),
+        inherited={},
+    )
+    for started in (processes.start_api(), processes.start_engine(), processes.start_vllm()):
+        started.wait(timeout=30)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("host", "reached"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("0.0.0.0", "127.0.0.1"),
+        ("192.0.2.7", "192.0.2.7"),
+        ("::", "[::1]"),
+        ("fd00::2", "[fd00::2]"),
+    ],
+)
+def test_engine_and_vllm_dial_where_the_control_plane_listens(
+    host: str, reached: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = told(host, tmp_path, monkeypatch)
+    assert seen["TUNINGFORK_API_HOST"] == seen["TUNINGFORK_API_GRPC_HOST"] == host
+    assert seen["TUNINGFORK_ENGINE_CONTROL_PLANE"] == f"{reached}:8001"
+    assert seen["TUNINGFORK_SERVING_CONTROL_PLANE_URL"] == f"http://{reached}:8000"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_grpc_listens_on_an_address_of_either_kind(
+    host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_free(0, host):
+        pytest.skip(f"this machine has no {host}")
+    port = free_port()
+    for name, value in told(host, tmp_path, monkeypatch, grpc_port=port).items():
+        monkeypatch.setenv(name, value)
+    server = grpc.aio.server()
+    assert server.add_insecure_port(grpc_address(ApiSettings())) == port
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(os.environ["TUNINGFORK_ENGINE_CONTROL_PLANE"]) as channel:
+            await asyncio.wait_for(channel.channel_ready(), timeout=20)
+        assert not is_free(port, host)
+    finally:
+        await server.stop(grace=0)
+
+
+def test_an_address_is_free_unless_somebody_listens_there() -> None:
+    if not is_free(0, "::1"):
+        pytest.skip("this machine has no IPv6")
+    with socket.socket(socket.AF_INET6) as taken:
+        taken.bind(("::1", 0))
+        taken.listen()
+        assert not is_free(taken.getsockname()[1], "::1")
+        assert is_free(taken.getsockname()[1], "127.0.0.1")
