@@ -2,10 +2,10 @@
 
 import os
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from api.domain.priorities import PriorityName
@@ -72,7 +72,7 @@ class ApiSettings(KeepSettings):
     )
     grpc_key: Path | None = None
     grpc_client_ca: Path | None = Field(
-        default=None, description="PEM; clients must show a certificate of it"
+        default=None, description="PEM, beside those two; clients must show a certificate of it"
     )
     database_url: SecretStr
     s3_endpoint: str = Field(description="host:port, without a scheme")
@@ -162,6 +162,15 @@ class ApiSettings(KeepSettings):
         if value is not None and urlsplit(value).username is not None:
             raise ValueError("put user and password in settings of their own")
         return value
+
+    @model_validator(mode="after")
+    def no_half_of_tls(self) -> Self:
+        """It would mean plain text without a word."""
+        if (self.grpc_certificate is None) != (self.grpc_key is None):
+            raise ValueError("grpc_certificate and grpc_key: set both or none")
+        if self.grpc_client_ca is not None and self.grpc_certificate is None:
+            raise ValueError("grpc_client_ca needs grpc_certificate and grpc_key")
+        return self
 
     def mlflow_environment(self) -> dict[str, str]:
         """As MLflow's library reads it; empty without a tracking URI."""

@@ -3,9 +3,9 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 SECRETS = "TUNINGFORK_"
@@ -62,6 +62,15 @@ class EngineSettings(BaseSettings):
     failpoints: str = Field(
         default="", description="for tests: where this engine dies, as upload.done=kill@2"
     )
+
+    @model_validator(mode="after")
+    def no_half_of_tls(self) -> Self:
+        """It would mean plain text without a word."""
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key: set both or none")
+        if self.certificate is not None and self.control_plane_ca is None:
+            raise ValueError("certificate and key need control_plane_ca")
+        return self
 
 
 def trainer_environment() -> Mapping[str, str]:

@@ -27,7 +27,8 @@ def show(settings: type[BaseSettings]) -> None:
         values = settings()
     except ValidationError as error:
         for found in error.errors():
-            print(f"  {prefix}{str(found['loc'][0]).upper():<20} {found['msg']}")
+            name = prefix + str(found["loc"][0]).upper() if found["loc"] else "several"
+            print(f"  {name:<{len(prefix) + 20}} {found['msg']}")
         return
     for name, field in settings.model_fields.items():
         note = f"   # {field.description}" if field.description else ""

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
+from api.cli.config import show
 from api.cli.settings import ClientSettings
 from api.settings import ApiSettings, KeepSettings, ModelPrice, Replica
 from deploy.embedded.settings import UpSettings
@@ -86,6 +87,44 @@ def test_what_surrounds_a_secret_is_not_told_either(
     with pytest.raises(ValidationError) as error:
         read(ApiSettings, monkeypatch, **{name: value})
     assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "given", "words"),
+    [
+        (ApiSettings, ["GRPC_CERTIFICATE"], "grpc_certificate and grpc_key: set both or none"),
+        (ApiSettings, ["GRPC_KEY", "GRPC_CLIENT_CA"], "grpc_certificate and grpc_key: set both or none"),
+        (ApiSettings, ["GRPC_CLIENT_CA"], "grpc_client_ca needs"),
+        (EngineSettings, ["KEY", "CONTROL_PLANE_CA"], "certificate and key: set both or none"),
+        (EngineSettings, ["CERTIFICATE", "KEY"], "certificate and key need control_plane_ca"),
+    ],
+)
+def test_half_of_tls_is_refused(
+    settings: type[BaseSettings],
+    given: list[str],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(ValidationError, match=words):
+        read(settings, monkeypatch, **dict.fromkeys(given, "some.pem"))
+    show(settings)
+    assert words in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("settings", "given"),
+    [
+        (ApiSettings, ["GRPC_CERTIFICATE", "GRPC_KEY"]),
+        (ApiSettings, ["GRPC_CERTIFICATE", "GRPC_KEY", "GRPC_CLIENT_CA"]),
+        (EngineSettings, ["CONTROL_PLANE_CA"]),
+        (EngineSettings, ["CONTROL_PLANE_CA", "CERTIFICATE", "KEY"]),
+    ],
+)
+def test_whole_tls_is_taken(
+    settings: type[BaseSettings], given: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert read(settings, monkeypatch, **dict.fromkeys(given, "some.pem"))
 
 
 def test_no_settings_show_their_input() -> None:
