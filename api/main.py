@@ -103,6 +103,7 @@ def blobs_of(settings: ApiSettings) -> Blobs:
         secret_key=settings.s3_secret_key.get_secret_value(),
         bucket=settings.s3_bucket,
         secure=settings.s3_secure,
+        region=settings.s3_region,
     )
 
 

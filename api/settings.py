@@ -75,11 +75,14 @@ class ApiSettings(KeepSettings):
         default=None, description="PEM, beside those two; clients must show a certificate of it"
     )
     database_url: SecretStr
-    s3_endpoint: str = Field(description="host:port, without a scheme")
+    s3_endpoint: str = Field(
+        description="host:port, without a scheme; engines and replicas reach the same one, as signed URLs name it"
+    )
     s3_access_key: str
     s3_secret_key: SecretStr
     s3_bucket: str = "tuningfork"
     s3_secure: bool = False
+    s3_region: str = "us-east-1"
     key_pepper: SecretStr = Field(
         min_length=MIN_SECRET, description="secret part of every stored API key's HMAC; never change it"
     )

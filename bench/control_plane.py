@@ -216,6 +216,7 @@ def control_plane(folder: Path) -> Iterator[tuple[str, str, Blobs]]:
         secret_key="bench-secret",
         bucket="tuningfork",
         secure=False,
+        region="us-east-1",
     )
     try:
         children.wait_until(lambda: answers(url), seconds=60, what="The service", process=process, log=log)

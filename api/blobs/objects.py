@@ -24,7 +24,6 @@ CHUNK_BYTES: Final = 1024 * 1024
 PART_BYTES: Final = 16 * 1024 * 1024
 URL_LIFETIME: Final = timedelta(hours=12)
 PREFIXES: Final = ("files/", "jobs/", "uploads/")  # of all keys
-REGION: Final = "us-east-1"  # named, so that signing a URL needs no call
 TIMEOUT: Final = urllib3.Timeout(connect=3, read=10)  # of each read, not of the whole
 TRIES: Final = urllib3.Retry(total=1, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504])
 ANSWER_SECONDS: Final = 5.0
@@ -69,7 +68,10 @@ class Unfinished:
 class Blobs:
     """Calls raise ServiceError(UNAVAILABLE) when the store does not answer."""
 
-    def __init__(self, *, endpoint: str, access_key: str, secret_key: str, bucket: str, secure: bool) -> None:
+    def __init__(
+        self, *, endpoint: str, access_key: str, secret_key: str, bucket: str, secure: bool, region: str
+    ) -> None:
+        """`region` is named, so that signing a URL needs no call."""
         http = urllib3.PoolManager(timeout=TIMEOUT, maxsize=THREADS, retries=TRIES)
         # Threads of its own: a store that hangs must not hold those that everything else runs in.
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="blobs")
@@ -78,7 +80,7 @@ class Blobs:
             access_key=access_key,
             secret_key=secret_key,
             secure=secure,
-            region=REGION,
+            region=region,
             http_client=http,
         )
         self._bucket = bucket

@@ -114,4 +114,5 @@ def blobs_of(reached: Stores) -> Blobs:
         secret_key=reached.s3_secret_key,
         bucket=reached.s3_bucket,
         secure=reached.s3_secure,
+        region=reached.s3_region,
     )

@@ -90,6 +90,7 @@ class UpSettings(BaseSettings):
     s3_secret_key: SecretStr | None = None
     s3_bucket: str = "tuningfork"
     s3_secure: bool = False
+    s3_region: str = Field(default="us-east-1", description="that your S3 server signs for")
     allow_private_webhooks: bool = Field(
         default=False, description="let tenants' webhooks reach any address, over plain HTTP too"
     )

@@ -22,6 +22,7 @@ class Stores:
     s3_secret_key: str
     s3_bucket: str
     s3_secure: bool
+    s3_region: str = "us-east-1"  # a service of the release before wrote none
 
 
 def remember(home: Home, stores: Stores) -> None:
@@ -97,4 +98,5 @@ def own(
         s3_secret_key=secret_key,
         s3_bucket=settings.s3_bucket,
         s3_secure=settings.s3_secure,
+        s3_region=settings.s3_region if settings.s3_endpoint else Stores.s3_region,
     )

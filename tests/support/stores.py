@@ -116,7 +116,12 @@ async def blobs(s3: object_store.ObjectStore) -> Blobs:
 
 async def blobs_over(s3: object_store.ObjectStore, *, bucket: str = "tests") -> Blobs:
     store = Blobs(
-        endpoint=s3.endpoint, access_key="key", secret_key="secret-word", bucket=bucket, secure=False
+        endpoint=s3.endpoint,
+        access_key="key",
+        secret_key="secret-word",
+        bucket=bucket,
+        secure=False,
+        region="us-east-1",
     )
     await store.ensure_bucket()
     return store

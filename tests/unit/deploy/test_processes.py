@@ -12,9 +12,10 @@ from typing import Any
 import grpc
 import pytest
 
-from api.main import grpc_address
+from api.cli import housekeeping
+from api.main import blobs_of, grpc_address
 from api.settings import ApiSettings
-from deploy.embedded import children, credentials
+from deploy.embedded import children, credentials, stores
 from deploy.embedded.home import Home
 from deploy.embedded.models import PreparedModel
 from deploy.embedded.ports import free_port, is_free
@@ -81,6 +82,21 @@ async def test_grpc_listens_on_an_address_of_either_kind(
         assert not is_free(port, host)
     finally:
         await server.stop(grace=0)
+
+
+def test_an_s3_server_of_the_operators_is_asked_in_its_region(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the control plane and by the commands beside it: a signature names its region."""
+    assert told("127.0.0.1", tmp_path, monkeypatch)["TUNINGFORK_API_S3_REGION"] == "us-east-1"
+    own = {"s3_access_key": "key", "s3_secret_key": "secret", "s3_region": "eu-central-1"}
+    settings = UpSettings(database_url="postgresql://there", s3_endpoint="s3.example:443", **own)
+    seen = told("127.0.0.1", tmp_path, monkeypatch, s3_endpoint="s3.example:443", **own)
+    for name, value in seen.items():
+        monkeypatch.setenv(name, value)
+    with stores.reached(settings) as reached:
+        for blobs in (housekeeping.blobs_of(reached), blobs_of(ApiSettings())):
+            assert "%2Feu-central-1%2Fs3%2F" in blobs.get_url("files/file-1")
 
 
 def test_an_address_is_free_unless_somebody_listens_there() -> None:
