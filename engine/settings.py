@@ -21,10 +21,14 @@ class EngineSettings(BaseSettings):
     )
     key: Path | None = None
     worker_token: SecretStr = Field(min_length=16)
-    engine_id: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    engine_id: str = Field(
+        pattern=r"^[A-Za-z0-9_-]{1,64}$", description="no other engine's; keep it over restarts"
+    )
     base_model: str = Field(description="the name that jobs ask for")
     model_path: Path = Field(description="folder with config, weights and tokenizer")
-    workspace: Path = Field(description="folder for runs in progress; emptied at start")
+    workspace: Path = Field(
+        description="folder for runs in progress, of this engine alone; what a killed one left is deleted at start"
+    )
     max_example_tokens: int = Field(default=2048, ge=16)
     runs: int = Field(default=8, ge=1, le=1024, description="runs that are trained at the same time")
     quantization: Literal["nf4"] | None = Field(

@@ -7,11 +7,13 @@ from pydantic_settings import BaseSettings
 
 from api.settings import ApiSettings
 from deploy.embedded.settings import UpSettings
+from engine.settings import EngineSettings
+from serving.vllm.settings import ServingSettings
 
 
 def run_check(_options: argparse.Namespace) -> int:
     """1 when `tuningfork up` could not start with this environment."""
-    for settings in (UpSettings, ApiSettings):
+    for settings in (UpSettings, ApiSettings, EngineSettings, ServingSettings):
         show(settings)
     try:
         UpSettings()

@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-import shutil
 import signal
 from typing import Final
 
 from engine.contract import failpoints
 from engine.settings import EngineSettings, trainer_environment
+from engine.worker import workspace
 from engine.worker.control_plane import ControlPlane, credentials
 from engine.worker.session import Session, Stopping
 from engine.worker.trainer_process import TrainerDiedError, TrainerProcess
@@ -22,7 +22,9 @@ log = logging.getLogger("tuningfork.worker")
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # its lines hold signed URLs
-    asyncio.run(work(EngineSettings()))
+    settings = EngineSettings()
+    workspace.make_ready(settings.workspace)
+    asyncio.run(work(settings))
 
 
 async def work(settings: EngineSettings) -> None:
@@ -30,8 +32,6 @@ async def work(settings: EngineSettings) -> None:
     stopping = Stopping()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.signalled)
-    shutil.rmtree(settings.workspace, ignore_errors=True)
-    settings.workspace.mkdir(parents=True)
     control = ControlPlane(
         address=settings.control_plane,
         token=settings.worker_token.get_secret_value(),

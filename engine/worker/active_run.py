@@ -39,6 +39,7 @@ from engine.worker.control_plane import (
 from engine.worker.inbox import Inbox
 from engine.worker.trainer_process import TrainerDiedError, TrainerProcess
 from engine.worker.transfers import TransferError, Transfers, WorkspaceError, disk_words
+from engine.worker.workspace import run_folder
 
 RETRY_SECONDS: Final = 1.0
 LAST_WORD_SECONDS: Final = 3.0
@@ -67,7 +68,7 @@ class ActiveRun:
         self.ref = RunRef(job_id=lease.spec.job_id, attempt=lease.spec.attempt)
         self.in_trainer = False
         self._confirmed_at = time.monotonic()
-        self._folder = workspace / f"{self.ref.job_id}-a{self.ref.attempt}"
+        self._folder = run_folder(workspace, self.ref)
         self._trainer, self._control, self._transfers = trainer, control, transfers
         self._inbox = Inbox()
         self._stopped = asyncio.Event()

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
 from api.cli.config import show
+from api.cli.main import main
 from api.cli.settings import ClientSettings
 from api.settings import ApiSettings, KeepSettings, ModelPrice, Replica
 from deploy.embedded.settings import UpSettings
@@ -130,3 +131,16 @@ def test_whole_tls_is_taken(
 def test_no_settings_show_their_input() -> None:
     settings = (*WHOLE, KeepSettings, UpSettings, ClientSettings)
     assert all(kind.model_config.get("hide_input_in_errors") for kind in (*settings, Replica, ModelPrice))
+
+
+def test_check_config_shows_the_settings_of_every_part(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for settings in WHOLE:
+        read(settings, monkeypatch)
+    assert main(["check-config"]) == 0
+    shown = capsys.readouterr().out
+    assert LONG not in shown
+    for settings in (UpSettings, *WHOLE):
+        for name in settings.model_fields:
+            assert f"{settings.model_config['env_prefix']}{name.upper()}" in shown

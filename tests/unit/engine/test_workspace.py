@@ -1,0 +1,66 @@
+"""A worker's folder: what a killed engine left goes, and nothing else ever does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.contract.spec import RunRef
+from engine.worker.workspace import make_ready, run_folder
+
+
+def leave(workspace: Path, *jobs: str) -> None:
+    for job in jobs:
+        folder = run_folder(workspace, RunRef(job_id=job, attempt=3)) / "checkpoints"
+        folder.mkdir(parents=True)
+        (folder / "weights").write_bytes(b"w")
+
+
+def test_only_the_folders_of_runs_go(tmp_path: Path) -> None:
+    """The folder itself stays: it may be where a volume is mounted."""
+    work = tmp_path / "made" / "work"
+    make_ready(work)
+    leave(work, "ftjob-1", "ftjob-2")
+    (work / "lost+found").mkdir()
+    inode = work.stat().st_ino
+    make_ready(work)
+    assert [path.name for path in work.iterdir()] == ["lost+found"] and work.stat().st_ino == inode
+
+
+@pytest.mark.parametrize("strange", ["notes.txt", "adapters", "ftjob-9-a1", "linked-a1"])
+def test_what_is_somebody_elses_is_refused_and_kept(strange: str, tmp_path: Path) -> None:
+    """Also a file that is named like a run, and a link out of here."""
+    work = tmp_path / "work"
+    leave(work, "ftjob-1")
+    if strange == "adapters":
+        (work / strange).mkdir()
+    elif strange.startswith("linked"):
+        (work / strange).symlink_to(tmp_path, target_is_directory=True)
+    else:
+        (work / strange).write_text("mine")
+    with pytest.raises(SystemExit, match=strange):
+        make_ready(work)
+    assert {path.name for path in work.iterdir()} == {strange, "ftjob-1-a3"}
+
+
+def test_a_worker_does_not_start_on_somebody_elses_folder(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    settings = {
+        "WORKER_TOKEN": "worker-token-for-tests",
+        "ENGINE_ID": "e1",
+        "BASE_MODEL": "tiny",
+        "MODEL_PATH": str(tmp_path),
+        "WORKSPACE": str(tmp_path),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "engine.worker"],
+        env=os.environ | {f"TUNINGFORK_ENGINE_{name}": value for name, value in settings.items()},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1 and (tmp_path / "thesis.tex").exists()
+    assert "thesis.tex" in done.stderr and "Traceback" not in done.stderr
