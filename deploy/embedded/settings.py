@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "TUNINGFORK_"
 API_PREFIX = "TUNINGFORK_API_"
+LOCAL = ("127.0.0.1", "localhost", "::1")
 # What an operator may say of tenants and what is kept of them; the control plane's own settings describe and check them.
 OF_TENANTS = (
     "ORGANIZATION",
@@ -102,9 +103,15 @@ def settings_of_tenants() -> dict[str, str]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def inherited_environment() -> dict[str, str]:
-    """What children may know of ours: nothing of the service's own, each gets its settings by name."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+def inherited_environment(*hosts: str) -> dict[str, str]:
+    """What children may know of ours: nothing of the service's own, each gets its settings by name. A proxy of the
+    operator's is not asked for what is on this machine, nor for `hosts`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    for name, other in (("NO_PROXY", "no_proxy"), ("no_proxy", "NO_PROXY")):
+        given = os.environ.get(name) or os.environ.get(other)
+        if given != "*":  # it means all only as long as it stands alone
+            kept[name] = ",".join(filter(None, (given, *LOCAL, *hosts)))
+    return kept
 
 
 def unheard() -> list[str]:

@@ -78,7 +78,7 @@ def check_ports(settings: UpSettings) -> None:
 
 
 def run(settings: UpSettings, home: Home) -> None:
-    env = inherited_environment()
+    env = inherited_environment(settings.host)
     secrets = credentials.load_or_make(home.secrets)
     model = base_of(settings, home)
     processes = Processes(
@@ -247,7 +247,7 @@ def await_ready(fleet: Fleet, url: str) -> None:
 def components_of(url: str) -> dict[str, bool]:
     """Whether each is there; empty while nobody answers."""
     try:
-        found: dict[str, bool] = httpx.get(f"{url}/readyz", timeout=10).json()["components"]
+        found: dict[str, bool] = httpx.get(f"{url}/readyz", timeout=10, trust_env=False).json()["components"]
     except (httpx.HTTPError, ValueError, KeyError):
         return {}
     return found

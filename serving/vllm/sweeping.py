@@ -51,14 +51,25 @@ def sweep(http: httpx.Client, *, folder: Path, source: Source, own: Source) -> l
         for adapter in asked(http, held[start : start + AT_ONCE], source)
     ]
     for adapter in gone:
-        headers = {"Authorization": f"Bearer {own.token}"}
-        http.post(f"{own.url}/v1/unload_lora_adapter", json={"lora_name": adapter}, headers=headers)
+        unload(adapter, own)
         shutil.rmtree(folder / adapter, ignore_errors=True)
         log.info("%s was deleted and has gone", adapter)
     for partial in folder.glob(".mv-*"):
         if time.time() - partial.stat().st_mtime > PARTIAL_SECONDS:
             shutil.rmtree(partial, ignore_errors=True)
     return gone
+
+
+def unload(adapter: str, own: Source) -> None:
+    """Past any proxy of the environment: it is this machine's own port."""
+    httpx.post(
+        f"{own.url}/v1/unload_lora_adapter",
+        json={"lora_name": adapter},
+        headers={"Authorization": f"Bearer {own.token}"},
+        timeout=TIMEOUT,
+        verify=trusted(),
+        trust_env=False,
+    )
 
 
 def asked(http: httpx.Client, ids: Sequence[str], source: Source) -> list[str]:

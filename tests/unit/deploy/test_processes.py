@@ -5,7 +5,10 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,10 @@ from deploy.embedded.home import Home
 from deploy.embedded.models import PreparedModel
 from deploy.embedded.ports import free_port, is_free
 from deploy.embedded.processes import Processes, free_addresses
-from deploy.embedded.settings import UpSettings
+from deploy.embedded.settings import UpSettings, inherited_environment
+from deploy.embedded.up import readiness
+from serving.vllm import sweeping
+from serving.vllm.adapters import Source
 
 
 def told(host: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **more: Any) -> dict[str, str]:
@@ -97,6 +103,55 @@ def test_an_s3_server_of_the_operators_is_asked_in_its_region(
     with stores.reached(settings) as reached:
         for blobs in (housekeeping.blobs_of(reached), blobs_of(ApiSettings())):
             assert "%2Feu-central-1%2Fs3%2F" in blobs.get_url("files/file-1")
+
+
+@contextmanager
+def answering(body: bytes) -> Iterator[tuple[str, list[str]]]:
+    """A server on loopback: its URL, and the paths that it is asked for."""
+    seen: list[str] = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.path)
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", seen
+        server.shutdown()
+
+
+def test_what_is_on_this_machine_is_asked_past_a_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")  # nobody listens
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with answering(b'{"ready": true, "components": {"engine": true}}') as (url, seen):
+        assert readiness(url) == (True, {"engine": True})
+        sweeping.unload("mv-0123456789", Source(url=url, token="token"))
+        child = [sys.executable, "-c", "import httpx, sys; httpx.get(sys.argv[1]).raise_for_status()"]
+        for env, status in ((os.environ, 1), (inherited_environment(), 0)):
+            done = subprocess.run([*child, f"{url}/child"], env=env, timeout=60, capture_output=True)
+            assert done.returncode == status
+    assert seen == ["/readyz", "/v1/unload_lora_adapter", "/child"]
+
+
+@pytest.mark.parametrize("name", ["NO_PROXY", "no_proxy"])
+def test_what_an_operator_says_of_proxies_is_kept(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for other in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, "s3.internal")
+    env = inherited_environment("192.0.2.7")
+    assert env["NO_PROXY"] == env["no_proxy"] == "s3.internal,127.0.0.1,localhost,::1,192.0.2.7"
+    monkeypatch.setenv(name, "*")
+    assert inherited_environment()[name] == "*"
 
 
 def test_an_address_is_free_unless_somebody_listens_there() -> None:
