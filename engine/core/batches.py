@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 
@@ -12,8 +13,9 @@ def derived_seed(*parts: int | str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def epoch_batches(*, examples: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """A fresh shuffle cut into batches; the last one may be smaller, so that every example counts."""
+@lru_cache(maxsize=64)
+def epoch_batches(*, examples: int, batch_size: int, seed: int, epoch: int) -> Sequence[Sequence[int]]:
+    """A fresh shuffle cut into batches; the last one may be smaller, so that every example counts. Kept: each step asks."""
     generator = torch.Generator().manual_seed(derived_seed(seed, "epoch", epoch))
     order = torch.randperm(examples, generator=generator).tolist()
     return [order[start : start + batch_size] for start in range(0, examples, batch_size)]

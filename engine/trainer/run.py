@@ -5,7 +5,6 @@ so the trainer can pack the work of many runs into one pass. Knows no pipe and n
 import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -227,9 +226,13 @@ class Run:
 
     def _batch(self, step: int) -> Sequence[int]:
         epoch, position = divmod(step, self.batches_per_epoch)
-        return shuffled(self.objective.train_examples, self.spec.method.batch_size, self.spec.seed, epoch)[
-            position
-        ]
+        batches = epoch_batches(
+            examples=self.objective.train_examples,
+            batch_size=self.spec.method.batch_size,
+            seed=self.spec.seed,
+            epoch=epoch,
+        )
+        return batches[position]
 
     def _epoch_end(self, step: int) -> bool:
         return step % self.batches_per_epoch == 0
@@ -394,8 +397,3 @@ def named(batch: Sequence[int]) -> str:
     """In words for the job's owner; counted from 1, as validation does."""
     shown = ", ".join(str(row + 1) for row in list(batch)[:8])
     return f"examples {shown}{', …' if len(batch) > 8 else ''} of the training file"
-
-
-@lru_cache(maxsize=64)
-def shuffled(examples: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    return epoch_batches(examples=examples, batch_size=batch_size, seed=seed, epoch=epoch)
