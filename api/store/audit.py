@@ -7,6 +7,7 @@ from psycopg.types.json import Jsonb
 
 from api.domain.pages import Page
 from api.domain.tenancy import AuditEntry
+from api.store.cursors import check_after
 from api.store.database import Connection, Row, execute, fetch, queries
 
 
@@ -64,4 +65,5 @@ async def page(
         after=after,
         limit=limit + 1,
     )
+    await check_after(connection, "audit", rows, after=after, organization_id=organization_id)
     return Page(items=[entry_from(row) for row in rows[:limit]], has_more=len(rows) > limit)

@@ -8,6 +8,7 @@ from api.domain.batches import Batch, BatchAnswer, BatchError, BatchStatus, Batc
 from api.domain.json_values import cleaned
 from api.domain.keys import Caller
 from api.domain.pages import Page
+from api.store.cursors import check_after
 from api.store.database import Connection, Row, execute, fetch, fetch_one, queries
 from api.store.keys import maker_from
 
@@ -65,6 +66,7 @@ async def page(connection: Connection, *, project_id: str, after: str | None, li
     rows = await fetch(
         connection, queries("batches")["list"], project_id=project_id, after=after, limit=limit + 1
     )
+    await check_after(connection, "batch", rows, after=after, project_id=project_id)
     return Page(items=[batch_from(row) for row in rows[:limit]], has_more=len(rows) > limit)
 
 

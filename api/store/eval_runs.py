@@ -22,6 +22,7 @@ from api.domain.evals import (
 )
 from api.domain.keys import Caller
 from api.domain.pages import Order, Page
+from api.store.cursors import check_after
 from api.store.database import Connection, Row, execute, fetch, fetch_one, queries
 from api.store.evals import criteria_from, jsonb_or_none
 from api.store.keys import maker_from
@@ -93,6 +94,7 @@ async def page(
         after=after,
         limit=limit + 1,
     )
+    await check_after(connection, "eval_run", rows, after=after, project_id=project_id)
     return Page(items=[run_from(row) for row in rows[:limit]], has_more=len(rows) > limit)
 
 
@@ -248,4 +250,5 @@ async def output_items(
         after=after,
         limit=limit + 1,
     )
+    await check_after(connection, "eval_item", rows, after=after, run_id=run_id)
     return Page(items=[output_from(row) for row in rows[:limit]], has_more=len(rows) > limit)

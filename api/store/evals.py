@@ -7,6 +7,7 @@ from psycopg.types.json import Json, Jsonb
 
 from api.domain.evals import Criterion, DataConfig, Eval, OrderBy
 from api.domain.pages import Order, Page
+from api.store.cursors import check_after
 from api.store.database import Connection, Row, execute, fetch, fetch_one, queries
 from engine.contract.grader_forms import grader_to, single_from
 
@@ -71,6 +72,7 @@ async def page(
 ) -> Page[Eval]:
     query = queries("evals")[f"list_{order_by}_{order}"]
     rows = await fetch(connection, query, project_id=project_id, after=after, limit=limit + 1)
+    await check_after(connection, "eval", rows, after=after, project_id=project_id)
     return Page(items=[eval_from(row) for row in rows[:limit]], has_more=len(rows) > limit)
 
 

@@ -2,6 +2,7 @@
 
 from api.domain.files import File
 from api.domain.pages import Order, Page
+from api.store.cursors import check_after
 from api.store.database import Connection, Row, execute, fetch, fetch_one, queries
 
 
@@ -70,6 +71,7 @@ async def page(
         after=after,
         limit=limit + 1,
     )
+    await check_after(connection, "file", rows, after=after, project_id=project_id)
     return Page(items=[file_from(row) for row in rows[:limit]], has_more=len(rows) > limit)
 
 

@@ -7,6 +7,7 @@ from psycopg.types.json import Jsonb
 
 from api.domain.events import EventLevel, EventType, JobEvent
 from api.domain.pages import Page
+from api.store.cursors import check_after
 from api.store.database import Connection, Row, execute, fetch, fetch_one, queries
 
 
@@ -74,6 +75,7 @@ async def page(
         after=after,
         limit=limit + 1,
     )
+    await check_after(connection, "job_event", rows, after=after, job_id=job_id)
     return Page(items=[event_from(row) for row in rows[:limit]], has_more=len(rows) > limit)
 
 

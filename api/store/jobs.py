@@ -8,6 +8,7 @@ from psycopg.types.json import Jsonb
 from api.domain.jobs import Job, JobError, Method, NewJob, Start
 from api.domain.keys import Caller
 from api.domain.pages import Page
+from api.store.cursors import check_after
 from api.store.database import Connection, execute, fetch, fetch_one, queries
 from api.store.job_rows import dpo_to, integration_to, job_from, lora_to, method_to, training_to
 
@@ -65,6 +66,7 @@ async def page(
         metadata=Jsonb(dict(metadata)) if metadata else None,
         without_metadata=without_metadata,
     )
+    await check_after(connection, "job", rows, after=after, project_id=project_id)
     return Page(items=[job_from(row) for row in rows[:limit]], has_more=len(rows) > limit)
 
 

@@ -3,6 +3,7 @@
 from api.domain.keys import Role
 from api.domain.pages import Page
 from api.domain.tenancy import Member
+from api.store.cursors import check_after
 from api.store.database import Connection, execute, fetch, fetch_one, queries
 from api.store.tenancy import member_from
 
@@ -40,6 +41,7 @@ async def page(
         after=after,
         limit=limit + 1,
     )
+    await check_after(connection, "member", rows, after=after, organization_id=organization_id)
     return Page(items=[member_from(row) for row in rows[:limit]], has_more=len(rows) > limit)
 
 
@@ -96,6 +98,7 @@ async def page_of_project(
         after=after,
         limit=limit + 1,
     )
+    await check_after(connection, "project_member", rows, after=after, project_id=project_id)
     return Page(items=[member_from(row) for row in rows[:limit]], has_more=len(rows) > limit)
 
 

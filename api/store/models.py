@@ -8,6 +8,7 @@ from psycopg.types.json import Jsonb
 from api.domain.checkpoints import Checkpoint
 from api.domain.models import AdapterFile, BaseModel, ModelVersion
 from api.domain.pages import Page
+from api.store.cursors import check_after
 from api.store.database import Connection, Row, execute, fetch, fetch_one, queries
 from engine.contract.events import Probe, StepMetrics
 
@@ -123,6 +124,7 @@ async def checkpoints(
         after=after,
         limit=limit + 1,
     )
+    await check_after(connection, "checkpoint", rows, after=after, job_id=job_id)
     return Page(items=[checkpoint_from(row) for row in rows[:limit]], has_more=len(rows) > limit)
 
 

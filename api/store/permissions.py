@@ -2,6 +2,7 @@
 
 from api.domain.checkpoints import Permission, PermissionOrder
 from api.domain.pages import Page
+from api.store.cursors import check_after
 from api.store.database import Connection, execute, fetch, queries
 
 
@@ -43,6 +44,7 @@ async def page(
         after=after,
         limit=limit + 1,
     )
+    await check_after(connection, "permission", rows, after=after, project_id=project_id)
     items = [
         Permission(id=row["id"], project_id=row["granted_project_id"], created_at=row["created_at"])
         for row in rows[:limit]

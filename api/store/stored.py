@@ -10,6 +10,7 @@ from psycopg.types.json import Jsonb
 from api.domain.evals import Filters
 from api.domain.pages import Order, Page
 from api.domain.stored import StoredCompletion, StoredResponse
+from api.store.cursors import check_after
 from api.store.database import Connection, Row, execute, fetch, fetch_one, queries
 
 NUL: Final = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
@@ -73,6 +74,7 @@ async def completions(
         after=after,
         limit=limit + 1,
     )
+    await check_after(connection, "completion", rows, after=after, project_id=project_id)
     return Page(items=[completion_from(row) for row in rows[:limit]], has_more=len(rows) > limit)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from api.domain.keys import Role, Scope
 from api.domain.pages import Page
 from api.domain.tenancy import ApiKey, Member, Project, ServiceAccount
+from api.store.cursors import check_after
 from api.store.database import Connection, Row, execute, fetch, fetch_one, queries
 
 
@@ -103,6 +104,7 @@ async def projects(
         after=after,
         limit=limit + 1,
     )
+    await check_after(connection, "project", rows, after=after, organization_id=organization_id)
     return Page(items=[project_from(row) for row in rows[:limit]], has_more=len(rows) > limit)
 
 
@@ -132,6 +134,7 @@ async def accounts(
     rows = await fetch(
         connection, queries("tenancy")["accounts"], project_id=project_id, after=after, limit=limit + 1
     )
+    await check_after(connection, "account", rows, after=after, project_id=project_id)
     return Page(items=[account_from(row) for row in rows[:limit]], has_more=len(rows) > limit)
 
 
@@ -193,6 +196,7 @@ async def keys(connection: Connection, *, project_id: str, after: str | None, li
     rows = await fetch(
         connection, queries("tenancy")["keys"], project_id=project_id, after=after, limit=limit + 1
     )
+    await check_after(connection, "key", rows, after=after, project_id=project_id)
     items = [await _with_holder(connection, row) for row in rows[:limit]]
     return Page(items=items, has_more=len(rows) > limit)
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from api.domain.pages import Page
 from api.domain.webhooks import Delivery, Endpoint
+from api.store.cursors import check_after
 from api.store.database import Connection, Row, execute, fetch, fetch_one, queries
 
 
@@ -56,6 +57,7 @@ async def page(connection: Connection, *, project_id: str, after: str | None, li
     rows = await fetch(
         connection, queries("webhooks")["list"], project_id=project_id, after=after, limit=limit + 1
     )
+    await check_after(connection, "webhook", rows, after=after, project_id=project_id)
     return Page(items=[endpoint_from(row) for row in rows[:limit]], has_more=len(rows) > limit)
 
 

@@ -1,0 +1,17 @@
+"""Where a list goes on: after an object that is still there."""
+
+from collections.abc import Sequence
+
+from api.domain.errors import invalid
+from api.store.database import Connection, Row, fetch_one, queries
+
+
+async def check_after(
+    connection: Connection, kind: str, rows: Sequence[Row], *, after: str | None, **within: str
+) -> None:
+    """After an object that has gone nothing can be found, which must not look like the end of the list: whoever walks
+    it and deletes on the way would miss the rest. Raises ServiceError."""
+    if after is None or rows:
+        return
+    if await fetch_one(connection, queries("cursors")[kind], after=after, **within) is None:
+        raise invalid(f"There is no object with id '{after}' to go on after.", param="after")
