@@ -1,7 +1,8 @@
 """What "auto" becomes once the training file has been counted. Pure arithmetic.
 
 The shape follows what OpenAI's jobs echo: about 100 examples give 3 epochs and a batch of 1, ten give 10; the batch
-grows with 0.2 % of the examples. The learning rate's scale is the engine's own, so its multiplier is 1.
+grows with 0.2 % of the examples. The learning rate's scale is the engine's own, that of supervised training, so its
+multiplier is 1 but for preferences.
 """
 
 from dataclasses import replace
@@ -27,6 +28,10 @@ BETA: Final = 0.1  # the value of the DPO paper's experiments
 SIMPO_BETA: Final = (
     2.0  # SimPO's rewards are means over tokens, so much smaller; the least value of its paper's experiments
 )
+# To about 1e-5, as tinker-cookbook's guide says (1e-6 to 1e-5) and TRL's script for DPO with LoRA (5e-6; 2e-4 for SFT).
+# SmolLM2 on 20 pairs: at 1 the loss was 0 within 8 steps and went on to push the other answers from -93 nats to -419; at
+# 0.02 to -142, with every held-out pair right too.
+PREFERENCE_MULTIPLIER: Final = 0.02
 KTO_PAIRS: Final = 8  # at least, where the batch is auto: its reference point is a mean over them
 PROMPTS_PER_STEP: Final = 8  # each stands for a group of samples
 EVALUATIONS: Final = 10  # of the validation file over a reinforcement run
@@ -60,6 +65,7 @@ def filled(asked: Hyperparameters, found: dict[str, Any]) -> dict[str, Any]:
 
 def preferences(loss: PairLoss, size: int, *, examples: int) -> dict[str, Any]:
     return {
+        "learning_rate_multiplier": PREFERENCE_MULTIPLIER,
         "beta": SIMPO_BETA if loss == "simpo" else BETA,
         "batch_size": max(size, min(KTO_PAIRS, examples)) if loss == "kto" else size,
     }

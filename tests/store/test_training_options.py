@@ -135,7 +135,7 @@ async def test_a_loss_of_pairs_reaches_the_engine(
     job = await asked(api, **PREFERENCES, dpo=options)
     assert job["dpo"] == shown
     method = (await handed(api.world)).method
-    resolved = {"n_epochs": 8, "batch_size": 1, "learning_rate_multiplier": 1.0, "beta": 0.1}
+    resolved = {"n_epochs": 8, "batch_size": 1, "learning_rate_multiplier": 0.02, "beta": 0.1}
     assert method == Dpo(**resolved | {"loss": shown["loss"]} | expected)
     told = (await api.as_key(OUR_KEY).get(f"fine_tuning/jobs/{job['id']}")).json()
     assert told["method"]["dpo"]["hyperparameters"]["beta"] == method.beta

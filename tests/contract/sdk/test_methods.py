@@ -53,7 +53,8 @@ def steps_of(client, job):
 
 
 def test_dpo(client) -> None:
-    method = {"type": "dpo", "dpo": {"hyperparameters": {"n_epochs": 2, "batch_size": 6}}}
+    hyperparameters = {"n_epochs": 2, "batch_size": 6, "learning_rate_multiplier": 1}
+    method = {"type": "dpo", "dpo": {"hyperparameters": hyperparameters}}
     job = client.fine_tuning.jobs.create(
         model=BASE,
         training_file=uploaded(client, PAIRS),

@@ -11,6 +11,7 @@ from api.domain.jobs import (
     SupervisedMethod,
 )
 from engine.contract.spec import PairLoss
+from engine.core.schedules import base_learning_rate
 
 
 @pytest.mark.parametrize(
@@ -50,8 +51,25 @@ def test_each_loss_of_pairs_has_its_own_defaults(
     method = resolved(DpoMethod(options=DpoOptions(loss=loss)), examples=examples)
     assert isinstance(method, DpoMethod) and method.options.loss == loss
     assert (method.hyperparameters.beta, method.hyperparameters.batch_size) == (beta, size)
+    assert method.hyperparameters.learning_rate_multiplier == 0.02
+
+
+@pytest.mark.parametrize(
+    ("model_type", "width"),
+    [("llama", 576), ("llama", 2048), ("llama", 4096), ("qwen2", 896), ("qwen3", 4096)],
+)
+def test_preferences_are_learned_at_about_1e_5(model_type: str, width: int) -> None:
+    method = resolved(DpoMethod(), examples=100)
+    base = base_learning_rate(model_type=model_type, hidden_size=width)
+    assert 5e-6 < float(method.hyperparameters.learning_rate_multiplier) * base < 3e-5
+    supervised = resolved(SupervisedMethod(), examples=100)
+    assert supervised.hyperparameters.learning_rate_multiplier == 1.0
 
 
 def test_an_asked_batch_of_one_pair_stays() -> None:
-    asked = DpoMethod(hyperparameters=DpoHyperparameters(batch_size=1), options=DpoOptions(loss="kto"))
-    assert resolved(asked, examples=100).hyperparameters.batch_size == 1
+    asked = DpoMethod(
+        hyperparameters=DpoHyperparameters(batch_size=1, learning_rate_multiplier=1.0),
+        options=DpoOptions(loss="kto"),
+    )
+    found = resolved(asked, examples=100).hyperparameters
+    assert (found.batch_size, found.learning_rate_multiplier) == (1, 1.0)
