@@ -24,7 +24,7 @@ from deploy.embedded.models import PreparedModel
 from deploy.embedded.ports import free_port, is_free
 from deploy.embedded.processes import Processes, free_addresses
 from deploy.embedded.settings import UpSettings, inherited_environment
-from deploy.embedded.up import readiness
+from deploy.embedded.up import components_of
 from serving.vllm import sweeping
 from serving.vllm.adapters import Source
 
@@ -134,7 +134,7 @@ def test_what_is_on_this_machine_is_asked_past_a_proxy(
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     with answering(b'{"ready": true, "components": {"engine": true}}') as (url, seen):
-        assert readiness(url) == (True, {"engine": True})
+        assert components_of(url) == {"engine": True}
         sweeping.unload("mv-0123456789", Source(url=url, token="token"))
         child = [sys.executable, "-c", "import httpx, sys; httpx.get(sys.argv[1]).raise_for_status()"]
         for env, status in ((os.environ, 1), (inherited_environment(), 0)):
