@@ -1,6 +1,7 @@
 """What routes are handed: the services, and who is calling."""
 
 import hmac
+import re
 from typing import Annotated, Final, cast
 
 from fastapi import Depends, Request, Response
@@ -40,6 +41,7 @@ SAMPLING: Final = frozenset(
         "/v1/fine_tuning/alpha/graders/validate",
     }
 )
+PROJECT: Final = re.compile("/v1/organization/projects/([^/]+)")
 NO_STORE: Final = "no-store"
 READING: Final = frozenset({"GET", "HEAD"})
 
@@ -50,9 +52,14 @@ def needed_scope(request: Request) -> Scope:
     return Scope.READ if request.method in READING else Scope.WRITE
 
 
-def owners_scope(request: Request) -> Scope:
+def require_for_repeat(request: Request, caller: Caller) -> None:
     """What an answer that is repeated needs: its route does not see the request again."""
-    return Scope.ADMIN if request.url.path.startswith("/v1/organization/") else needed_scope(request)
+    path = request.url.path
+    if path.startswith("/v1/organization/"):
+        project = PROJECT.match(path)
+        caller.require_admin(project[1] if project else None)
+    else:
+        caller.require(needed_scope(request))
 
 
 async def caller_of(request: Request, services: ServicesDep) -> Caller:

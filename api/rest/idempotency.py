@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.domain.errors import ServiceError
 from api.domain.keys import Caller
-from api.rest.context import NO_STORE, bearer_token, owners_scope, services_of
+from api.rest.context import NO_STORE, bearer_token, require_for_repeat, services_of
 from api.rest.errors import envelope, on_http_error, on_service_error
 from api.services.held import held
 from api.services.idempotency import MAX_BODY_BYTES, Answer
@@ -68,7 +68,7 @@ class Idempotency:
     async def _once(self, request: Request, key: str, receive: Receive, send: Send) -> None:
         services = await services_of(request)
         caller = await services.keys.authenticate(bearer_token(request))
-        caller.require(owners_scope(request))
+        require_for_repeat(request, caller)
         with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES) as body:
             fingerprint = await read_body(request, receive, body)
             kept = await services.idempotency.begin(caller, key=key, fingerprint=fingerprint)

@@ -35,7 +35,7 @@ class AccountService:
         self, caller: Caller, project_id: str, *, name: str, role: Role, expires_in_seconds: int | None
     ) -> tuple[ServiceAccount, NewKey]:
         """A service account with its first key."""
-        caller.require(Scope.ADMIN)
+        caller.require_admin(project_id)
         account_id = self._new_id("svcacct_")
         async with self._database.transaction() as connection:
             await live_project(connection, caller, project_id)
@@ -64,13 +64,13 @@ class AccountService:
     async def accounts(
         self, caller: Caller, project_id: str, *, after: str | None, limit: int
     ) -> Page[ServiceAccount]:
-        caller.require(Scope.ADMIN)
+        caller.require_admin(project_id)
         async with self._database.transaction() as connection:
             await project_of(connection, caller, project_id)
             return await tenancy.accounts(connection, project_id=project_id, after=after, limit=limit)
 
     async def account(self, caller: Caller, project_id: str, account_id: str) -> ServiceAccount:
-        caller.require(Scope.ADMIN)
+        caller.require_admin(project_id)
         async with self._database.transaction() as connection:
             await project_of(connection, caller, project_id)
             found = await tenancy.account(connection, project_id=project_id, account_id=account_id)
@@ -81,7 +81,7 @@ class AccountService:
     async def change_account(
         self, caller: Caller, project_id: str, account_id: str, *, name: str | None, role: Role | None
     ) -> ServiceAccount:
-        caller.require(Scope.ADMIN)
+        caller.require_admin(project_id)
         async with self._database.transaction() as connection:
             await live_project(connection, caller, project_id)
             changed = await tenancy.change_account(
@@ -96,7 +96,7 @@ class AccountService:
 
     async def delete_account(self, caller: Caller, project_id: str, account_id: str) -> None:
         """Its keys go with it."""
-        caller.require(Scope.ADMIN)
+        caller.require_admin(project_id)
         async with self._database.transaction() as connection:
             await project_of(connection, caller, project_id)
             if not await tenancy.delete_account(connection, project_id=project_id, account_id=account_id):
@@ -115,8 +115,9 @@ class AccountService:
         scopes: Collection[Scope],
         expires_in_seconds: int | None,
     ) -> NewKey:
-        """For a service account or for a member of the project: exactly one of the two."""
-        caller.require(Scope.ADMIN)
+        """For a service account or for a member of the project: exactly one of the two. A member's key may do what
+        its holder may in the organization, so no owner of a project makes one."""
+        caller.require_admin(project_id if member_id is None else None)
         async with self._database.transaction() as connection:
             await live_project(connection, caller, project_id)
             await self._check_holder(connection, project_id, account_id=account_id, member_id=member_id)
@@ -180,13 +181,13 @@ class AccountService:
         return NewKey(key=key, value=value)
 
     async def keys(self, caller: Caller, project_id: str, *, after: str | None, limit: int) -> Page[ApiKey]:
-        caller.require(Scope.ADMIN)
+        caller.require_admin(project_id)
         async with self._database.transaction() as connection:
             await project_of(connection, caller, project_id)
             return await tenancy.keys(connection, project_id=project_id, after=after, limit=limit)
 
     async def key(self, caller: Caller, project_id: str, key_id: str) -> ApiKey:
-        caller.require(Scope.ADMIN)
+        caller.require_admin(project_id)
         async with self._database.transaction() as connection:
             await project_of(connection, caller, project_id)
             found = await tenancy.key(connection, project_id=project_id, key_id=key_id)
@@ -195,7 +196,7 @@ class AccountService:
         return found
 
     async def revoke_key(self, caller: Caller, project_id: str, key_id: str) -> None:
-        caller.require(Scope.ADMIN)
+        caller.require_admin(project_id)
         if key_id == caller.key_id:
             raise invalid("A key cannot revoke itself: use another owner's key.", param="api_key_id")
         async with self._database.transaction() as connection:
@@ -215,7 +216,7 @@ class AccountService:
         expires_in_seconds: int | None,
     ) -> ApiKey:
         """What is None stays as it is."""
-        caller.require(Scope.ADMIN)
+        caller.require_admin(project_id)
         async with self._database.transaction() as connection:
             await live_project(connection, caller, project_id)
             if not await tenancy.change_key(

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from api.domain.ids import NewId
-from api.domain.keys import Caller, Scope
+from api.domain.keys import Caller
 from api.domain.pages import Page
 from api.domain.tenancy import AuditEntry
 from api.store import audit
@@ -50,7 +50,7 @@ class AuditLog:
         limit: int,
     ) -> Page[AuditEntry]:
         """Newest first."""
-        caller.require(Scope.ADMIN)
+        caller.require_admin()
         async with self._database.transaction() as connection:
             return await audit.page(
                 connection,

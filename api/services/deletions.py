@@ -13,7 +13,7 @@ from typing import Final
 from api.blobs.objects import Blobs
 from api.domain.deletions import Deletion
 from api.domain.errors import ServiceError
-from api.domain.keys import Caller, Scope
+from api.domain.keys import Caller
 from api.domain.pages import Page
 from api.store import deletions
 from api.store.database import Database
@@ -83,7 +83,7 @@ class Deletions:
 
     async def list(self, caller: Caller, *, after: str | None, limit: int) -> Page[Deletion]:
         """For an organization's owners."""
-        caller.require(Scope.ADMIN)
+        caller.require_admin()
         async with self._database.transaction() as connection:
             return await deletions.page(
                 connection, organization_id=caller.organization_id, after=after, limit=limit

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from api.domain.errors import ErrorKind, ServiceError, not_found
-from api.domain.keys import Caller, Scope
+from api.domain.keys import Caller
 from api.domain.limits import Bucket, RateLimit, Usage
 from api.services.audit import AuditLog
 from api.services.metering import Metering
@@ -103,7 +103,7 @@ class LimitService:
         return RateLimit(model=base_model, requests=self._default_requests, tokens=self._default_tokens)
 
     async def list(self, caller: Caller, project_id: str) -> Sequence[RateLimit]:
-        caller.require(Scope.ADMIN)
+        caller.require_admin(project_id)
         async with self._database.transaction() as connection:
             await project_of(connection, caller, project_id)
             known = await limits.of_project(connection, project_id=project_id)
@@ -112,7 +112,7 @@ class LimitService:
     async def change(
         self, caller: Caller, project_id: str, model: str, *, requests: int | None, tokens: int | None
     ) -> RateLimit:
-        caller.require(Scope.ADMIN)
+        caller.require_admin()
         if model not in self._base_models:
             raise not_found(f"No rate limit for `{model}`: it is no base model here.", param="rate_limit_id")
         async with self._database.transaction() as connection:

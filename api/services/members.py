@@ -2,7 +2,7 @@
 
 from api.domain.errors import ServiceError, invalid, not_found
 from api.domain.ids import NewId
-from api.domain.keys import Caller, Role, Scope
+from api.domain.keys import Caller, Role
 from api.domain.pages import Page
 from api.domain.tenancy import Member
 from api.services.audit import AuditLog
@@ -16,7 +16,7 @@ class MemberService:
         self._database, self._new_id, self._keys, self._audit = database, new_id, keys, audit
 
     async def add(self, caller: Caller, *, name: str, email: str, role: Role) -> Member:
-        caller.require(Scope.ADMIN)
+        caller.require_admin()
         async with self._database.transaction() as connection:
             page = await members.page(
                 connection, organization_id=caller.organization_id, after=None, limit=10_000
@@ -36,14 +36,14 @@ class MemberService:
         return member
 
     async def list(self, caller: Caller, *, after: str | None, limit: int) -> Page[Member]:
-        caller.require(Scope.ADMIN)
+        caller.require_admin()
         async with self._database.transaction() as connection:
             return await members.page(
                 connection, organization_id=caller.organization_id, after=after, limit=limit
             )
 
     async def retrieve(self, caller: Caller, member_id: str) -> Member:
-        caller.require(Scope.ADMIN)
+        caller.require_admin()
         async with self._database.transaction() as connection:
             return await self._member(connection, caller, member_id)
 
@@ -54,7 +54,7 @@ class MemberService:
         return found
 
     async def change_role(self, caller: Caller, member_id: str, *, role: Role) -> Member:
-        caller.require(Scope.ADMIN)
+        caller.require_admin()
         async with self._database.transaction() as connection:
             before = await self._member(connection, caller, member_id)
             if role is not Role.OWNER:
@@ -70,7 +70,7 @@ class MemberService:
 
     async def remove(self, caller: Caller, member_id: str) -> None:
         """Their keys open nothing from then on."""
-        caller.require(Scope.ADMIN)
+        caller.require_admin()
         async with self._database.transaction() as connection:
             member = await self._member(connection, caller, member_id)
             await self._check_not_last_owner(connection, caller, member)
@@ -89,7 +89,7 @@ class MemberService:
 
     async def put_in_project(self, caller: Caller, project_id: str, member_id: str, *, role: Role) -> Member:
         """Adds them, or changes their role there."""
-        caller.require(Scope.ADMIN)
+        caller.require_admin(project_id)
         async with self._database.transaction() as connection:
             await self._check_project(connection, caller, project_id)
             await self._member(connection, caller, member_id)
@@ -120,19 +120,19 @@ class MemberService:
     async def of_project(
         self, caller: Caller, project_id: str, *, after: str | None, limit: int
     ) -> Page[Member]:
-        caller.require(Scope.ADMIN)
+        caller.require_admin(project_id)
         async with self._database.transaction() as connection:
             await self._check_project(connection, caller, project_id)
             return await members.page_of_project(connection, project_id=project_id, after=after, limit=limit)
 
     async def in_project(self, caller: Caller, project_id: str, member_id: str) -> Member:
-        caller.require(Scope.ADMIN)
+        caller.require_admin(project_id)
         async with self._database.transaction() as connection:
             await self._check_project(connection, caller, project_id)
             return await self._in_project(connection, project_id, member_id)
 
     async def remove_from_project(self, caller: Caller, project_id: str, member_id: str) -> None:
-        caller.require(Scope.ADMIN)
+        caller.require_admin(project_id)
         async with self._database.transaction() as connection:
             await self._check_project(connection, caller, project_id)
             if not await members.remove_from_project(connection, project_id=project_id, member_id=member_id):

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from api.domain.checkpoints import Permission, PermissionOrder
 from api.domain.errors import invalid, not_found
 from api.domain.ids import NewId
-from api.domain.keys import Caller, Scope
+from api.domain.keys import Caller
 from api.domain.models import ModelVersion
 from api.domain.pages import Page
 from api.services.audit import AuditLog
@@ -23,7 +23,7 @@ class PermissionService:
 
     async def grant(self, caller: Caller, name: str, *, project_ids: Sequence[str]) -> Page[Permission]:
         """All permissions of the checkpoint, newest first."""
-        caller.require(Scope.ADMIN)
+        caller.require_admin()
         if not 1 <= len(project_ids) <= MOST_PROJECTS:
             raise invalid(f"Give between 1 and {MOST_PROJECTS} projects.", param="project_ids")
         async with self._database.transaction() as connection:
@@ -63,7 +63,7 @@ class PermissionService:
         after: str | None,
         limit: int,
     ) -> Page[Permission]:
-        caller.require(Scope.ADMIN)
+        caller.require_admin()
         async with self._database.transaction() as connection:
             version = await own_version(connection, caller, name)
             return await permissions.page(
@@ -77,7 +77,7 @@ class PermissionService:
             )
 
     async def revoke(self, caller: Caller, name: str, permission_id: str) -> None:
-        caller.require(Scope.ADMIN)
+        caller.require_admin()
         async with self._database.transaction() as connection:
             version = await own_version(connection, caller, name)
             if not await permissions.delete(

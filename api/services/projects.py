@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from api.domain.errors import invalid, not_found
 from api.domain.ids import NewId
-from api.domain.keys import Caller, Scope
+from api.domain.keys import Caller
 from api.domain.pages import Page
 from api.domain.tenancy import Project
 from api.services.audit import AuditLog
@@ -18,7 +18,7 @@ class ProjectService:
         self._database, self._new_id, self._keys, self._audit = database, new_id, keys, audit
 
     async def create(self, caller: Caller, *, name: str) -> Project:
-        caller.require(Scope.ADMIN)
+        caller.require_admin()
         project_id = self._new_id("proj_")
         async with self._database.transaction() as connection:
             await self._check_name(connection, caller, name)
@@ -38,7 +38,7 @@ class ProjectService:
             raise invalid(f"There is a project named '{name}' already: choose another name.", param="name")
 
     async def list(self, caller: Caller, *, archived: bool, after: str | None, limit: int) -> Page[Project]:
-        caller.require(Scope.ADMIN)
+        caller.require_admin()
         async with self._database.transaction() as connection:
             return await tenancy.projects(
                 connection,
@@ -49,12 +49,12 @@ class ProjectService:
             )
 
     async def retrieve(self, caller: Caller, project_id: str) -> Project:
-        caller.require(Scope.ADMIN)
+        caller.require_admin(project_id)
         async with self._database.transaction() as connection:
             return await project_of(connection, caller, project_id)
 
     async def rename(self, caller: Caller, project_id: str, *, name: str) -> Project:
-        caller.require(Scope.ADMIN)
+        caller.require_admin(project_id)
         async with self._database.transaction() as connection:
             before = await live_project(connection, caller, project_id)
             if name != before.name:
@@ -74,7 +74,7 @@ class ProjectService:
 
     async def archive(self, caller: Caller, project_id: str) -> Project:
         """From then on its keys open nothing; its data stays."""
-        caller.require(Scope.ADMIN)
+        caller.require_admin()
         if project_id == caller.project_id:
             raise invalid("This key's own project cannot be archived with it.", param="project_id")
         async with self._database.transaction() as connection:
@@ -90,7 +90,7 @@ class ProjectService:
     async def delete(self, caller: Caller, project_id: str) -> None:
         """Once and for all: what it was doing is cancelled, and within minutes the janitor has taken its rows and its
         bytes. What was used stays, for the bills."""
-        caller.require(Scope.ADMIN)
+        caller.require_admin()
         async with self._database.transaction() as connection:
             project = await project_of(connection, caller, project_id)
             if project.archived_at is None:

@@ -9,7 +9,7 @@ from typing import Any, Final, get_args
 
 from api.domain.cost import Pricing
 from api.domain.errors import ErrorKind, ServiceError, invalid
-from api.domain.keys import Caller, Scope
+from api.domain.keys import Caller
 from api.domain.priorities import Priority, Standing
 from api.domain.quotas import Quota, QuotaReport, Quotas
 from api.services.audit import AuditLog
@@ -109,7 +109,7 @@ class QuotaService:
         return await quotas.used(connection, quota, project_id=project_id)
 
     async def report(self, caller: Caller, project_id: str) -> QuotaReport:
-        caller.require(Scope.ADMIN)
+        caller.require_admin(project_id)
         async with self._database.transaction() as connection:
             await project_of(connection, caller, project_id)
             return await self._report(connection, project_id)
@@ -130,7 +130,7 @@ class QuotaService:
         standing: Mapping[str, int | None],
     ) -> QuotaReport:
         """None sets a quota back to the operator's default; what is not named stays. Counts from now on."""
-        caller.require(Scope.ADMIN)
+        caller.require_admin()
         async with self._database.transaction() as connection:
             await live_project(connection, caller, project_id)
             await quotas.lock(connection, project_id=project_id)

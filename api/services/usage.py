@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from api.domain.errors import invalid
-from api.domain.keys import Caller, Scope
+from api.domain.keys import Caller
 from api.domain.usage import Cost, Price, Span, UsageBucket, UsageFilter, costs
 from api.services.metering import Metering
 from api.store import usage
@@ -39,6 +39,6 @@ class UsageService:
 
 
 def check(caller: Caller, span: Span) -> None:
-    caller.require(Scope.ADMIN)
+    caller.require_admin()
     if span.end <= span.first:
         raise invalid("end_time must come after start_time.", param="end_time")

@@ -30,6 +30,7 @@ async def find_caller(connection: Connection, *, digest: bytes) -> Caller | None
         organization_id=row["organization_id"],
         organization_slug=row["slug"],
         scopes=scopes_from(row),
+        owns_organization=row["owns_organization"],
     )
 
 

@@ -32,7 +32,7 @@ on conflict (digest) do update set member_id = excluded.member_id, scopes = excl
 
 -- name: caller
 select api_key.id as key_id, project.id as project_id, organization.id as organization_id, organization.slug,
-       api_key.scopes, 
+       api_key.scopes, coalesce(member.role = 'owner', false) as owns_organization,
        case when member.role = 'owner' then 'owner' else coalesce(service_account.role, project_member.role) end as role
 from api_key
 join project on project.id = api_key.project_id

@@ -110,10 +110,47 @@ async def test_what_roles_and_scopes_allow(
     client = api.as_key(key)
     assert await status_of(client, "models") == 200
     assert (await upload(client)).status_code == (200 if may_upload else 403)
-    refused = await client.get("organization/projects")
+    refused = await client.get(f"organization/projects/{project['id']}")
     assert refused.status_code == (200 if may_manage else 403)
     if not may_manage:
         assert "scope 'admin'" in refused.json()["error"]["message"]
+
+
+async def test_an_owner_of_a_project_owns_no_more(api: Rest) -> None:
+    owner = api.as_key(OUR_KEY)
+    project = await made(owner, "organization/projects", name="doors")
+    other = await made(owner, "organization/projects", name="gates")
+    path = f"organization/projects/{project['id']}"
+    ann = await made(owner, "organization/users", name="Ann", email="ann@example.com", role="reader")
+    await made(owner, f"{path}/users", user_id=ann["id"], role="owner")
+    anns = api.as_key((await made(owner, f"{path}/api_keys", user_id=ann["id"]))["value"])
+    operator = (await owner.get("organization/users")).json()["data"][0]
+    assert operator["role"] == "owner"
+    for refused in (
+        await anns.post(f"organization/users/{ann['id']}", json={"role": "owner"}),
+        await anns.delete(f"organization/users/{operator['id']}"),
+        await anns.post("organization/users", json={"name": "B", "email": "b@example.com", "role": "owner"}),
+        await anns.get("organization/users"),
+        await anns.get("organization/projects"),
+        await anns.post("organization/projects", json={"name": "more"}),
+        await anns.get("organization/audit_logs"),
+        await anns.get("organization/costs?start_time=1"),
+        await anns.get(f"organization/projects/{other['id']}"),
+        await anns.post(f"organization/projects/{other['id']}/service_accounts", json={"name": "x"}),
+        await anns.post(
+            f"organization/projects/{other['id']}/users", json={"user_id": ann["id"], "role": "owner"}
+        ),
+        await anns.post(f"{path}/quotas", json={}),
+    ):
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "insufficient_permissions"), (
+            refused.url
+        )
+    await made(anns, path, name="windows")
+    assert await account_key(anns, project["id"])
+    await made(anns, f"{path}/users", user_id=operator["id"], role="owner")
+    key = await anns.post(f"{path}/api_keys", json={"user_id": operator["id"]})
+    assert key.status_code == 403, "it would do what its holder may"
+    assert len((await anns.get(f"{path}/users")).json()["data"]) == 2
 
 
 async def test_a_key_expires(api: Rest) -> None:
