@@ -280,7 +280,7 @@ async def test_a_run_waits_where_others_hold_the_sandboxes(world: World) -> None
     form = {"type": "python", "name": "p", "source": "def grade(sample, item): return 1", "pass_threshold": 1}
     async with lab(world, FaultyReplica().answer, turns=turns) as our:
         found = await our.eval(form, config={"type": "custom", "item_schema": SCHEMA})
-        run = await our.begin(found, {"type": "jsonl", "source": inline(rows(3))})
+        run = await our.begin(found, {"type": "jsonl", "source": inline(rows(AT_ONCE))})
         async with AsyncExitStack() as held:
             for n in range(AT_ONCE):
                 await held.enter_async_context(turns.turn(f"other {n}"))
@@ -292,7 +292,7 @@ async def test_a_run_waits_where_others_hold_the_sandboxes(world: World) -> None
         assert (waiting.status, waiting.errored) == ("in_progress", 0)
         await change(world, run, "due_at = now()")
         await our.work_off()
-        assert ((await our.seen(run)).status, (await our.seen(run)).passed) == ("completed", 3)
+        assert ((await our.seen(run)).status, (await our.seen(run)).passed) == ("completed", AT_ONCE)
 
 
 async def test_a_killed_runner_loses_what_was_on_its_way_and_no_more(world: World) -> None:

@@ -12,7 +12,8 @@ MEMORY_BYTES = 2 * 1024**3
 DISK_BYTES = 1024**3
 SHARED_BYTES = 64 * 1024**2  # of /dev/shm
 MAX_PROCESSES = 64
-ALONE_PROCESSES = 4  # where no control group counts their memory together: each may then take all of it
+# Where no control group counts their memory together, each may take all of it. The kernel holds root to no such number.
+ALONE_PROCESSES = 4
 # What a file in memory holds counts as memory too. Of either version of control groups, what is written where.
 GROUP_BYTES = MEMORY_BYTES + DISK_BYTES + SHARED_BYTES
 PLACES = (
