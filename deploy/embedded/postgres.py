@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -125,12 +126,15 @@ def unprivileged() -> tuple[str, ...]:
 
 
 def initialise(binaries: Path, data: Path, *, password: str, env: Mapping[str, str]) -> None:
+    """`data` is made whole, or not at all: half of it would look like all of it."""
+    partial = data.with_name(f"{data.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
     data.parent.mkdir(parents=True, exist_ok=True)
     secret = data.parent / "password"
     secret.touch(mode=0o600)
     secret.write_text(password)
     options = ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", f"--pwfile={secret}"]
-    command = [*unprivileged(), str(binaries / "initdb"), "-D", str(data), "-U", USER, *options]
+    command = [*unprivileged(), str(binaries / "initdb"), "-D", str(partial), "-U", USER, *options]
     try:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, env=env)
     except (subprocess.CalledProcessError, FileNotFoundError) as error:
@@ -140,6 +144,7 @@ def initialise(binaries: Path, data: Path, *, password: str, env: Mapping[str, s
         ) from error
     finally:
         secret.unlink()
+    partial.rename(data)
 
 
 def answer(port: int) -> bytes:

@@ -44,10 +44,13 @@ StartRun: TypeAlias = Callable[[RunSpec, Path, RunControl], Run]
 
 
 def read_commands(stream: BinaryIO, inbox: Inbox) -> None:
-    """Feeds the inbox until the worker closes the pipe."""
-    while (payload := pipe.read(stream)) is not None:
-        inbox.put(pb.TrainerCommand.FromString(payload))
-    inbox.put(Signal.CLOSED)
+    """Feeds the inbox until the worker closes the pipe, or says what nobody understands: a trainer that hears nothing must
+    end, so that its worker starts another."""
+    try:
+        while (payload := pipe.read(stream)) is not None:
+            inbox.put(pb.TrainerCommand.FromString(payload))
+    finally:
+        inbox.put(Signal.CLOSED)
 
 
 class Trainer:

@@ -5,6 +5,8 @@ import contextlib
 import io
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -46,6 +48,24 @@ def test_postgres_keeps_a_committed_row_over_kill_9(tmp_path: Path) -> None:
         assert connection.execute("select n from kept").fetchone() == (7,)
     server.stop()
     assert server.process.returncode is not None
+
+
+def test_a_database_whose_making_was_interrupted_is_made_anew(tmp_path: Path) -> None:
+    begin = (
+        "import os, sys; from pathlib import Path; from deploy.embedded import postgres as p; "
+        "p.start(Path(sys.argv[1]), password='secret-word', log=Path(sys.argv[2]), env=os.environ)"
+    )
+    making = subprocess.Popen(
+        [sys.executable, "-c", begin, str(tmp_path / "pg"), str(tmp_path / "pg.log")], start_new_session=True
+    )
+    while not list(tmp_path.rglob("PG_VERSION")):
+        time.sleep(0.005)
+    os.killpg(making.pid, signal.SIGKILL)
+    making.wait(timeout=10)
+    server = postgres.start(tmp_path / "pg", password="secret-word", log=tmp_path / "pg.log", env=os.environ)
+    with psycopg.connect(server.url) as connection:
+        assert connection.execute("select 7").fetchone() == (7,)
+    server.stop()
 
 
 def test_the_object_store_is_never_open(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """The trainer as a real process over its real pipe."""
 
+import contextlib
+import io
 import json
+import queue
 import subprocess
 import sys
 import time
@@ -15,6 +18,7 @@ import pytest
 from engine.contract import pipe, wire
 from engine.contract.spec import LoraOptions, RunSpec, Supervised
 from engine.models.quantize import quantize
+from engine.trainer import process
 from tests.unit.engine.test_run import ROWS, spec
 from tuningfork_pb.v1 import engine_pb2 as pb
 
@@ -151,6 +155,14 @@ def test_a_trainer_that_can_do_nothing_more_is_gone_at_once(
         giving_up.cancel()
     assert "failed" not in said and "interrupted" not in said
     assert words in (tmp_path / "log").read_bytes()
+
+
+@pytest.mark.parametrize("frame", [b"", pipe.framed(b"\xff"), b"\xff\xff\xff\xff"])
+def test_a_trainer_that_hears_nothing_more_ends(frame: bytes) -> None:
+    inbox: queue.Queue[pb.TrainerCommand | process.Signal] = queue.Queue()
+    with contextlib.suppress(Exception):
+        process.read_commands(io.BytesIO(frame), inbox)
+    assert inbox.get_nowait() is process.Signal.CLOSED
 
 
 @pytest.fixture
