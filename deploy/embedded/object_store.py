@@ -83,12 +83,13 @@ def spawn(
     identities = folder / "identities.json"
     identities.touch(mode=0o600)
     identities.write_text(json.dumps(identity(access_key, secret_key)))
+    # Volumes of 256 MB, each of one bucket, as many as the disk has room for (`-volume.max=0`).
     command = [
         str(find_weed()),
         "server",
         f"-dir={data}",
         *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-s3.port={ports.s3}", f"-s3.config={identities}"),
-        *("-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=30", "-volume.preStopSeconds=0"),
+        *("-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=0", "-volume.preStopSeconds=0"),
         *(f"-master.port={ports.master}", f"-volume.port={ports.volume}", f"-filer.port={ports.filer}"),
         *("-master.volumeSizeLimitMB=256", "-master.telemetry=false", "-master.peers=none"),
     ]

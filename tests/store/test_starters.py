@@ -4,6 +4,7 @@ for as long as they come: a Postgres that recovers for long is a real one, whose
 import contextlib
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,6 +106,24 @@ def parts_and_deletes_work(client: Minio) -> list[str]:
     client.put_object("tuningfork", "files/gone", io.BytesIO(b"x"), 1)
     client.remove_object("tuningfork", "files/gone")
     return [str(found.object_name) for found in client.list_objects("tuningfork", recursive=True)]
+
+
+def test_the_object_store_takes_what_the_disk_does(tmp_path: Path) -> None:
+    ports = object_store.free_ports()
+    server = object_store.start(
+        tmp_path / "s3",
+        access_key="key",
+        secret_key="secret-word",
+        log=tmp_path / "s3.log",
+        env=os.environ,
+        ports=ports,
+    )
+    try:
+        make_bucket(Minio(server.endpoint, access_key="key", secret_key="secret-word", secure=False))
+        found = urllib3.request("GET", f"http://127.0.0.1:{ports.master}/dir/status", timeout=10).json()
+        assert found["Topology"]["Max"] * 256e6 > shutil.disk_usage(tmp_path).free / 2
+    finally:
+        server.stop()
 
 
 def make_bucket(client: Minio) -> None:
