@@ -64,7 +64,7 @@ class BatchRuns:
         self._files = BatchFiles(database=database, blobs=blobs, new_id=new_id)
 
     async def run(self) -> None:
-        await take_turns(self.take_turn, what="batches", log=log, woken_by=self._woken_by)
+        await take_turns(self.take_turn, what="batches wait", log=log, woken_by=self._woken_by)
 
     async def take_turn(self) -> bool:
         """Whether any batch was due."""

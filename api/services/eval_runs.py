@@ -40,7 +40,7 @@ class EvalRuns:
         self._sources = EvalSources(database=database, blobs=blobs)
 
     async def run(self) -> None:
-        await take_turns(self.take_turn, what="evals", log=log, woken_by=self._woken_by)
+        await take_turns(self.take_turn, what="evals wait", log=log, woken_by=self._woken_by)
 
     async def take_turn(self) -> bool:
         """Whether any run was due."""

@@ -73,7 +73,7 @@ class IntegrationDelivery:
         idle_since = time.monotonic()
         try:
             while True:
-                if await survived(self.deliver_next, what="integrations", log=log):
+                if await survived(self.deliver_next, what="integrations wait", log=log):
                     idle_since = time.monotonic()
                     continue
                 if time.monotonic() - idle_since > IDLE_SECONDS:

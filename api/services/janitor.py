@@ -15,6 +15,7 @@ from api.domain.errors import ServiceError
 from api.domain.retention import Retention
 from api.services.deletions import Deletions, Removed
 from api.services.idempotency import KEEP_SECONDS
+from api.services.turns import survived
 from api.services.wakeups import Wakeup
 from api.store import janitor
 from api.store.database import Connection, Database
@@ -80,14 +81,8 @@ class Janitor:
 
     async def run(self) -> None:
         while True:
-            try:
-                while await self.sweep_next():
-                    pass
-            except ServiceError as error:  # what was not swept now is swept next time
-                log.warning("the janitor waits: %s", error.message)
-            except Exception:  # nobody would start this loop again
-                log.exception("the janitor waits")
-            await self._woken_by.wait(seconds=POLL_SECONDS)
+            if not await survived(self.sweep_next, what="the janitor waits", log=log):
+                await self._woken_by.wait(seconds=POLL_SECONDS)
 
     async def sweep(self) -> None:
         """All that is due now, until nothing is."""

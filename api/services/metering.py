@@ -72,7 +72,7 @@ class Metering:
     async def run(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
-            await survived(self._flush_next, what="usage", log=log)
+            await survived(self._flush_next, what="usage waits", log=log)
 
     async def _flush_next(self) -> bool:
         await self.flush()

@@ -57,7 +57,7 @@ class Publishing:
         self._new_id, self._woken_by = new_id, woken_by
 
     async def run(self) -> None:
-        await take_turns(self.publish_next, what="publishing", log=log, woken_by=self._woken_by)
+        await take_turns(self.publish_next, what="publishing waits", log=log, woken_by=self._woken_by)
 
     async def publish_next(self) -> bool:
         """Whether any job was due."""

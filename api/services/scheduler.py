@@ -83,7 +83,7 @@ class Scheduler:
         listening = asyncio.create_task(self._listen())
         try:
             while True:
-                await survived(self._turn, what="the scheduler", log=log)
+                await survived(self._turn, what="the scheduler waits", log=log)
                 await self._woken_by.wait(seconds=POLL_SECONDS)
         finally:
             listening.cancel()

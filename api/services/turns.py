@@ -17,7 +17,7 @@ async def take_turns(
     log: logging.Logger,
     woken_by: Wakeup,
 ) -> NoReturn:
-    """`take`: does what is due, and says whether anything was."""
+    """`take`: does what is due, and says whether anything was. `what`: who waits, for the log."""
     while True:
         if not await survived(take, what=what, log=log):
             await woken_by.wait(seconds=POLL_SECONDS)
@@ -29,7 +29,7 @@ async def survived(take: Callable[[], Awaitable[bool]], *, what: str, log: loggi
     try:
         return await take()
     except ServiceError as error:
-        log.warning("%s: waiting: %s", what, error.message)
+        log.warning("%s: %s", what, error.message)
     except Exception:
         log.exception("%s: a turn failed", what)
     return False

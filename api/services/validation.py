@@ -42,7 +42,7 @@ class Validation:
         self._woken_by, self._wakes = woken_by, wakes
 
     async def run(self) -> None:
-        await take_turns(self.validate_next, what="validation", log=log, woken_by=self._woken_by)
+        await take_turns(self.validate_next, what="validation waits", log=log, woken_by=self._woken_by)
 
     async def validate_next(self) -> bool:
         """Whether any job was due."""

@@ -152,7 +152,7 @@ class WebhookDelivery:
         self._woken_by, self._jitter = woken_by, jitter
 
     async def run(self) -> None:
-        await take_turns(self.deliver_next, what="webhooks", log=log, woken_by=self._woken_by)
+        await take_turns(self.deliver_next, what="webhooks wait", log=log, woken_by=self._woken_by)
 
     async def deliver_next(self) -> bool:
         """Whether anything was due."""
