@@ -1,10 +1,11 @@
 """Which run is to blame when a trainer dies, told by trying suspects alone. Pure.
 
-A trainer's death counts against every run in it that has done no new step since its last one: the run that caused it does
-so again at the same place, its neighbours go on. A step counts that its engine knows of, even where nobody could be told.
-After two such deaths a run has an engine to itself, until it tells a new step; when the trainer dies then too, the run fails
-and nobody else does. Leases lost in silence (a dead machine, a cut network) say little, so many of them are borne; they too
-are forgotten with the next step.
+A trainer's death counts against every run in it that stood at its furthest step: the run that caused it does so again at
+the same place, its neighbours go on. A step counts that its engine knows of, even where nobody could be told. After two
+such deaths a run has an engine to itself, until it tells a new step; when the trainer dies there again, the run fails and
+nobody else does. A death before that place says little, since the run has passed there alive (somebody kills trainers, or
+the host's memory is short); so do leases lost in silence (a dead machine, a cut network). Many of these are borne, and they
+too are forgotten with the next step.
 """
 
 from typing import Final
@@ -38,6 +39,6 @@ def verdict(*, trainer_deaths: int, step: int, reason: str) -> JobError:
 
 GIVEN_UP: Final = JobError(
     code="server_error",
-    message=f"The engine was lost {MAX_LOST_ATTEMPTS} times while it trained this job, without a new step in between. "
+    message=f"The engine or its trainer was lost {MAX_LOST_ATTEMPTS} times while it trained this job, without a new step in between. "
     "Please create it again.",
 )

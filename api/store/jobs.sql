@@ -169,12 +169,16 @@ returning told as told_before
 update job set trained_at = now(), tokens_seen = %(tokens)s, due_at = now(), engine_id = null where id = %(id)s
 
 -- name: requeue
--- Steps that were done and not told count too: what stood against the run before them is forgotten.
-with before as (select greatest(told_step, reached_step) as reached from job where id = %(id)s)
+-- Steps that were done and not told count too: what stood against the run before them is forgotten. A death before the
+-- furthest step is an attempt lost: an earlier one has done there what this one did.
+with before as (select greatest(told_step, reached_step) as reached, greatest(resumed_step, %(step)s) as done
+                from job where id = %(id)s)
 update job set status = case when status = 'paused' then 'paused' else 'queued' end, lease_until = null, engine_id = null, estimated_finish = null,
-               lost_attempts = %(lost)s + case when %(step)s <= reached then lost_attempts else 0 end,
-               trainer_deaths = %(deaths)s + case when %(step)s <= reached then trainer_deaths else 0 end,
-               reached_step = greatest(reached, %(step)s)
+               lost_attempts = case when done < reached then %(deaths)s else 0 end + %(lost)s
+                   + case when done <= reached then lost_attempts else 0 end,
+               trainer_deaths = case when done < reached then 0 else %(deaths)s end
+                   + case when done <= reached then trainer_deaths else 0 end,
+               reached_step = greatest(reached, done)
 from before
 where id = %(id)s
 returning trainer_deaths, alone, reached_step

@@ -14,7 +14,7 @@ insert into checkpoint (id, job_id, project_id, step, model_version_id, metrics,
 values (%(id)s, %(job_id)s, %(project_id)s, %(step)s, %(model_version_id)s, %(metrics)s, %(final)s, %(state)s)
 on conflict (job_id, step) do update
 set model_version_id = excluded.model_version_id, metrics = excluded.metrics, state = excluded.state,
-    created_at = now()
+    final = excluded.final, created_at = now()
 
 -- name: to_go_on_from
 select checkpoint.step, checkpoint.state, model_version.files

@@ -7,15 +7,24 @@ from api.domain.jobs import JobStatus
 from engine.contract.events import RunInterrupted, StepDone
 from engine.contract.spec import RunRef
 from tests.store.test_leases import PREPARED, lease, leased, messages, queued, report, status, step
+from tests.store.test_pause import saved
 from tests.support.stores import World
 
 DIED = RunInterrupted(reason="the trainer process died: killed by signal 9", trainer_died=True)
 
 
-async def dies(world: World, *runs: RunRef, told: Sequence[StepDone] = ()) -> None:
-    """The trainer, with these in it; each had told its steps before."""
-    for run in runs:
-        await report(world, run, PREPARED, *told, DIED)
+async def dies(world: World, run: RunRef, *, told: Sequence[StepDone] = ()) -> None:
+    """The trainer, with this one in it, which had told its steps before."""
+    died = replace(DIED, step=told[-1].metrics.step if told else 0)
+    await report(world, run, PREPARED, *told, died)
+
+
+async def against(world: World) -> tuple[int, int]:
+    """What the only job has on record: deaths where it stood furthest, attempts lost otherwise."""
+    async with world.database.transaction() as connection:
+        query = "select trainer_deaths, lost_attempts from job"
+        (row,) = await (await connection.execute(query)).fetchall()
+    return row["trainer_deaths"], row["lost_attempts"]
 
 
 async def test_the_run_that_kills_its_trainer_alone_fails_and_its_neighbour_does_not(world: World) -> None:
@@ -24,7 +33,7 @@ async def test_the_run_that_kills_its_trainer_alone_fails_and_its_neighbour_does
     for _ in range(2):
         guilty, neighbour = await leased(world), await leased(world)
         await dies(world, guilty, told=[step(1)])
-        await report(world, neighbour, PREPARED, step(1), DIED)
+        await dies(world, neighbour, told=[step(1)])
 
     alone = await leased(world)
     assert alone.job_id == guilty.job_id
@@ -63,7 +72,7 @@ async def test_steps_that_were_done_and_not_told_count_as_new_steps(world: World
         await report(world, run, PREPARED, step(1), replace(DIED, step=reached))
         assert (await status(world, run)).status is JobStatus.QUEUED
     run = await leased(world)
-    await report(world, run, PREPARED, step(1), step(2), step(3), replace(DIED, step=3))
+    await report(world, run, PREPARED, step(1), step(2), step(3), replace(DIED, step=14))
     last = await leased(world)
     await report(world, last, PREPARED, replace(DIED, step=14))
     failed = await status(world, last)
@@ -72,15 +81,43 @@ async def test_steps_that_were_done_and_not_told_count_as_new_steps(world: World
     assert [message.split(":")[0] for message in told] == ["Step 1/3", "Step 2/3", "Step 3/3"]
 
 
+async def test_a_trainer_that_dies_where_the_run_has_passed_alive_blames_it_for_nothing(world: World) -> None:
+    """Whoever kills trainers may well meet a run again before it has come back to where it was."""
+    await queued(world)
+    await dies(world, await leased(world), told=[step(1), step(2)])
+    for done in ([step(1)], [], [step(1)], [step(1)], []):
+        run = await leased(world)
+        await dies(world, run, told=done)
+        assert (await status(world, run)).status is JobStatus.QUEUED
+    assert await against(world) == (1, 5), "many are borne, not all"
+
+    await dies(world, await leased(world), told=[step(1), step(2)])
+    assert await against(world) == (2, 5)
+    last = await leased(world)
+    await dies(world, last, told=[step(1), step(2)])
+    assert (await status(world, last)).status is JobStatus.FAILED
+
+
+async def test_where_an_attempt_began_is_a_place_too(world: World) -> None:
+    """It may die of its very next step, before it has told any."""
+    await queued(world)
+    first = await leased(world)
+    await report(world, first, PREPARED, step(1), step(2))
+    await saved(world, first, at=2, first=4)
+    await report(world, first, replace(DIED, step=2), first=5)
+    for deaths in (2, 3):
+        last = await leased(world)
+        await dies(world, last)
+        assert (await status(world, last)).status is (JobStatus.QUEUED if deaths < 3 else JobStatus.FAILED)
+
+
 async def test_an_engine_that_is_lost_in_silence_blames_nobody_for_long(world: World) -> None:
     await queued(world)
     for number in range(1, 4):
         run = await leased(world)
-        await report(world, run, PREPARED, *[step(n) for n in range(1, number + 1)], DIED)
+        await dies(world, run, told=[step(n) for n in range(1, number + 1)])
     assert (await status(world, run)).status is JobStatus.QUEUED, "each time it had come further"
-    async with world.database.transaction() as connection:
-        rows = await (await connection.execute("select trainer_deaths, lost_attempts from job")).fetchall()
-    assert [(row["trainer_deaths"], row["lost_attempts"]) for row in rows] == [(1, 0)]
+    assert await against(world) == (1, 0)
 
 
 async def test_a_step_that_is_trained_again_is_told_once(world: World) -> None:
