@@ -23,8 +23,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # its lines hold signed URLs
     settings = EngineSettings()
-    workspace.make_ready(settings.workspace)
-    asyncio.run(work(settings))
+    with workspace.held(settings.workspace):
+        asyncio.run(work(settings))
 
 
 async def work(settings: EngineSettings) -> None:

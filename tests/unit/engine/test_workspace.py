@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.contract.spec import RunRef
-from engine.worker.workspace import make_ready, run_folder
+from engine.worker.workspace import held, run_folder
 
 
 def leave(workspace: Path, *jobs: str) -> None:
@@ -21,11 +21,12 @@ def leave(workspace: Path, *jobs: str) -> None:
 def test_only_the_folders_of_runs_go(tmp_path: Path) -> None:
     """The folder itself stays: it may be where a volume is mounted."""
     work = tmp_path / "made" / "work"
-    make_ready(work)
-    leave(work, "ftjob-1", "ftjob-2")
+    with held(work):
+        leave(work, "ftjob-1", "ftjob-2")
     (work / "lost+found").mkdir()
     inode = work.stat().st_ino
-    make_ready(work)
+    with held(work):
+        pass
     assert [path.name for path in work.iterdir()] == ["lost+found"] and work.stat().st_ino == inode
 
 
@@ -40,9 +41,27 @@ def test_what_is_somebody_elses_is_refused_and_kept(strange: str, tmp_path: Path
         (work / strange).symlink_to(tmp_path, target_is_directory=True)
     else:
         (work / strange).write_text("mine")
-    with pytest.raises(SystemExit, match=strange):
-        make_ready(work)
+    with pytest.raises(SystemExit, match=strange), held(work):
+        pass
     assert {path.name for path in work.iterdir()} == {strange, "ftjob-1-a3"}
+
+
+def test_an_engine_does_not_delete_the_runs_of_another(tmp_path: Path) -> None:
+    """Until that is gone: a killed one has let go of it."""
+    words = "import pathlib, sys, time; from engine.worker.workspace import held\n"
+    words += "with held(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", words, str(tmp_path)], stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        leave(tmp_path, "ftjob-1")
+        with pytest.raises(SystemExit, match="another running engine's"), held(tmp_path):
+            pass
+        assert [path.name for path in tmp_path.iterdir()] == ["ftjob-1-a3"]
+    finally:
+        other.kill()
+        other.communicate(timeout=10)
+    with held(tmp_path):
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_a_worker_does_not_start_on_somebody_elses_folder(tmp_path: Path) -> None:
