@@ -53,7 +53,7 @@ class ChatFormat:
 
 def with_objects(message: Message) -> dict[str, Any]:
     """The arguments of its calls as objects, not as OpenAI's strings, which templates would encode once more. vLLM does
-    so too before it renders, and makes {} of what is no object."""
+    so too before it renders, and makes {} of none."""
     calls = [
         {**call, "function": {**call["function"], "arguments": object_of(call["function"]["arguments"])}}
         for call in message.get("tool_calls", [])

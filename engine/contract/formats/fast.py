@@ -12,6 +12,8 @@ import msgspec
 import orjson
 from msgspec import Meta, Struct
 
+from engine.contract.formats.messages import holds_object
+
 NAME_LENGTH: Final = 64
 MOST_KEYS: Final = 32
 MOST_SHAPES: Final = 8
@@ -45,6 +47,10 @@ Content: TypeAlias = str | Annotated[list[Part], Meta(min_length=1)]
 class Call(Struct, forbid_unknown_fields=True):
     name: str
     arguments: str
+
+    def __post_init__(self) -> None:
+        if not holds_object(self.arguments):
+            raise ValueError
 
 
 class ToolCall(Struct, forbid_unknown_fields=True):

@@ -3,6 +3,7 @@
 Words are made for what is wrong alone; `place` is where it stands, between "Example K" and the words.
 """
 
+import json
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
@@ -119,6 +120,17 @@ def _check_function(function: object, *, place: str) -> None:
         raise FormatError(f"{place} has a tool call without a function name.")
     if not isinstance(function.get("arguments"), str):
         raise FormatError(f"{place} has a tool call whose 'arguments' is not a string of JSON.")
+    if not holds_object(function["arguments"]):
+        words = f"has a call of {shown(function['name'])} whose 'arguments' hold no JSON object"
+        raise FormatError(f"{place} {words} ({shown(function['arguments'])}): chat templates know no others.")
+
+
+def holds_object(arguments: str) -> bool:
+    """Or nothing at all, as of a function without parameters."""
+    try:
+        return not arguments.strip() or isinstance(json.loads(arguments), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def check_tools(row: Mapping[str, Any], *, where: str = "") -> None:

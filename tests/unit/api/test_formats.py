@@ -9,8 +9,13 @@ from engine.contract.formats import FormatError, check_supervised, fast
 USER = {"role": "user", "content": "hi"}
 ANSWER = {"role": "assistant", "content": "yes"}
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
 CALLS = {"role": "assistant", "tool_calls": [CALL]}
 TOOL = {"type": "function", "function": {"name": "f"}}
+
+
+def called(arguments: str) -> dict[str, object]:
+    return CALL | {"function": {"name": "f", "arguments": arguments}}
 
 
 @pytest.mark.parametrize(
@@ -31,6 +36,7 @@ TOOL = {"type": "function", "function": {"name": "f"}}
             "parallel_tool_calls": False,
         },
         {"messages": [USER, CALLS], "tools": []},
+        {"messages": [USER, CALLS | {"tool_calls": [called(""), called(' {"a": [1]}')]}]},
         {
             "messages": [USER, {"role": "assistant", "function_call": CALL["function"]}],
             "functions": [{"name": "f"}],
@@ -103,6 +109,11 @@ def test_good_rows(row: object) -> None:
             {"messages": [USER, {"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}]},
             ["message 1", "arguments"],
         ),
+        *(
+            ({"messages": [USER, CALLS | {"tool_calls": [called(text)]}]}, ["call of 'f'", "no JSON object"])
+            for text in ("{", "[1]", "3", "f()", "[" * 100_000)
+        ),
+        ({"messages": [USER, ANSWER | {"function_call": {"name": "f", "arguments": "x"}}]}, ["object ('x')"]),
         ({"messages": [USER, ANSWER], "tools": {}}, ["'tools'", "list"]),
         ({"messages": [USER, ANSWER], "tools": None}, ["has 'tools' that is not a list."]),
         ({"messages": [USER, ANSWER], "tools": [{}]}, ['tool 0 is not of the form {"type": "function"']),

@@ -69,8 +69,11 @@ JUNK = st.recursive(
     ),
     max_leaves=6,
 )
+OBJECTS = st.sampled_from(["", " ", "{}", '{"a": [1, null]}', '{"a": NaN}'])
+ARGUMENTS = OBJECTS | OBJECTS | OBJECTS | OBJECTS | st.sampled_from(["[]", "{", "[" * 5_000]) | texts()
+CALLED = st.fixed_dictionaries({"name": texts(), "arguments": ARGUMENTS})
 CALL = st.fixed_dictionaries(
-    {"function": st.fixed_dictionaries({"name": texts(), "arguments": texts()})},
+    {"function": CALLED},
     optional={"id": texts(), "type": st.just("function")},
 )
 CONTENT = texts() | st.lists(
@@ -86,7 +89,7 @@ SILENT = st.fixed_dictionaries(
     optional={
         "content": st.none(),
         "tool_calls": st.lists(CALL, max_size=2) | st.none(),
-        "function_call": st.fixed_dictionaries({"name": texts(), "arguments": texts()}) | st.none(),
+        "function_call": CALLED | st.none(),
         "refusal": texts() | st.none(),
     },
 )

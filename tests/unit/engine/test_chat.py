@@ -68,9 +68,8 @@ def test_arguments_of_a_call_are_learned_as_an_object(template: str) -> None:
 
 
 @pytest.mark.parametrize("template", WITH_TOOLS)
-@pytest.mark.parametrize("arguments", ["", "{", "[1]", "3", "[" * 100_000])
-def test_arguments_that_are_no_object_are_an_empty_one(template: str, arguments: str) -> None:
-    call = {"function": {"name": "weather", "arguments": arguments}}
+def test_no_arguments_are_an_empty_object(template: str) -> None:
+    call = {"function": {"name": "weather", "arguments": ""}}
     row = {"messages": [USER, {"role": "assistant", "tool_calls": [call]}]}
     told = object_in(learned(row, chat_of(template)))
     assert told.get("arguments", told.get("parameters")) == {}
