@@ -40,5 +40,9 @@ def invalid(message: str, *, param: str | None = None, code: str | None = None) 
     return ServiceError(ErrorKind.INVALID, message, param=param, code=code)
 
 
+def nothing_after(after: str) -> ServiceError:
+    return invalid(f"There is no object with id '{after}' to go on after.", param="after")
+
+
 def not_found(message: str, *, param: str | None = None, code: str | None = None) -> ServiceError:
     return ServiceError(ErrorKind.NOT_FOUND, message, param=param, code=code)

@@ -23,7 +23,7 @@ from api.forms.wire import Deleted
 from api.rest.asking import admitted, answered, event_stream, json_object, model_name, unless_gone
 from api.rest.context import CallerDep, ServicesDep
 from api.rest.document import answers, shown
-from api.rest.stored_routes import listed
+from api.rest.stored_routes import paged
 from api.services.services import Services
 from serving.gateway import proxy
 from serving.gateway.compaction import compacted, compaction_request
@@ -221,8 +221,16 @@ async def items_of(
 ) -> dict[str, Any]:
     found = await services.stored.response(caller, response_id)
     own = found.items[len(found.items) - found.own_items :]
-    data = [{**item, "id": item.get("id") or f"msg_{response_id}_{n}"} for n, item in enumerate(own)]
+    data = [item_object(item, new_id=f"msg_{response_id}_{n}") for n, item in enumerate(own)]
     data = data if order == "asc" else data[::-1]
-    ids = [item["id"] for item in data]
-    start = ids.index(after) + 1 if after in ids else 0
-    return listed(data[start : start + limit], has_more=len(data) > start + limit)
+    return paged(data, after=after, limit=limit)
+
+
+def item_object(item: Mapping[str, Any], *, new_id: str) -> Item:
+    """A message's content as parts, as the SDKs' types have it, also where it was asked as a string."""
+    content = item.get("content")
+    if item["type"] == "message" and isinstance(content, str):
+        said: Item = {"type": "output_text", "text": content, "annotations": []}
+        asked: Item = {"type": "input_text", "text": content}
+        item = {**item, "content": [said if item["role"] == "assistant" else asked]}
+    return {**item, "id": item.get("id") or new_id}

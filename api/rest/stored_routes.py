@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
+from api.domain.errors import nothing_after
 from api.domain.pages import Order
 from api.domain.stored import StoredCompletion
 from api.forms.inference import ChatCompletion, CompletionList, MessageList
@@ -38,6 +39,15 @@ def listed(data: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
         "first_id": data[0]["id"] if data else None,
         "last_id": data[-1]["id"] if data else None,
     }
+
+
+def paged(data: list[dict[str, Any]], *, after: str | None, limit: int) -> dict[str, Any]:
+    """Of a whole list. Raises ServiceError where nothing in it is `after`."""
+    ids = [item["id"] for item in data]
+    if after is not None and after not in ids:
+        raise nothing_after(after)
+    start = 0 if after is None else ids.index(after) + 1
+    return listed(data[start : start + limit], has_more=len(data) > start + limit)
 
 
 @router.get("", operation_id="listChatCompletions", response_model=None, responses=shown(CompletionList))
@@ -100,9 +110,7 @@ async def messages(
     found = await services.stored.completion(caller, completion_id)
     data = [message_object(completion_id, n, message) for n, message in enumerate(found.messages)]
     data = data if order == "asc" else data[::-1]
-    ids = [message["id"] for message in data]
-    start = ids.index(after) + 1 if after in ids else 0
-    return listed(data[start : start + limit], has_more=len(data) > start + limit)
+    return paged(data, after=after, limit=limit)
 
 
 def message_object(completion_id: str, number: int, message: Any) -> dict[str, Any]:

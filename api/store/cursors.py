@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from api.domain.errors import invalid
+from api.domain.errors import nothing_after
 from api.store.database import Connection, Row, fetch_one, queries
 
 
@@ -14,4 +14,4 @@ async def check_after(
     if after is None or rows:
         return
     if await fetch_one(connection, queries("cursors")[kind], after=after, **within) is None:
-        raise invalid(f"There is no object with id '{after}' to go on after.", param="after")
+        raise nothing_after(after)

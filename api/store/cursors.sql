@@ -13,6 +13,11 @@ select 1 as there from checkpoint where id = %(after)s and job_id = %(job_id)s
 -- name: completion
 select 1 as there from stored_completion where id = %(after)s and project_id = %(project_id)s
 
+-- name: deletion
+select 1 as there from deletion join project on project.id = deletion.project_id
+where subject = %(after)s and organization_id = %(organization_id)s
+limit 1
+
 -- name: eval
 select 1 as there from eval where id = %(after)s and project_id = %(project_id)s
 

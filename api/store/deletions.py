@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from api.domain.deletions import Deletion
 from api.domain.pages import Page
+from api.store.cursors import check_after
 from api.store.database import Connection, execute, fetch, fetch_one, queries
 
 
@@ -56,4 +57,5 @@ async def page(
         after=after,
         limit=limit + 1,
     )
+    await check_after(connection, "deletion", rows, after=after, organization_id=organization_id)
     return Page(items=[Deletion(**row) for row in rows[:limit]], has_more=len(rows) > limit)

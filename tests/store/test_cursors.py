@@ -16,6 +16,7 @@ LISTS = (
     "organization/projects",
     "organization/users",
     "organization/audit_logs",
+    "organization/deletions",
 )
 
 
@@ -40,3 +41,5 @@ async def test_a_cursor_that_was_deleted_is_told(api: Rest, client: httpx.AsyncC
     await client.delete(f"files/{ids[2]}")
     gone = await client.get("files", params=newest)
     assert (gone.status_code, gone.json()["error"]["type"]) == (400, "invalid_request_error")
+    deleted = await client.get("organization/deletions", params={"after": ids[2]})
+    assert (deleted.status_code, deleted.json()["data"]) == (200, [])

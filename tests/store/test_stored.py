@@ -1,5 +1,6 @@
 """What models were told and said, kept: whatever characters it holds."""
 
+import openai
 import pytest
 from openai import OpenAI
 
@@ -34,3 +35,18 @@ def test_a_nul_in_a_chat(client: OpenAI, stream: bool) -> None:
     *_, last = made if stream else (made,)
     (message,) = client.chat.completions.messages.list(last.id).data
     assert message.content == KEPT
+
+
+def test_pages_of_what_was_asked_go_on_after_what_is_there(client: OpenAI) -> None:
+    asked = [{"role": "user", "content": str(n)} for n in range(3)]
+    chat = client.chat.completions.create(model=BASE, messages=asked, store=True)
+    messages = client.chat.completions.messages
+    assert [message.content for message in messages.list(chat.id, limit=1)] == ["0", "1", "2"]
+    turn = client.responses.create(model=BASE, input=[*asked[:2], {"role": "assistant", "content": "2"}])
+    items = client.responses.input_items
+    found = list(items.list(turn.id, limit=2, order="asc"))
+    assert [item.content[0].text for item in found] == ["0", "1", "2"]
+    assert [item.content[0].type for item in found] == ["input_text", "input_text", "output_text"]
+    for page in (messages, items):
+        with pytest.raises(openai.BadRequestError, match="no object with id 'gone'"):
+            page.list(chat.id if page is messages else turn.id, after="gone")
