@@ -75,7 +75,7 @@ class Armed:
             if points and self._was_met(name, points[0]):
                 self.met.append(points.pop(0))
                 self._restart(name)
-        self._cluster.tend()
+        self._cluster.tend(besides=self.left)  # one of these that died just now is met the next time
 
     def _was_met(self, name: str, point: str) -> bool:
         part = self._cluster.parts[name]

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -183,9 +183,12 @@ class Cluster:
             self.kill(name)
         self.start(name, **extra)
 
-    def tend(self) -> list[str]:
-        """Starts again what has died, without its extra environment; the names of those."""
-        dead = [part.name for part in self.parts.values() if part.process is not None and not part.alive]
+    def tend(self, *, besides: Collection[str] = ()) -> list[str]:
+        """Starts again what has died, without its extra environment; the names of those. `besides`: not these."""
+        started = [
+            part for part in self.parts.values() if part.process is not None and part.name not in besides
+        ]
+        dead = [part.name for part in started if not part.alive]
         for name in dead:
             process = self.parts[name].process
             assert process is not None
