@@ -188,9 +188,9 @@ class Rounds:
                 del one.tasks[number]
                 error = task.exception()
                 if isinstance(error, Exception):
-                    one.fail(error)
-                else:
-                    one.give(number, task.result())
+                    one.fail(error)  # with all its other tasks
+                    return
+                one.give(number, task.result())
 
 
 def lesson_of(piece: Piece) -> Lesson:

@@ -11,6 +11,7 @@ from engine.contract.events import RunFailed, RunFinished, RunInterrupted, RunNo
 from engine.contract.spec import LoraOptions
 from engine.core.packing import Tokens, pack
 from engine.lora.optimizer import RowOptimizer
+from engine.methods import reinforcement
 from engine.models.resident import load
 from engine.passes import orders
 from engine.passes.faults import device_lost, end_if_lost, out_of_memory
@@ -19,6 +20,7 @@ from engine.passes.fused import FusedModel
 from engine.passes.model import Lesson, Outcome, Question, Trainable
 from engine.passes.work import Stepwise
 from engine.trainer.faults import SHORT
+from engine.trainer.rounds import SLICE
 from tests.support.schedules import started
 from tests.support.training import live_run, stories, story
 from tests.unit.engine.test_run import prepared, spec
@@ -42,6 +44,7 @@ class FakeGpuModel(FusedModel):
     """Stands for a GPU whose faults a test says: `fault` is told what is done, and raises where it is to fail."""
 
     fault: Fault = staticmethod(lambda _: None)
+    steps_before = 1  # a sampling's, until it may fail
 
     def run_pass(self, lessons: Sequence[Lesson]) -> list[Outcome]:
         self.fault("learn" if any(lesson.loss for lesson in lessons) else "measure")
@@ -53,7 +56,8 @@ class FakeGpuModel(FusedModel):
 
     def sample(self, question: Question, *, end_of_turn: frozenset[int]) -> Stepwise:
         self.fault("sample soon")
-        yield
+        for _ in range(self.steps_before):
+            yield
         self.fault("sample")
         return (yield from super().sample(question, end_of_turn=end_of_turn))
 
@@ -139,6 +143,20 @@ def test_memory_that_stays_short_ends_the_attempt_alone(
     assert told[-1] == RunInterrupted(reason=SHORT)
     notices = [event.message for event in told if isinstance(event, RunNotice) and event.warning]
     assert (place == "measure") == any("The validation after step 1 did not fit" in one for one in notices)
+
+
+def test_a_sampling_that_fails_beside_others_of_its_run_ends_the_attempt_alone(
+    model: FakeGpuModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes several rounds, so that the others have begun to wait for theirs."""
+    monkeypatch.setattr(reinforcement, "MAX_ROWS", 1)
+    model.fault, model.steps_before = failing("sample", FULL["allocator"]), 3 * SLICE
+    runs = [
+        started(REINFORCE, folder=tmp_path / "a", model=model),
+        started(0, folder=tmp_path / "b", model=model),
+    ]
+    (_, told), (_, beside) = stories(runs, model=model)
+    assert told[-1] == RunInterrupted(reason=SHORT) and isinstance(beside[-1], RunFinished)
 
 
 def test_a_batch_that_never_fits_fails_its_own_job(model: FakeGpuModel, tmp_path: Path) -> None:
