@@ -84,7 +84,7 @@ async def patiently(work: Callable[[], Awaitable[object]]) -> None:
 
 
 def grpc_address(settings: ApiSettings) -> str:
-    host = settings.grpc_host
+    host = settings.grpc_host.removeprefix("[").removesuffix("]")
     return f"[{host}]:{settings.grpc_port}" if ":" in host else f"{host}:{settings.grpc_port}"
 
 

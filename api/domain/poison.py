@@ -39,6 +39,6 @@ def verdict(*, trainer_deaths: int, step: int, reason: str) -> JobError:
 
 GIVEN_UP: Final = JobError(
     code="server_error",
-    message=f"The engine or its trainer was lost {MAX_LOST_ATTEMPTS} times while it trained this job, without a new step in between. "
-    "Please create it again.",
+    message=f"Training this job was interrupted {MAX_LOST_ATTEMPTS} times without a new step in between; the job's events "
+    "name the reasons. If they are the engine's alone, create it again.",
 )
