@@ -23,7 +23,7 @@ from api.parts import Parts
 from api.rest import app as rest
 from api.rest.patience import PatientProtocol
 from api.rpc import server as rpc
-from api.settings import ApiSettings
+from api.settings import MIN_SECRET, ApiSettings
 from api.store.database import Database
 from api.store.migrate import migrate
 from serving.gateway.client import ReplicaClient
@@ -44,6 +44,11 @@ def run() -> None:
 
 async def serve(settings: ApiSettings) -> None:
     """Returns after SIGTERM or SIGINT, once running requests have had their grace."""
+    if len(settings.key_pepper.get_secret_value()) < MIN_SECRET:
+        log.warning(
+            "the key pepper is shorter than %d characters: whoever guesses it and reads the database can try keys",
+            MIN_SECRET,
+        )
     new_id: NewId = partial(make_id, random_below=secrets.randbelow)
     async with AsyncExitStack() as stack:
         database = Database(settings.database_url.get_secret_value())

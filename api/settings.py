@@ -84,7 +84,8 @@ class ApiSettings(KeepSettings):
     s3_secure: bool = False
     s3_region: str = "us-east-1"
     key_pepper: SecretStr = Field(
-        min_length=MIN_SECRET, description="secret part of every stored API key's HMAC; never change it"
+        min_length=1,  # an old installation cannot change it: a short one is warned of
+        description=f"secret part of every stored API key's HMAC, {MIN_SECRET} characters or more; never change it",
     )
     bootstrap_key: SecretStr = Field(
         min_length=MIN_SECRET, description="an API key that exists after the start"

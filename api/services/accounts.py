@@ -201,6 +201,7 @@ class AccountService:
             raise invalid("A key cannot revoke itself: use another owner's key.", param="api_key_id")
         async with self._database.transaction() as connection:
             await project_of(connection, caller, project_id)
+            await self._check_may_change(connection, caller, project_id, key_id)
             if not await tenancy.revoke_key(connection, project_id=project_id, key_id=key_id):
                 raise no_such_key(key_id)
             await self._tell(connection, caller, "api_key.deleted", project_id, {"id": key_id})
@@ -219,6 +220,7 @@ class AccountService:
         caller.require_admin(project_id)
         async with self._database.transaction() as connection:
             await live_project(connection, caller, project_id)
+            await self._check_may_change(connection, caller, project_id, key_id)
             if not await tenancy.change_key(
                 connection,
                 project_id=project_id,
@@ -234,6 +236,16 @@ class AccountService:
         self._keys.forget()
         assert changed is not None
         return changed
+
+    async def _check_may_change(
+        self, connection: Connection, caller: Caller, project_id: str, key_id: str
+    ) -> None:
+        """A member's key is its holder's in the whole organization, so no owner of a project changes or revokes it."""
+        key = await tenancy.key(connection, project_id=project_id, key_id=key_id)
+        if key is None:
+            raise no_such_key(key_id)
+        if key.member is not None:
+            caller.require_admin()
 
     async def _tell(
         self,

@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -61,6 +62,7 @@ class Database:
 
     def __init__(self, url: str, *, idle_in_transaction_ms: int = IDLE_IN_TRANSACTION_MS) -> None:
         """`idle_in_transaction_ms`: the server ends a session that stands still for so long inside a transaction."""
+        checked(url)
         self.url = url
         self._away = False
         self._draining: asyncio.Task[None] | None = None
@@ -219,3 +221,11 @@ async def fetch_one(connection: Connection, query: bytes, **values: object) -> D
 async def execute(connection: Connection, query: bytes, **values: object) -> int:
     """How many rows it touched."""
     return (await run(connection, query, values)).rowcount
+
+
+def checked(url: str) -> None:
+    """Raises ValueError for what can never be reached, in words without what it holds: that may be a password."""
+    try:
+        conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        raise ValueError("the database's URL is none that Postgres understands") from None

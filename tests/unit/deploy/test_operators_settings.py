@@ -1,6 +1,7 @@
 """What an operator sets: a mistake is refused at the start, in words that hold no secret."""
 
 import json
+import traceback
 
 import pytest
 from pydantic import ValidationError
@@ -9,12 +10,15 @@ from pydantic_settings import BaseSettings
 from api.cli.config import show
 from api.cli.main import main
 from api.cli.settings import ClientSettings
+from api.main import grpc_address
 from api.settings import ApiSettings, KeepSettings, ModelPrice, Replica
+from api.store.database import Database
 from deploy.embedded.settings import UpSettings
 from engine.settings import EngineSettings
 from serving.vllm.settings import ServingSettings
 
 LONG = "a-long-enough-secret"
+TYPO = "postgres//u:hunter2@h/db"
 REPLICA = {"base_model": "b", "url": "http://127.0.0.1:9", "api_key": LONG}
 API = {
     "DATABASE_URL": "postgresql://somewhere",
@@ -59,7 +63,7 @@ def read(settings: type[BaseSettings], monkeypatch: pytest.MonkeyPatch, **change
 @pytest.mark.parametrize(
     ("settings", "name"),
     [
-        *((ApiSettings, name) for name in ("KEY_PEPPER", "BOOTSTRAP_KEY", "WORKER_TOKEN", "SERVING_TOKEN")),
+        *((ApiSettings, name) for name in ("BOOTSTRAP_KEY", "WORKER_TOKEN", "SERVING_TOKEN")),
         (EngineSettings, "WORKER_TOKEN"),
         *((ServingSettings, name) for name in ("API_KEY", "SERVING_TOKEN")),
     ],
@@ -72,6 +76,26 @@ def test_a_short_secret_is_refused_and_not_told(
     with pytest.raises(ValidationError, match="at least 16") as error:
         read(settings, monkeypatch, **{name: value})
     assert "hunter2" not in str(error.value)
+
+
+def test_a_short_pepper_is_taken_as_another_would_void_all_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read(ApiSettings, monkeypatch, KEY_PEPPER="old")
+    with pytest.raises(ValidationError, match="at least 1"):
+        read(ApiSettings, monkeypatch, KEY_PEPPER="")
+
+
+@pytest.mark.parametrize("host", ["::", "[::]", "::1", "[::1]"])
+def test_grpc_listens_on_an_address_of_ipv6_with_brackets_or_without(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = read(ApiSettings, monkeypatch, GRPC_HOST=host, GRPC_PORT="1")
+    assert isinstance(settings, ApiSettings) and grpc_address(settings) == f"[{host.strip('[]')}]:1"
+
+
+def test_a_database_url_that_is_none_is_refused_and_not_told() -> None:
+    with pytest.raises(ValueError, match="none that Postgres understands") as error:
+        Database(TYPO)
+    assert "hunter2" not in "".join(traceback.format_exception(error.value))
 
 
 @pytest.mark.parametrize(
