@@ -2,9 +2,11 @@
 
 import asyncio
 import hashlib
+import logging
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import IO, BinaryIO, Final, cast
 
 from api.blobs.objects import Blobs, part_key
@@ -14,12 +16,14 @@ from api.domain.ids import NewId
 from api.domain.keys import Caller
 from api.domain.uploads import MAX_BYTES, MAX_PART_BYTES, NewUpload, Upload, UploadPart
 from api.services.files import FileService
+from api.services.held import HOLD_SECONDS, held
 from api.services.quotas import QuotaService
 from api.store import uploads
 from api.store.database import Connection, Database
 
 MAX_PARTS: Final = 10_000
-COMPLETING_SECONDS: Final = 900.0  # a killed service completes nothing; then another request may
+
+log = logging.getLogger("tuningfork.uploads")
 
 
 class UploadService:
@@ -119,8 +123,8 @@ class UploadService:
     async def _alone(self, caller: Caller, upload_id: str) -> AsyncIterator[None]:
         """One completion at a time: each joins all parts on the disk and writes a file of its own."""
         async with self._database.tenant(caller.project_id) as connection:
-            first = await uploads.hold(
-                connection, project_id=caller.project_id, upload_id=upload_id, seconds=COMPLETING_SECONDS
+            first = await uploads.claim(
+                connection, project_id=caller.project_id, upload_id=upload_id, hold_seconds=HOLD_SECONDS
             )
         if not first:
             raise ServiceError(
@@ -128,13 +132,19 @@ class UploadService:
                 f"Upload {upload_id} is being completed by another request. Wait for it.",
                 retry_after_seconds=5,
             )
+        hold = partial(self._hold, caller, upload_id)
         try:
-            yield
+            async with held(partial(hold, HOLD_SECONDS)):
+                yield
         finally:
-            async with self._database.tenant(caller.project_id) as connection:
-                await uploads.hold(
-                    connection, project_id=caller.project_id, upload_id=upload_id, seconds=None
-                )
+            try:
+                await hold(0.0)
+            except ServiceError as error:  # it runs out by itself
+                log.warning("%s is not let go: %s", upload_id, error.message)
+
+    async def _hold(self, caller: Caller, upload_id: str, seconds: float) -> None:
+        async with self._database.tenant(caller.project_id) as connection:
+            await uploads.hold(connection, project_id=caller.project_id, upload_id=upload_id, seconds=seconds)
 
     async def _complete(
         self, caller: Caller, upload: Upload, *, part_ids: Sequence[str], md5: str | None

@@ -63,10 +63,18 @@ async def parts(connection: Connection, *, project_id: str, upload_id: str) -> l
     return [part_from(row) for row in rows]
 
 
-async def hold(connection: Connection, *, project_id: str, upload_id: str, seconds: float | None) -> bool:
-    """Whether nobody else holds it; without seconds it is let go."""
+async def claim(connection: Connection, *, project_id: str, upload_id: str, hold_seconds: float) -> bool:
+    """Whether nobody else completes it; then nobody else does for `hold_seconds`."""
+    query = queries("uploads")["claim"]
+    return (
+        await execute(connection, query, project_id=project_id, id=upload_id, hold_seconds=hold_seconds) > 0
+    )
+
+
+async def hold(connection: Connection, *, project_id: str, upload_id: str, seconds: float) -> None:
+    """For whoever has claimed it; with no seconds it is let go."""
     query = queries("uploads")["hold"]
-    return await execute(connection, query, project_id=project_id, id=upload_id, seconds=seconds) > 0
+    await execute(connection, query, project_id=project_id, id=upload_id, seconds=seconds)
 
 
 async def complete(connection: Connection, *, project_id: str, upload_id: str, file_id: str) -> Upload | None:

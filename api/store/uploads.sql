@@ -19,11 +19,14 @@ returning *
 -- name: parts
 select * from upload_part where upload_id = %(upload_id)s and project_id = %(project_id)s order by created_at, id
 
+-- name: claim
+update upload set completing_until = now() + make_interval(secs => %(hold_seconds)s)
+where project_id = %(project_id)s and id = %(id)s and status = 'pending'
+  and (completing_until is null or completing_until <= now())
+
 -- name: hold
--- Without seconds it is let go.
 update upload set completing_until = now() + make_interval(secs => %(seconds)s)
 where project_id = %(project_id)s and id = %(id)s and status = 'pending'
-  and (%(seconds)s::double precision is null or completing_until is null or completing_until < now())
 
 -- name: complete
 update upload set status = 'completed', file_id = %(file_id)s
