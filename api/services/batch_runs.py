@@ -1,13 +1,14 @@
 """Background: validates batches, answers their lines at low priority, and writes their files.
 
 Batches take turns of some seconds each. Every answer is written down as it comes, so a killed service asks only the
-lines again that had none.
+lines again that had none; it holds a batch for a minute at most.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import IO, Final
 
 from api.blobs.objects import Blobs, file_key
@@ -27,6 +28,7 @@ from api.domain.ids import NewId
 from api.domain.request_id import serving
 from api.services.batch_answers import BatchAnswers, unanswered
 from api.services.batch_files import BatchFiles
+from api.services.held import held
 from api.services.jsonl import LineError, lines_from, parse_line
 from api.services.models import ModelService
 from api.services.turns import take_turns
@@ -35,7 +37,8 @@ from api.store import batches
 from api.store.database import Database
 from serving.gateway.proxy import ReplicaAwayError
 
-HOLD_SECONDS: Final = 900.0  # longer than any one request may take
+HOLD_SECONDS: Final = 60.0
+BEAT_SECONDS: Final = 5.0
 TURN_SECONDS: Final = 20.0
 RETRY_SECONDS: Final = 5.0
 LINES_AT_ONCE: Final = 8
@@ -74,13 +77,26 @@ class BatchRuns:
             return False
         try:
             with serving(turn.batch.id):
-                await self._step(turn)
+                await self._while_held(turn)
         except InputGoneError:
             await self._finish_without_input(turn.batch)
+        except ReplicaAwayError:
+            await self._release(turn.batch, seconds=RETRY_SECONDS)
         except ServiceError:
             await self._release(turn.batch, seconds=RETRY_SECONDS)
             raise
+        else:
+            await self._release(turn.batch, seconds=0)
         return True
+
+    async def _while_held(self, turn: BatchTurn) -> None:
+        """It is released after this, not within: a last beat would take it again."""
+        async with held(partial(self._hold, turn.batch), every_seconds=BEAT_SECONDS):
+            await self._step(turn)
+
+    async def _hold(self, batch: Batch) -> None:
+        async with self._database.transaction() as connection:
+            await batches.hold(connection, batch_id=batch.id, hold_seconds=HOLD_SECONDS)
 
     async def _step(self, turn: BatchTurn) -> None:
         match turn.batch.status:
@@ -127,13 +143,12 @@ class BatchRuns:
         await self._begin(batch, check, errors)
 
     async def _begin(self, batch: Batch, check: "Check | None", errors: Sequence[BatchError]) -> None:
-        """Lets go of it as well: when it was cancelled meanwhile, neither statement finds it."""
+        """When it was cancelled meanwhile, neither statement finds it."""
         async with self._database.transaction() as connection:
             if errors or check is None:
                 await batches.fail(connection, batch_id=batch.id, errors=errors)
             else:
                 await batches.begin(connection, batch_id=batch.id, total=check.total, model=check.model)
-            await batches.release(connection, batch_id=batch.id, seconds=0)
 
     async def _ask(self, turn: BatchTurn) -> None:
         batch, until = turn.batch, time.monotonic() + TURN_SECONDS
@@ -141,16 +156,12 @@ class BatchRuns:
             done = await batches.answered(connection, batch_id=batch.id)
         async for group in self._groups(batch, done):
             async with self._database.transaction() as connection:
-                going = await batches.hold(connection, batch_id=batch.id, hold_seconds=HOLD_SECONDS)
+                going = await batches.going(connection, batch_id=batch.id)
             if not going or time.monotonic() > until:
-                return await self._release(batch, seconds=0)
-            try:
-                await self._answer_all(turn, group)
-            except ReplicaAwayError:
-                return await self._release(batch, seconds=RETRY_SECONDS)
+                return
+            await self._answer_all(turn, group)
         async with self._database.transaction() as connection:
             await batches.finalize(connection, batch_id=batch.id)
-            await batches.release(connection, batch_id=batch.id, seconds=0)
 
     async def _groups(self, batch: Batch, done: set[int]) -> AsyncIterator[list[tuple[int, BatchLine]]]:
         group = []

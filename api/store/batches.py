@@ -82,10 +82,14 @@ async def claim(connection: Connection, *, hold_seconds: float) -> BatchTurn | N
     return BatchTurn(batch=batch_from(row), caller=maker_from(row), overdue=row["overdue"])
 
 
-async def hold(connection: Connection, *, batch_id: str, hold_seconds: float) -> bool:
-    """Whether the batch is still to be asked; then nobody else takes it for `hold_seconds`."""
-    query = queries("batches")["hold"]
-    return await execute(connection, query, id=batch_id, hold_seconds=hold_seconds) > 0
+async def hold(connection: Connection, *, batch_id: str, hold_seconds: float) -> None:
+    """For whoever has claimed it, also once it is cancelled: late answers would miss the files."""
+    await execute(connection, queries("batches")["hold"], id=batch_id, hold_seconds=hold_seconds)
+
+
+async def going(connection: Connection, *, batch_id: str) -> bool:
+    """Whether the batch is still to be asked."""
+    return await fetch_one(connection, queries("batches")["going"], id=batch_id) is not None
 
 
 async def release(connection: Connection, *, batch_id: str, seconds: float) -> None:

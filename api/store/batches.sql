@@ -38,15 +38,17 @@ join project on project.id = claimed.project_id
 join organization on organization.id = project.organization_id
 
 -- name: hold
--- Whether there is still something to ask.
 update batch set due_at = now() + make_interval(secs => %(hold_seconds)s)
-where id = %(id)s and status = 'in_progress' and expires_at > now()
+where id = %(id)s and status in ('validating', 'in_progress', 'finalizing', 'cancelling')
+
+-- name: going
+select id from batch where id = %(id)s and status = 'in_progress' and expires_at > now()
 
 -- name: release
 update batch set due_at = now() + make_interval(secs => %(seconds)s) where id = %(id)s
 
 -- name: begin
-update batch set status = 'in_progress', in_progress_at = now(), total = %(total)s, model = %(model)s, due_at = now()
+update batch set status = 'in_progress', in_progress_at = now(), total = %(total)s, model = %(model)s
 where id = %(id)s and status = 'validating'
 
 -- name: fail
@@ -54,7 +56,7 @@ update batch set status = 'failed', failed_at = now(), errors = %(errors)s
 where id = %(id)s and status = 'validating'
 
 -- name: finalize
-update batch set status = 'finalizing', finalizing_at = now(), due_at = now()
+update batch set status = 'finalizing', finalizing_at = now()
 where id = %(id)s and status = 'in_progress'
 
 -- name: answered

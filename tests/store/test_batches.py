@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from api.blobs.objects import file_key
 from api.domain.batches import Batch, BatchAnswer, NewBatch
 from api.domain.errors import ErrorKind, ServiceError
+from api.services import batch_runs
 from api.services.audit import AuditLog
 from api.services.batch_answers import BatchAnswers
 from api.services.batch_runs import LINES_AT_ONCE, BatchRuns
@@ -191,6 +192,30 @@ async def test_what_is_answered_after_a_cancellation_is_in_the_file(world: World
     assert len(await ids_in(world, done.output_file_id)) == LINES_AT_ONCE
 
 
+async def test_a_batch_is_held_while_it_is_asked_and_goes_on_soon_after_a_kill(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert batch_runs.HOLD_SECONDS <= 60
+    monkeypatch.setattr(batch_runs, "HOLD_SECONDS", 2.0)
+    monkeypatch.setattr(batch_runs, "BEAT_SECONDS", 0.2, raising=False)
+    batch, replica = await begun(world), FaultyReplica()
+    async with runs(world, replica.answer) as run, runs(world, replica.answer) as other:
+        assert await run.take_turn(), "it is checked"
+        replica.go_on.clear()
+        asking = asyncio.create_task(run.take_turn())
+        await asyncio.wait_for(replica.stuck.wait(), 20)
+        await service(world).cancel(world.caller, batch.id)
+        await asyncio.sleep(2.5)
+        assert not await other.take_turn(), "the first one still holds it"
+        asking.cancel()
+        await asyncio.wait({asking})
+        async with asyncio.timeout(10):
+            while not await other.take_turn():
+                await asyncio.sleep(0.1)
+        replica.go_on.set()
+    assert (await seen(world, batch)).status == "cancelled"
+
+
 async def test_an_answer_after_the_end_is_not_counted(world: World) -> None:
     batch, replica = await begun(world), FaultyReplica()
     async with runs(world, replica.answer) as run:
@@ -208,12 +233,14 @@ async def test_an_answer_after_the_end_is_not_counted(world: World) -> None:
 
 async def test_a_batch_cancelled_while_it_is_checked_ends_at_once(world: World) -> None:
     batch = await begun(world)
-    async with runs(world, FaultyReplica().answer) as run:
-        async with world.database.transaction() as connection:
-            turn = await batches.claim(connection, hold_seconds=900)
-        assert turn is not None
+
+    async def served(*_given: Any, **_named: Any) -> None:
         await service(world).cancel(world.caller, batch.id)
-        await run._step(turn)
+
+    async with runs(world, FaultyReplica().answer) as run:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(run._models, "served", served)
+            assert await run.take_turn()
         await work_off(run)
     assert (await seen(world, batch)).status == "cancelled"
 
