@@ -43,6 +43,9 @@ TURN_SECONDS: Final = 20.0
 RETRY_SECONDS: Final = 5.0
 LINES_AT_ONCE: Final = 8
 PAGE: Final = 500
+INPUT_GONE: Final = BatchError(
+    code="input_file_gone", message="The bytes of the input file are no longer there."
+)
 
 log = logging.getLogger("tuningfork.batches")
 
@@ -78,8 +81,6 @@ class BatchRuns:
         try:
             with serving(turn.batch.id):
                 await self._while_held(turn)
-        except InputGoneError:
-            await self._finish_without_input(turn.batch)
         except ReplicaAwayError:
             await self._release(turn.batch, seconds=RETRY_SECONDS)
         except ServiceError:
@@ -92,7 +93,10 @@ class BatchRuns:
     async def _while_held(self, turn: BatchTurn) -> None:
         """It is released after this, not within: a last beat would take it again."""
         async with held(partial(self._hold, turn.batch), every_seconds=BEAT_SECONDS):
-            await self._step(turn)
+            try:
+                await self._step(turn)
+            except InputGoneError:
+                await self._finish_without_input(turn)
 
     async def _hold(self, batch: Batch) -> None:
         async with self._database.transaction() as connection:
@@ -107,12 +111,8 @@ class BatchRuns:
                 await self._begin(turn.batch, None, [late])
             case "in_progress" if not turn.overdue:
                 await self._ask(turn)
-            case "in_progress":
-                await self._finish(turn.batch, "expired")
-            case "cancelling":
-                await self._finish(turn.batch, "cancelled")
             case _:
-                await self._finish(turn.batch, "completed")
+                await self._finish(turn.batch, end_of(turn))
 
     async def _lines(self, batch: Batch) -> AsyncIterator[tuple[int, bytes]]:
         number = 0
@@ -196,9 +196,11 @@ class BatchRuns:
                 await self._write(batch, status, output, errors)
             await self._files.keep(batch, status, output=output, errors=errors)
 
-    async def _finish_without_input(self, batch: Batch) -> None:
-        """With what was answered by then, as it is in no other place."""
-        why = BatchError(code="input_file_gone", message="The bytes of the input file are no longer there.")
+    async def _finish_without_input(self, turn: BatchTurn) -> None:
+        """With what was answered by then, as it is in no other place. What was to end unfinished does not fail by it."""
+        batch, status, why = turn.batch, end_of(turn), list[BatchError]()
+        if status == "completed":
+            status, why = "failed", [INPUT_GONE]
         log.error("the bytes of %s, the input of %s, are not there", batch.input_file_id, batch.id)
         async with self._database.transaction() as connection:
             numbers = sorted(await batches.answered(connection, batch_id=batch.id))
@@ -209,7 +211,7 @@ class BatchRuns:
                     found = await batches.answers(connection, batch_id=batch.id, first=first, last=last)
                 for _, answer in sorted(found.items()):
                     (errors if answer.failed else output).write(answer.line.encode() + b"\n")
-            await self._files.keep(batch, "failed", output=output, errors=errors, why=[why])
+            await self._files.keep(batch, status, output=output, errors=errors, why=why)
 
     async def _write(self, batch: Batch, status: BatchStatus, output: IO[bytes], errors: IO[bytes]) -> None:
         """In the order of the input. A line without an answer has its reason instead."""
@@ -224,6 +226,13 @@ class BatchRuns:
             custom_id = batch_line(parse_line(line), endpoint=batch.endpoint).custom_id
             failed, text = page.get(number) or (True, unanswered(batch, number, custom_id, status))
             (errors if failed else output).write(text.encode() + b"\n")
+
+
+def end_of(turn: BatchTurn) -> BatchStatus:
+    """As what it ends when nothing more is asked."""
+    if turn.batch.status == "cancelling":
+        return "cancelled"
+    return "expired" if turn.batch.status == "in_progress" and turn.overdue else "completed"
 
 
 class Check:

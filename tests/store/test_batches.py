@@ -311,6 +311,44 @@ async def test_a_batch_without_its_input_fails_with_what_was_answered(
         assert len(await ids_in(world, done.output_file_id)) == 3
 
 
+async def test_a_store_that_is_away_while_such_a_batch_ends_is_asked_again_soon(world: World) -> None:
+    batch = await begun(world)
+    await world.blobs.delete(file_key(batch.input_file_id))
+
+    async def keep(*_given: Any, **_named: Any) -> None:
+        raise ServiceError(ErrorKind.UNAVAILABLE, "The object store does not answer.")
+
+    async with runs(world, FaultyReplica().answer) as run:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(ServiceError):
+            patch.setattr(run._files, "keep", keep)
+            await run.take_turn()
+        async with world.database.transaction() as connection:
+            found = await connection.execute(b"select due_at - now() as held from batch")
+            row = await found.fetchone()
+        assert row is not None and row["held"].total_seconds() <= batch_runs.RETRY_SECONDS
+        await change(world, batch, "due_at = now()")
+        await work_off(run)
+    assert (await seen(world, batch)).status == "failed"
+
+
+@pytest.mark.parametrize("end", ["cancelled", "expired"])
+async def test_a_batch_that_was_to_end_anyhow_does_not_fail_without_its_input(world: World, end: str) -> None:
+    batch, replica = await begun(world), FaultyReplica(until=3)
+    async with runs(world, replica.answer) as run:
+        await work_off(run)
+        await world.blobs.delete(file_key(batch.input_file_id))
+        if end == "cancelled":
+            await service(world).cancel(world.caller, batch.id)
+        else:
+            await change(world, batch, "expires_at = now()")
+        await change(world, batch, "due_at = now()")
+        await work_off(run)
+    done = await seen(world, batch)
+    assert (done.status, done.completed, done.failed, done.errors) == (end, 3, LINES - 3, [])
+    assert done.moments[end] is not None and done.moments["failed"] is None
+    assert len(await ids_in(world, done.output_file_id)) == 3
+
+
 async def test_a_cancelled_batch_that_never_ran_has_no_files(world: World) -> None:
     batch, replica = await begun(world), FaultyReplica()
     await service(world).cancel(world.caller, batch.id)
