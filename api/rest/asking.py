@@ -12,7 +12,7 @@ from api.domain.errors import invalid
 from api.domain.keys import Caller
 from api.services.services import Services
 from serving.gateway.proxy import Target
-from serving.gateway.usage import Count, Tokens, guess, tokens_of
+from serving.gateway.usage import NO_TOKEN, Count, Tokens, guess, tokens_of
 
 CLIENT_CLOSED: Final = 499
 T = TypeVar("T")
@@ -74,6 +74,9 @@ class Meter:
         count = Count(self._prompt)
         try:
             async for frame in frames:
+                if frame.startswith(NO_TOKEN):
+                    yield frame
+                    continue
                 if counts_nothing(frame):
                     count.add({})
                     yield frame

@@ -2,9 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 CHARACTERS_PER_TOKEN = 4
+# How frames of a stream begin that bring no token: its end, its breaking off, and what Responses says before the first.
+NO_TOKEN: Final = (
+    b"data: [DONE]",
+    b'data: {"error":',
+    b"event: error\n",
+    b"event: response.created\n",
+    b"event: response.in_progress\n",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,21 +46,28 @@ def larger(one: Tokens, other: Tokens) -> Tokens:
 
 
 class Count:
-    """Tokens of a streamed answer. Its own count comes last; who hangs up before it pays for the prompt, as guessed, and
-    for one token of each event."""
+    """Tokens of a streamed answer. Its own count comes last; one that ends before it, because the client hung up or the
+    replica went away, costs the prompt, as guessed, and one token for each event that brought any."""
 
     def __init__(self, prompt: int) -> None:
-        self._prompt, self._events, self._told = prompt, 0, Tokens()
+        self._prompt, self._events, self._told, self._counted = prompt, 0, Tokens(), False
 
     def add(self, event: Mapping[str, Any]) -> None:
         self._events += 1
         self._told = larger(self._told, tokens_of(event))
+        self._counted = self._counted or counts_answer(event)
 
     @property
     def tokens(self) -> Tokens:
-        if self._told.output or not self._events:
+        if self._counted or not self._events:
             return self._told
         return larger(self._told, Tokens(input=self._prompt, output=self._events))
+
+
+def counts_answer(event: Mapping[str, Any]) -> bool:
+    """An answer may have no tokens, so that none are counted says nothing. What `message` holds is counted before it."""
+    holders = (event, event.get("response"))
+    return any(isinstance(holder, Mapping) and isinstance(holder.get("usage"), Mapping) for holder in holders)
 
 
 def count(usage: Mapping[str, Any], *names: str) -> int:
