@@ -23,6 +23,7 @@ from api.parts import Parts
 from api.rest import app as rest
 from api.rest.patience import PatientProtocol
 from api.rpc import server as rpc
+from api.services.publishing import MOST_PER_BASE
 from api.settings import MIN_SECRET, ApiSettings
 from api.store.database import Database
 from api.store.migrate import migrate
@@ -30,7 +31,6 @@ from serving.gateway.client import ReplicaClient
 from serving.gateway.replicas import Replicas
 
 START_PAUSE_SECONDS: Final = 0.5
-PUBLISHERS: Final = 4  # jobs that may wait for their replica at the same time
 DELIVERERS: Final = 4  # a slow receiver holds up few others
 EVAL_RUNNERS: Final = 2  # a slow grader of one run leaves the other to the next
 
@@ -164,7 +164,7 @@ async def run_until_signal(
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked.set)
     loops = [asyncio.create_task(loop.run()) for loop in parts.loops]
-    loops += [asyncio.create_task(parts.publishing.run()) for _ in range(PUBLISHERS)]
+    loops += [asyncio.create_task(parts.publishing.run()) for _ in range(publishers(settings))]
     loops += [asyncio.create_task(parts.deliveries.run()) for _ in range(DELIVERERS)]
     loops += [asyncio.create_task(parts.eval_runs.run()) for _ in range(EVAL_RUNNERS)]
     serving = asyncio.create_task(server.serve(listening(settings)))
@@ -181,6 +181,11 @@ async def run_until_signal(
         if loop.done() and not loop.cancelled():
             loop.result()
         loop.cancel()
+
+
+def publishers(settings: ApiSettings) -> int:
+    """Enough for every base, and for jobs of bases that were taken away: no replica that hangs holds up another's jobs."""
+    return MOST_PER_BASE * (len(settings.replicas) + 1)
 
 
 async def drain(parts: Parts, engines: rpc.Server) -> None:

@@ -49,6 +49,7 @@ from api.services.stored import StoredService
 from api.services.uploads import UploadService
 from api.services.usage import UsageService
 from api.services.validation import Validation
+from api.services.waiting import Waiting
 from api.services.wakeups import Wakeup
 from api.services.webhooks import WebhookDelivery, WebhookService
 from api.settings import ApiSettings, environment_of_children
@@ -169,6 +170,7 @@ class Parts:
             woken_by=nudges.to_validate,
             wakes=nudges.queued,
         )
+        self.waiting = Waiting(database=database, new_id=new_id, woken_by=Wakeup())
         self.publishing = Publishing(
             replicas=replicas, woken_by=nudges.trained, failpoints=self._failpoints, **shared
         )
@@ -210,6 +212,7 @@ class Parts:
         self.loops: tuple[Loop, ...] = (
             self.scheduler,
             self.validation,
+            self.waiting,
             self.janitor,
             self.batch_runs,
             self.metering,

@@ -5,10 +5,12 @@ tenths and more; two implementations in float32 differ by 0.00001, and in bfloat
 where a token is unlikely: there a bfloat16 logit of 20 and more is itself rounded to an eighth.
 """
 
+import asyncio
 import csv
 import io
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import partial
@@ -24,7 +26,7 @@ from api.services.held import HOLD_SECONDS, held
 from api.services.turns import take_turns
 from api.services.wakeups import Wakeup
 from api.store import files, job_events, jobs, models
-from api.store.database import Connection, Database
+from api.store.database import Database
 from engine.contract.events import Probe, StepMetrics
 from engine.contract.failpoints import NONE, Failpoints
 from serving.gateway.client import ReplicaError
@@ -32,8 +34,8 @@ from serving.gateway.replicas import Replicas
 
 RETRY_SECONDS: Final = 3.0
 REFUSAL_PATIENCE_SECONDS: Final = 120.0
-WAITING_SECONDS: Final = 120.0  # after which the job's owner is told
-WAITING: Final = "The model is trained and waits for its serving replica, which is asked again and again."
+# Jobs at a time, in this process: a replica that hangs keeps so many publishers for ten minutes, and no more.
+MOST_PER_BASE: Final = 2
 MAX_MEAN_DIFFERENCE: Final = 0.05
 CSV_HEADER: Final = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 USUAL: Final = frozenset(field.name for field in fields(StepMetrics))
@@ -55,6 +57,7 @@ class Publishing:
         self._failpoints = failpoints
         self._database, self._blobs, self._replicas = database, blobs, replicas
         self._new_id, self._woken_by = new_id, woken_by
+        self._choosing, self._of_base = asyncio.Lock(), Counter[str]()
 
     async def run(self) -> None:
         await take_turns(self.publish_next, what="publishing waits", log=log, woken_by=self._woken_by)
@@ -64,14 +67,25 @@ class Publishing:
         job = await self._next()
         if job is None:
             return False
-        with serving(job.id):
-            async with held(partial(self._hold, job)):
-                await self._publish(job)
+        try:
+            with serving(job.id):
+                async with held(partial(self._hold, job)):
+                    await self._publish(job)
+        finally:
+            self._of_base[job.base_model] -= 1
         return True
 
     async def _next(self) -> Job | None:
-        async with self._database.transaction() as connection:
-            return await jobs.claim_due(connection, stage="publishing", hold_seconds=HOLD_SECONDS)
+        """One chooses at a time: two would both take a base's last place."""
+        async with self._choosing:
+            full = [base for base, count in self._of_base.items() if count >= MOST_PER_BASE]
+            async with self._database.transaction() as connection:
+                job = await jobs.claim_due(
+                    connection, stage="publishing", hold_seconds=HOLD_SECONDS, but_of=full
+                )
+            if job is not None:
+                self._of_base[job.base_model] += 1
+            return job
 
     async def _hold(self, job: Job) -> None:
         async with self._database.transaction() as connection:
@@ -118,20 +132,11 @@ class Publishing:
         """A replica that is away comes back; one that goes on refusing the adapter, without a pause, never takes it."""
         log.warning("%s is not served yet: %s", job.id, error)
         async with self._database.transaction() as connection:
-            refused_seconds, waited_seconds = await jobs.not_published(
+            refused_seconds = await jobs.not_published(
                 connection, job_id=job.id, seconds=RETRY_SECONDS, refused=error.refused
             )
-            if waited_seconds > WAITING_SECONDS:
-                await self._say_waiting(connection, job)
         if refused_seconds > REFUSAL_PATIENCE_SECONDS:
             await self._fail(job, "The serving replica refuses the adapter.")
-
-    async def _say_waiting(self, connection: Connection, job: Job) -> None:
-        if not await job_events.said(connection, job_id=job.id, message=WAITING):
-            event_id = self._new_id("ftevent-")
-            await job_events.append(
-                connection, event_id=event_id, job_id=job.id, message=WAITING, level="warn"
-            )
 
     async def _succeed(self, job: Job, version: ModelVersion) -> None:
         file_id = self._new_id("file-")

@@ -1,6 +1,6 @@
 """Rows of jobs as their owners see them, and the background work that is due on them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from psycopg.types.json import Jsonb
@@ -88,21 +88,32 @@ async def resume(connection: Connection, *, project_id: str, job_id: str) -> Job
     return job_from(row) if row else None
 
 
-async def claim_due(connection: Connection, *, stage: Stage, hold_seconds: float) -> Job | None:
-    """Takes the oldest job that waits for this work, for a while."""
-    row = await fetch_one(connection, queries("jobs")["claim_due"], stage=stage, hold_seconds=hold_seconds)
+async def claim_due(
+    connection: Connection, *, stage: Stage, hold_seconds: float, but_of: Sequence[str] = ()
+) -> Job | None:
+    """Takes the oldest job that waits for this work, for a while. `but_of`: base models whose jobs are passed over."""
+    row = await fetch_one(
+        connection, queries("jobs")["claim_due"], stage=stage, hold_seconds=hold_seconds, but_of=list(but_of)
+    )
     return job_from(row) if row else None
 
 
-async def not_published(
-    connection: Connection, *, job_id: str, seconds: float, refused: bool
-) -> tuple[float, float]:
-    """Due again in so many seconds. For how long the replica has refused it, at every try since, and for how long it has
-    been trained, in seconds."""
+async def not_published(connection: Connection, *, job_id: str, seconds: float, refused: bool) -> float:
+    """Due again in so many seconds. For how long the replica has refused it, at every try since, in seconds."""
     row = await fetch_one(
         connection, queries("jobs")["not_published"], id=job_id, seconds=seconds, refused=refused
     )
-    return (row["refused_seconds"], row["waited_seconds"]) if row else (0.0, 0.0)
+    return row["refused_seconds"] if row else 0.0
+
+
+async def unserved(connection: Connection, *, seconds: float) -> set[str]:
+    """Jobs that were trained so long ago and are not published yet."""
+    return {row["id"] for row in await fetch(connection, queries("jobs")["unserved"], seconds=seconds)}
+
+
+async def lock_unserved(connection: Connection, *, job_id: str) -> bool:
+    """Until the transaction ends. False when the job is over, or paused."""
+    return await fetch_one(connection, queries("jobs")["lock_unserved"], id=job_id) is not None
 
 
 async def postpone(connection: Connection, *, job_id: str, seconds: float) -> None:

@@ -45,7 +45,7 @@ returning *
 update job set due_at = now() + make_interval(secs => %(hold_seconds)s)
 where id = (
     select id from job
-    where due_at <= now()
+    where due_at <= now() and base_model <> all(%(but_of)s::text[])
       and (   (%(stage)s = 'validation' and status = 'validating_files')
            or (%(stage)s = 'publishing' and status = 'running' and trained_at is not null))
     order by created_at
@@ -60,8 +60,13 @@ update job set due_at = now() + make_interval(secs => %(seconds)s) where id = %(
 update job set due_at = now() + make_interval(secs => %(seconds)s),
     refused_since = case when %(refused)s then coalesce(refused_since, now()) end
 where id = %(id)s
-returning coalesce(extract(epoch from now() - refused_since), 0)::float as refused_seconds,
-          extract(epoch from now() - trained_at)::float as waited_seconds
+returning coalesce(extract(epoch from now() - refused_since), 0)::float as refused_seconds
+
+-- name: unserved
+select id from job where status = 'running' and trained_at < now() - make_interval(secs => %(seconds)s)
+
+-- name: lock_unserved
+select id from job where id = %(id)s and status = 'running' and trained_at is not null for update
 
 -- name: queue
 update job set status = 'queued', method = %(method)s

@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 from starlette.requests import Request
@@ -11,8 +11,9 @@ from starlette.responses import JSONResponse, Response
 
 from api.domain.jobs import Job, JobStatus
 from api.services import publishing as publishing_service
-from api.services import turns
-from api.services.publishing import Publishing
+from api.services import turns, waiting
+from api.services.publishing import MOST_PER_BASE, Publishing
+from api.services.waiting import WAITING, Waiting
 from api.services.wakeups import Wakeup
 from engine.contract.events import RunFinished
 from engine.contract.spec import RunRef
@@ -36,19 +37,34 @@ from tests.support.stores import BASE, World
 
 @asynccontextmanager
 async def publishing(world: World, answer: Answer, *, base_model: str = BASE) -> AsyncIterator[None]:
-    async with fake_replica(answer, base_model=base_model) as client:
+    async with publishing_of(world, {base_model: answer}):
+        yield
+
+
+@asynccontextmanager
+async def publishing_of(
+    world: World, answers: Mapping[str, Answer], *, publishers: int = 1
+) -> AsyncIterator[None]:
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(fake_replica(answer, base_model=base))
+            for base, answer in answers.items()
+        ]
         loop = Publishing(
             database=world.database,
             blobs=world.blobs,
-            replicas=Replicas([client]),
+            replicas=Replicas(clients),
             new_id=world.new_id,
             woken_by=Wakeup(),
         )
-        running = asyncio.create_task(loop.run())
+        telling = Waiting(database=world.database, new_id=world.new_id, woken_by=Wakeup())
+        running = [asyncio.create_task(loop.run()) for _ in range(publishers)]
+        running.append(asyncio.create_task(telling.run()))
         try:
             yield
         finally:
-            running.cancel()
+            for task in running:
+                task.cancel()
 
 
 def scores(logprobs: Sequence[float]) -> Answer:
@@ -59,9 +75,11 @@ def scores(logprobs: Sequence[float]) -> Answer:
     return answer
 
 
-async def trained(world: World) -> RunRef:
+async def trained(world: World, *, base_model: str = BASE) -> RunRef:
     await queued(world)
     run = await leased(world)
+    async with world.database.transaction() as connection:
+        await connection.execute("update job set base_model = %s where id = %s", (base_model, run.job_id))
     await upload(world, run)
     await report(
         world,
@@ -213,7 +231,7 @@ async def test_what_nobody_foresaw_ends_no_loop(world: World, monkeypatch: pytes
     """An answer that is none, and a base that the operator took away for a while: the owner hears of a long wait once."""
     for module, name in ((publishing_service, "RETRY_SECONDS"), (turns, "POLL_SECONDS")):
         monkeypatch.setattr(module, name, 0.1)
-    monkeypatch.setattr(publishing_service, "WAITING_SECONDS", 0.2)
+    monkeypatch.setattr(waiting, "WAITING_SECONDS", 0.2)
     answers: list[Response] = [JSONResponse(body) for body in ({}, {"choices": []}, [1])]
 
     async def answer(request: Request) -> Response:
@@ -226,7 +244,36 @@ async def test_what_nobody_foresaw_ends_no_loop(world: World, monkeypatch: pytes
     async with publishing(world, answer):
         job = await ended(world, run)
     assert job.status is JobStatus.SUCCEEDED and not answers
-    assert (await messages(world, run)).count(publishing_service.WAITING) == 1
+    assert (await messages(world, run)).count(WAITING) == 1
+
+
+async def test_a_replica_that_hangs_holds_up_its_own_base_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the owners of all its jobs hear of it once, though it has answered nothing yet."""
+    monkeypatch.setattr(turns, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(waiting, "WAITING_SECONDS", 0.2)
+    asked, go_on = [], asyncio.Event()
+
+    async def hanging(request: Request) -> Response:
+        asked.append(json.loads(await request.body())["model"])
+        await go_on.wait()
+        return await scores([-0.5])(request)
+
+    stuck = [await trained(world) for _ in range(4)]
+    async with publishing_of(world, {BASE: hanging, "healthy": scores([-0.5])}, publishers=4):
+        async with asyncio.timeout(20):
+            while len(asked) < MOST_PER_BASE:
+                await asyncio.sleep(0.05)
+        healthy = await trained(world, base_model="healthy")
+        assert (await ended(world, healthy)).status is JobStatus.SUCCEEDED
+        async with asyncio.timeout(20):
+            while not all([WAITING in await messages(world, run) for run in stuck]):
+                await asyncio.sleep(0.05)
+        assert len(asked) == MOST_PER_BASE == len(set(asked))
+        go_on.set()
+        assert [(await ended(world, run)).status for run in stuck] == [JobStatus.SUCCEEDED] * 4
+    assert [(await messages(world, run)).count(WAITING) for run in stuck] == [1] * 4
 
 
 async def test_cancelled_while_publishing_stays_cancelled(world: World) -> None:
