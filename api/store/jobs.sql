@@ -45,7 +45,7 @@ returning *
 update job set due_at = now() + make_interval(secs => %(hold_seconds)s)
 where id = (
     select id from job
-    where due_at <= now() and base_model <> all(%(but_of)s::text[])
+    where due_at <= now() and coalesce(base_model, model) <> all(%(but_of)s::text[])
       and (   (%(stage)s = 'validation' and status = 'validating_files')
            or (%(stage)s = 'publishing' and status = 'running' and trained_at is not null))
     order by created_at
