@@ -53,14 +53,14 @@ def metadata_from(form: Form) -> dict[str, str] | None:
     return value
 
 
-def data_source_from(value: object, *, path: str = "data_source") -> DataSource:
-    """Raises GraderFormError."""
-    form = Form(value, path)
+def data_source_from(value: object, *, path: str = "data_source", stored: bool = False) -> DataSource:
+    """`stored` as in `Form`. Raises GraderFormError."""
+    form = Form(value, path, stored=stored)
     kind = form.choice("type", ("jsonl", "completions", "responses"))
     wanted: tuple[str, ...] = ("file_content", "file_id")
     if kind != "jsonl":
         wanted += ("stored_completions" if kind == "completions" else "responses",)
-    source = Form(form.get("source"), form.at("source"))
+    source = form.inner(form.get("source"), form.at("source"))
     origin = source.choice("type", wanted)
     rows = rows_from(source) if origin == "file_content" else None
     file_id = source.text("id", most=256) if origin == "file_id" else None
@@ -148,7 +148,7 @@ def messages_from(form: Form) -> tuple[tuple[GraderMessage, ...] | None, str | N
     value = form.get("input_messages")
     if value is None:
         return None, None
-    inner = Form(value, form.at("input_messages"))
+    inner = form.inner(value, form.at("input_messages"))
     if inner.choice("type", ("template", "item_reference")) == "item_reference":
         reference = inner.text("item_reference", most=260)
         if not REFERENCE.fullmatch(reference):
@@ -160,7 +160,9 @@ def messages_from(form: Form) -> tuple[tuple[GraderMessage, ...] | None, str | N
     if not isinstance(listed, list) or not 1 <= len(listed) <= MAX_MESSAGES:
         raise GraderFormError(path, f"give a list of 1 to {MAX_MESSAGES} messages.")
     inner.done()
-    return tuple(message_from(each, f"{path}[{number}]") for number, each in enumerate(listed)), None
+    return tuple(
+        message_from(form.inner(each, f"{path}[{number}]")) for number, each in enumerate(listed)
+    ), None
 
 
 def sampling_from(form: Form) -> dict[str, Any]:
@@ -168,7 +170,7 @@ def sampling_from(form: Form) -> dict[str, Any]:
     value = form.get("sampling_params")
     if value is None:
         return {}
-    inner = Form(value, form.at("sampling_params"))
+    inner = form.inner(value, form.at("sampling_params"))
     names = CHAT_SAMPLING if form.value["type"] == "completions" else RESPONSE_SAMPLING
     found = {name: inner.get(name) for name in names}
     if "type" in inner.value:

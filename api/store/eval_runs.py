@@ -37,7 +37,7 @@ def run_from(row: Row) -> EvalRun:
         name=row["name"],
         metadata=row["metadata"],
         model=row["model"],
-        source=data_source_from(row["data_source"]),
+        source=data_source_from(row["data_source"], stored=True),
         status=row["status"],
         error=RunError(**row["error"]) if row["error"] else None,
         total=row["total"],

@@ -9,7 +9,7 @@ from api.domain.evals import Criterion, DataConfig, Eval, OrderBy
 from api.domain.pages import Order, Page
 from api.store.cursors import check_after
 from api.store.database import Connection, Row, execute, fetch, fetch_one, queries
-from engine.contract.grader_forms import grader_to, single_from
+from engine.contract.grader_forms import Form, grader_to, single_from
 
 
 def eval_from(row: Row) -> Eval:
@@ -29,7 +29,7 @@ def criteria_from(forms: Sequence[Mapping[str, Any]]) -> Sequence[Criterion]:
 
 
 def criterion_from(form: dict[str, Any]) -> Criterion:
-    return Criterion(id=form.pop("id"), grader=single_from(form, path="testing_criteria"))
+    return Criterion(id=form.pop("id"), grader=single_from(Form(form, "testing_criteria", stored=True)))
 
 
 async def insert(

@@ -90,7 +90,7 @@ def method_from(stored: dict[str, Any], *, dpo: dict[str, Any] | None) -> Method
         case "reinforcement":
             return ReinforcementMethod(
                 hyperparameters=ReinforcementHyperparameters(**fields["hyperparameters"]),
-                grader=grader_from(fields["grader"]),
+                grader=grader_from(fields["grader"], stored=True),
                 response_format=fields["response_format"],
             )
         case _:

@@ -52,12 +52,19 @@ class GraderFormError(Exception):
 
 
 class Form:
-    """One JSON object, read field by field. Whatever was not read is refused by `done`."""
+    """One JSON object, read field by field. Whatever was not read is refused by `done`.
 
-    def __init__(self, value: object, path: str) -> None:
+    `stored`: it was taken once, perhaps by a release with wider limits, so that its texts are not measured again.
+    """
+
+    def __init__(self, value: object, path: str, *, stored: bool = False) -> None:
         if not isinstance(value, dict):
             raise GraderFormError(path, "give an object with a 'type'.")
-        self.value, self.path, self.seen = value, path, {"type"}
+        self.value, self.path, self.seen, self.stored = value, path, {"type"}, stored
+
+    def inner(self, value: object, path: str) -> "Form":
+        """An object inside this one."""
+        return Form(value, path, stored=self.stored)
 
     def at(self, name: str) -> str:
         return f"{self.path}.{name}"
@@ -72,7 +79,7 @@ class Form:
             return default
         if not isinstance(value, str):
             raise GraderFormError(self.at(name), f"give a string (given: {shown(value)}).")
-        return checked_text(value, self.at(name), most=most)
+        return self.checked(value, self.at(name), most=most)
 
     def choice(self, name: str, options: tuple[str, ...]) -> str:
         value = self.get(name)
@@ -93,18 +100,17 @@ class Form:
             or not all(isinstance(text, str) and text for text in value)
         ):
             raise GraderFormError(self.at(name), "give a list of 1 to 256 strings.")
-        return tuple(checked_text(text, self.at(name), most=MAX_TEXT) for text in value)
+        return tuple(self.checked(text, self.at(name)) for text in value)
+
+    def checked(self, text: str, path: str, *, most: int = MAX_TEXT) -> str:
+        if not self.stored and (len(text) > most or NO_TEXT.search(text)):
+            raise GraderFormError(path, f"give at most {most} characters, no NUL and no half character.")
+        return text
 
     def done(self) -> None:
         extra = sorted(set(self.value) - self.seen)
         if extra:
             raise GraderFormError(self.at(extra[0]), "this grader has no such field; remove it.")
-
-
-def checked_text(text: str, path: str, *, most: int) -> str:
-    if len(text) > most or NO_TEXT.search(text):
-        raise GraderFormError(path, f"give at most {most} characters, no NUL and no half character.")
-    return text
 
 
 def shown(value: object) -> str:
@@ -118,16 +124,15 @@ def finite(value: object, path: str) -> float:
     return float(value)
 
 
-def grader_from(value: object, *, path: str = "grader") -> Grader:
-    """Raises GraderFormError."""
-    form = Form(value, path)
+def grader_from(value: object, *, path: str = "grader", stored: bool = False) -> Grader:
+    """`stored` as in `Form`. Raises GraderFormError."""
+    form = Form(value, path, stored=stored)
     if form.value.get("type") == "multi":
         return multi_from(form)
-    return single_from(value, path=path)
+    return single_from(form)
 
 
-def single_from(value: object, *, path: str) -> Single:
-    form = Form(value, path)
+def single_from(form: Form) -> Single:
     kind = form.value.get("type")
     read = READERS.get(kind) if isinstance(kind, str) else None
     if read is None:
@@ -192,7 +197,7 @@ def label_model_from(form: Form) -> LabelModel:
 
 def python_from(form: Form) -> PythonGrader:
     source = form.text("source")
-    if len(source.encode(errors="replace")) > MAX_SOURCE_BYTES:
+    if not form.stored and len(source.encode(errors="replace")) > MAX_SOURCE_BYTES:
         raise GraderFormError(form.at("source"), f"give at most {MAX_SOURCE_BYTES} bytes.")
     tag = form.get("image_tag")
     if tag is not None:
@@ -218,31 +223,33 @@ def messages_from(form: Form) -> tuple[GraderMessage, ...]:
     value = form.get("input")
     if not isinstance(value, list) or not 1 <= len(value) <= MAX_MESSAGES:
         raise GraderFormError(form.at("input"), f"give a list of 1 to {MAX_MESSAGES} messages.")
-    return tuple(message_from(each, f"{form.at('input')}[{n}]") for n, each in enumerate(value))
+    return tuple(message_from(form.inner(each, f"{form.at('input')}[{n}]")) for n, each in enumerate(value))
 
 
-def message_from(value: object, path: str) -> GraderMessage:
-    form = Form(value, path)
+def message_from(form: Form) -> GraderMessage:
     if form.value.get("type", "message") != "message":
         raise GraderFormError(form.at("type"), "leave it out or give 'message'.")
     role = form.choice("role", ROLES)
-    content = content_from(form.get("content"), form.at("content"))
+    content = content_from(form)
     form.done()
     return GraderMessage(role=role, content=content)
 
 
-def content_from(value: object, path: str) -> str:
+def content_from(form: Form) -> str:
     """Text, one text part or a list of them. Images and sound need a grader model that this service has not."""
+    value, path = form.get("content"), form.at("content")
     parts = value if isinstance(value, list) and value else [value]
-    if len(parts) > MAX_MESSAGES:
+    if not form.stored and len(parts) > MAX_MESSAGES:
         raise GraderFormError(path, f"give at most {MAX_MESSAGES} text parts.")
-    text = "".join(part_from(part, path) for part in parts)
-    return checked_text(text, path, most=MAX_TEXT)
+    return form.checked("".join(part_from(part, path, nested=form.stored) for part in parts), path)
 
 
-def part_from(value: object, path: str) -> str:
+def part_from(value: object, path: str, *, nested: bool) -> str:
+    """`nested`: or lists of parts, which an earlier release took."""
     if isinstance(value, str):
         return value
+    if nested and isinstance(value, list) and value:
+        return "".join(part_from(part, path, nested=True) for part in value)
     if (
         isinstance(value, dict)
         and value.get("type") in ("input_text", "output_text")
@@ -268,7 +275,7 @@ def sampling_from(form: Form) -> dict[str, float | int | str]:
     value = form.get("sampling_params")
     if value is None:
         return {}
-    inner = Form(value, form.at("sampling_params"))
+    inner = form.inner(value, form.at("sampling_params"))
     found: dict[str, float | int | str] = {}
     for name, most in (("temperature", 2.0), ("top_p", 1.0)):
         number = inner.number(name)
@@ -307,8 +314,10 @@ def multi_from(form: Form) -> Multi:
     if not 1 <= len(named) <= MAX_GRADERS:
         raise GraderFormError(path, f"give 1 to {MAX_GRADERS} graders, best as a map from name to grader.")
     for key, _ in named:
-        checked_text(key, path, most=256)
-    inner = {key: single_from(each, path=f"{path}.{key}" if shape == "map" else path) for key, each in named}
+        form.checked(key, path, most=256)
+    inner = {
+        key: single_from(form.inner(each, f"{path}.{key}" if shape == "map" else path)) for key, each in named
+    }
     if shape != "map":  # the formula can only know them by their own names
         inner = {grader.name: grader for grader in inner.values()}
         if len(inner) != len(named):

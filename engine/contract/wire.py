@@ -71,7 +71,7 @@ def method_from_pb(message: pb.Method) -> spec.Method:
             return spec.Dpo(**dpo)
         case "reinforcement":
             fields = _fields(message.reinforcement)
-            fields["grader"] = grader_from(json.loads(fields["grader"]))
+            fields["grader"] = grader_from(json.loads(fields["grader"]), stored=True)
             if fields["response_format"] is not None:
                 fields["response_format"] = json.loads(fields["response_format"])
             return spec.Reinforcement(**fields)
