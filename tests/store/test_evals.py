@@ -287,12 +287,21 @@ async def test_a_run_waits_where_others_hold_the_sandboxes(world: World) -> None
             with pytest.raises(ServiceError) as refused:
                 await our.eval(form)
             assert refused.value.kind is ErrorKind.RATE_LIMITED and refused.value.retry_after_seconds
-            await our.work_off()
-        waiting = await our.seen(run)
-        assert (waiting.status, waiting.errored) == ("in_progress", 0)
-        await change(world, run, "due_at = now()")
-        await our.work_off()
+            working = asyncio.create_task(our.work_off())
+            await asyncio.sleep(1)
+            waiting = await our.seen(run)
+            assert (waiting.status, waiting.errored) == ("in_progress", 0)
+        await working
         assert ((await our.seen(run)).status, (await our.seen(run)).passed) == ("completed", AT_ONCE)
+
+
+async def test_the_items_of_a_run_do_not_time_each_other_out(world: World) -> None:
+    replica, slow = FaultyReplica(), "import time\ndef grade(sample, item):\n  time.sleep(0.5)\n  return 1"
+    python = {"type": "python", "name": "p", "source": slow, "pass_threshold": 1}
+    async with lab(world, replica.answer, turns=Turns(wait_seconds=0.3)) as our:
+        found = await our.eval(JUDGE, python)
+        run = await our.done(found, {**ASKING, "type": "completions", "source": inline(rows(ITEMS_AT_ONCE))})
+    assert (run.status, run.passed, len(replica.asked)) == ("completed", ITEMS_AT_ONCE, 2 * ITEMS_AT_ONCE)
 
 
 async def test_a_killed_runner_loses_what_was_on_its_way_and_no_more(world: World) -> None:

@@ -42,18 +42,26 @@ class Case:
 
 
 class Sandbox:
-    """`owner` is whose sources these are: the owners take turns."""
+    """`owner` is whose sources these are: the owners take turns. `patient`: however long a turn takes to come."""
 
-    def __init__(self, *, seconds: float = SECONDS, turns: Turns | None = None, owner: str = "") -> None:
-        self._seconds, self._turns, self._owner = seconds, turns or Turns(), owner
+    def __init__(
+        self,
+        *,
+        seconds: float = SECONDS,
+        turns: Turns | None = None,
+        owner: str = "",
+        patient: bool = False,
+    ) -> None:
+        self._seconds, self._turns = seconds, turns or Turns()
+        self._owner, self._patient = owner, patient
 
-    def of(self, owner: str) -> "Sandbox":
-        return Sandbox(seconds=self._seconds, turns=self._turns, owner=owner)
+    def of(self, owner: str, *, patient: bool = False) -> "Sandbox":
+        return Sandbox(seconds=self._seconds, turns=self._turns, owner=owner, patient=patient)
 
     async def rewards(self, source: str, cases: Sequence[Case]) -> list[float]:
         """One number per case; no case: the source is only loaded. Raises SandboxError, SandboxBusyError or SourceError."""
         job = json.dumps({"source": source, "cases": [vars(case) for case in cases]}).encode()
-        async with self._turns.turn(self._owner):
+        async with self._turns.turn(self._owner, patient=self._patient):
             try:
                 result = await self._run(job)
             except SandboxError:  # nothing of the source has run: a second try is safe

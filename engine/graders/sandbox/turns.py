@@ -14,7 +14,8 @@ class SandboxBusyError(Exception):
 
 
 class Turns:
-    """Of one event loop. `wait_seconds` of None: however long it takes, where all work is one owner's."""
+    """Of one event loop. `wait_seconds`: how long anybody waits who is not patient; None: however long it takes, where
+    all work is one owner's."""
 
     def __init__(self, *, wait_seconds: float | None = None) -> None:
         self._wait_seconds = wait_seconds
@@ -22,13 +23,13 @@ class Turns:
         self._owners: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def turn(self, owner: str) -> AsyncIterator[None]:
+    async def turn(self, owner: str, *, patient: bool = False) -> AsyncIterator[None]:
         """Slots are given in the order of asking, so an owner asks for no more than there are: whoever comes next waits
         for a turn or two of each other owner, not for all that one of them has sent. Raises SandboxBusyError."""
         places = self._owners.setdefault(owner, asyncio.Semaphore(AT_ONCE))
         async with AsyncExitStack() as held:
             try:
-                async with asyncio.timeout(self._wait_seconds):
+                async with asyncio.timeout(None if patient else self._wait_seconds):
                     await held.enter_async_context(places)
                     await held.enter_async_context(self._slots)
             except TimeoutError as error:
