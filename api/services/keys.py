@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import logging
 import time
 from typing import Final
 
@@ -15,6 +16,8 @@ CACHE_SECONDS: Final = 1.0
 CACHE_SIZE: Final = 10_000
 DEFAULT_PROJECT: Final = "default"
 
+log = logging.getLogger("tuningfork.keys")
+
 
 class KeyService:
     def __init__(self, *, database: Database, pepper: str, new_id: NewId) -> None:
@@ -22,15 +25,22 @@ class KeyService:
         self._known: dict[bytes, tuple[float, Caller]] = {}
 
     async def bootstrap(self, *, organization: str, key: str) -> None:
-        """The operator's own key, in the default project."""
+        """The operator's own key, in the default project. A key that is there stays where it is."""
         async with self._database.transaction() as connection:
-            await keys.ensure_key(
+            slug = await keys.ensure_key(
                 connection,
                 organization=organization,
                 project=DEFAULT_PROJECT,
                 digest=self.digest(key),
                 redacted=masked(key),
                 new_id=self._new_id,
+            )
+        if slug != organization:
+            log.warning(
+                "the operator's key stays in the organization %r: its name is read when a home is new, "
+                "and %r changes nothing now",
+                slug,
+                organization,
             )
 
     def forget(self) -> None:

@@ -42,27 +42,35 @@ def scopes_from(row: Row) -> frozenset[Scope]:
 
 async def ensure_key(
     connection: Connection, *, organization: str, project: str, digest: bytes, redacted: str, new_id: NewId
-) -> None:
-    """Makes what is missing of organization, project, owner and owner's key. Repeating it is harmless."""
+) -> str:
+    """Makes what is missing of organization, project, owner and owner's key, which is valid then. The slug of its
+    organization: a key that is there stays in its own, whatever is asked. Repeating it is harmless."""
     sql = queries("keys")
-    await execute(connection, sql["insert_organization"], id=new_id("org-"), slug=organization)
-    organization_id = await _id(connection, "organization", slug=organization)
-    project_id = await _made(
-        connection, "project", id=new_id("proj_"), organization_id=organization_id, name=project
+    home = await fetch_one(connection, sql["home"], digest=digest) or await _new_home(
+        connection, organization=organization, project=project, new_id=new_id
     )
-    owner = {"organization_id": organization_id, "email": OPERATOR_EMAIL}
+    owner = {"organization_id": home["organization_id"], "email": OPERATOR_EMAIL}
     await execute(connection, sql["insert_owner"], id=new_id("user-"), name=OPERATOR_NAME, **owner)
     await execute(
         connection,
         sql["insert_key"],
         id=new_id("key_"),
-        project_id=project_id,
+        project_id=home["project_id"],
         digest=digest,
         name=OPERATOR_NAME,
         redacted=redacted,
         member_id=await _id(connection, "owner", **owner),
         scopes=sorted(Scope),
     )
+    return str(home["slug"])
+
+
+async def _new_home(connection: Connection, *, organization: str, project: str, new_id: NewId) -> Row:
+    organization_id = await _made(connection, "organization", id=new_id("org-"), slug=organization)
+    project_id = await _made(
+        connection, "project", id=new_id("proj_"), organization_id=organization_id, name=project
+    )
+    return {"organization_id": organization_id, "slug": organization, "project_id": project_id}
 
 
 async def _made(connection: Connection, what: str, *, id: str, **values: object) -> str:

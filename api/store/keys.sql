@@ -24,11 +24,19 @@ where not exists (select from member where organization_id = %(organization_id)s
 select id from member
 where organization_id = %(organization_id)s and removed_at is null and lower(email) = lower(%(email)s)
 
+-- name: home
+select project.organization_id, organization.slug, project.id as project_id
+from api_key
+join project on project.id = api_key.project_id
+join organization on organization.id = project.organization_id
+where api_key.digest = %(digest)s
+
+-- The operator's settings hold it: whoever revoked it before this start has not taken it from there.
 -- name: insert_key
 insert into api_key (id, project_id, digest, name, redacted, member_id, scopes)
 values (%(id)s, %(project_id)s, %(digest)s, %(name)s, %(redacted)s, %(member_id)s, %(scopes)s)
 on conflict (digest) do update set member_id = excluded.member_id, scopes = excluded.scopes,
-                                   redacted = excluded.redacted
+                                   redacted = excluded.redacted, revoked_at = null
 
 -- name: caller
 select api_key.id as key_id, project.id as project_id, organization.id as organization_id, organization.slug,

@@ -198,6 +198,43 @@ async def test_the_last_owner_stays(api: Rest) -> None:
         assert reply.status_code == 400 and "last owner" in reply.json()["error"]["message"]
 
 
+async def counts(api: Rest) -> list[int]:
+    async with api.world.database.transaction() as connection:
+        tables = ("organization", "project", "member", "api_key")
+        found = [
+            await (await connection.execute(f"select count(*) as n from {table}".encode())).fetchone()
+            for table in tables
+        ]
+    return [row["n"] for row in found if row is not None]
+
+
+async def test_the_operators_key_stays_in_the_organization_of_its_home(
+    api: Rest, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, caller = await counts(api), await api.world.keys.authenticate(OUR_KEY)
+    for organization, warnings in (("personal", 0), ("acme", 1)):
+        await api.world.keys.bootstrap(organization=organization, key=OUR_KEY)
+        assert len(caplog.records) == warnings
+    assert "'personal'" in caplog.messages[0] and "'acme'" in caplog.messages[0]
+    api.world.keys.forget()
+    assert await api.world.keys.authenticate(OUR_KEY) == caller
+    assert await counts(api) == before
+
+
+async def test_the_operators_key_is_valid_again_after_a_start(api: Rest) -> None:
+    operator = api.as_key(OUR_KEY)
+    caller = await api.world.keys.authenticate(OUR_KEY)
+    path = f"organization/projects/{caller.project_id}"
+    ann = await made(operator, "organization/users", name="Ann", email="ann@example.com", role="owner")
+    await made(operator, f"{path}/users", user_id=ann["id"], role="owner")
+    anns = api.as_key((await made(operator, f"{path}/api_keys", user_id=ann["id"]))["value"])
+    assert (await anns.delete(f"{path}/api_keys/{caller.key_id}")).json()["deleted"]
+    assert await status_of(operator, "models") == 401
+    await api.world.keys.bootstrap(organization="personal", key=OUR_KEY)
+    assert await status_of(operator, "models") == 200
+    assert await api.world.keys.authenticate(OUR_KEY) == caller
+
+
 async def test_every_change_is_in_the_audit_log(api: Rest) -> None:
     owner = api.as_key(OUR_KEY)
     project = await made(owner, "organization/projects", name="doors")
