@@ -97,7 +97,7 @@ class EvalAnswers:
 
         sample = item.sample
         seen = {} if sample is None else {**sample_of(text_in(sample)), **sample}
-        # No client waits for it, and what it would wait behind are often items of the same run.
+        # No client waits for it.
         sandbox = self._sandbox.of(caller.project_id, patient=True)
         return await grading.grade(criterion.grader, sample=seen, item=item.item, ask=ask, sandbox=sandbox)
 

@@ -21,6 +21,8 @@ from api.services.turns import take_turns
 from api.services.wakeups import Wakeup
 from api.store import eval_runs
 from api.store.database import Database
+from engine.contract.graders import PythonGrader
+from engine.graders.sandbox.turns import AT_ONCE
 from serving.gateway.proxy import ReplicaAwayError
 
 HOLD_SECONDS: Final = 60.0
@@ -107,10 +109,10 @@ class EvalRuns:
                 await eval_runs.begin(connection, run_id=run.id)
 
     async def _work(self, turn: EvalTurn) -> None:
-        run, until = turn.run, time.monotonic() + TURN_SECONDS
+        run, until, at_once = turn.run, time.monotonic() + TURN_SECONDS, items_at_once(turn)
         while time.monotonic() < until:
             async with self._database.transaction() as connection:
-                items = await eval_runs.pending(connection, run_id=run.id, limit=ITEMS_AT_ONCE)
+                items = await eval_runs.pending(connection, run_id=run.id, limit=at_once)
                 if not items:
                     return await eval_runs.close(connection, run_id=run.id, status="completed")
             work = [self._item(turn, item, until=until) for item in items]
@@ -139,3 +141,10 @@ class EvalRuns:
     async def _release(self, run: EvalRun, *, seconds: float) -> None:
         async with self._database.transaction() as connection:
             await eval_runs.release(connection, run_id=run.id, seconds=seconds)
+
+
+def items_at_once(turn: EvalTurn) -> int:
+    """Where sources run, as many as an owner may run at a time: others would wait for them, and hold up this turn's end
+    and the owner's other requests."""
+    runs_sources = any(isinstance(criterion.grader, PythonGrader) for criterion in turn.criteria)
+    return AT_ONCE if runs_sources else ITEMS_AT_ONCE

@@ -37,10 +37,18 @@ class KeyService:
             )
         if slug != organization:
             log.warning(
-                "the operator's key stays in the organization %r: its name is read when a home is new, "
-                "and %r changes nothing now",
+                "the operator's key stays in the organization %r: %r would be made with another key alone",
                 slug,
                 organization,
+            )
+        self.forget()
+        try:
+            await self.authenticate(key)
+        except ServiceError as error:
+            if error.kind is not ErrorKind.UNAUTHENTICATED:
+                raise
+            log.warning(
+                "the operator's key is refused: it was revoked, has expired, or its project is archived"
             )
 
     def forget(self) -> None:

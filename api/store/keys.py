@@ -43,8 +43,8 @@ def scopes_from(row: Row) -> frozenset[Scope]:
 async def ensure_key(
     connection: Connection, *, organization: str, project: str, digest: bytes, redacted: str, new_id: NewId
 ) -> str:
-    """Makes what is missing of organization, project, owner and owner's key, which is valid then. The slug of its
-    organization: a key that is there stays in its own, whatever is asked. Repeating it is harmless."""
+    """Makes what is missing of organization, project, owner and owner's key. The slug of its organization: a key that is
+    there stays in its own, whatever is asked, and stays revoked if it is. Repeating it is harmless."""
     sql = queries("keys")
     home = await fetch_one(connection, sql["home"], digest=digest) or await _new_home(
         connection, organization=organization, project=project, new_id=new_id

@@ -31,12 +31,11 @@ join project on project.id = api_key.project_id
 join organization on organization.id = project.organization_id
 where api_key.digest = %(digest)s
 
--- The operator's settings hold it: whoever revoked it before this start has not taken it from there.
 -- name: insert_key
 insert into api_key (id, project_id, digest, name, redacted, member_id, scopes)
 values (%(id)s, %(project_id)s, %(digest)s, %(name)s, %(redacted)s, %(member_id)s, %(scopes)s)
 on conflict (digest) do update set member_id = excluded.member_id, scopes = excluded.scopes,
-                                   redacted = excluded.redacted, revoked_at = null
+                                   redacted = excluded.redacted
 
 -- name: caller
 select api_key.id as key_id, project.id as project_id, organization.id as organization_id, organization.slug,

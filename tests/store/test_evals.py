@@ -304,6 +304,22 @@ async def test_the_items_of_a_run_do_not_time_each_other_out(world: World) -> No
     assert (run.status, run.passed, len(replica.asked)) == ("completed", ITEMS_AT_ONCE, 2 * ITEMS_AT_ONCE)
 
 
+async def test_a_run_leaves_sandboxes_to_requests_of_its_owner(world: World) -> None:
+    """Who asks waits for the two that run, not for all items of the run."""
+    slow = "import time\ndef grade(sample, item):\n  time.sleep(1.5)\n  return 1"
+    python = {"type": "python", "name": "p", "source": slow, "pass_threshold": 1}
+    async with lab(world, FaultyReplica().answer, turns=Turns(wait_seconds=3)) as our:
+        found = await our.eval(python, config={"type": "custom", "item_schema": SCHEMA})
+        run = await our.begin(found, {"type": "jsonl", "source": inline(rows(6))})
+        working = asyncio.create_task(our.work_off())
+        while (await our.seen(run)).status != "in_progress":
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.3)
+        await our.eval(python)  # its source is loaded in a sandbox
+        await working
+    assert (await our.seen(run)).passed == 6
+
+
 async def test_a_killed_runner_loses_what_was_on_its_way_and_no_more(world: World) -> None:
     replica, stuck = FaultyReplica(), asyncio.Event()
 
