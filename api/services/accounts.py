@@ -190,10 +190,7 @@ class AccountService:
         caller.require_admin(project_id)
         async with self._database.transaction() as connection:
             await project_of(connection, caller, project_id)
-            found = await tenancy.key(connection, project_id=project_id, key_id=key_id)
-        if found is None:
-            raise no_such_key(key_id)
-        return found
+            return await key_of(connection, project_id, key_id)
 
     async def revoke_key(self, caller: Caller, project_id: str, key_id: str) -> None:
         caller.require_admin(project_id)
@@ -241,10 +238,7 @@ class AccountService:
         self, connection: Connection, caller: Caller, project_id: str, key_id: str
     ) -> None:
         """A member's key is its holder's in the whole organization, so no owner of a project changes or revokes it."""
-        key = await tenancy.key(connection, project_id=project_id, key_id=key_id)
-        if key is None:
-            raise no_such_key(key_id)
-        if key.member is not None:
+        if (await key_of(connection, project_id, key_id)).member is not None:
             caller.require_admin()
 
     async def _tell(
@@ -262,6 +256,14 @@ def no_such_account(account_id: str) -> ServiceError:
     return ServiceError(
         ErrorKind.NOT_FOUND, f"No such service account: {account_id}", param="service_account_id"
     )
+
+
+async def key_of(connection: Connection, project_id: str, key_id: str) -> ApiKey:
+    """Raises ServiceError(NOT_FOUND)."""
+    found = await tenancy.key(connection, project_id=project_id, key_id=key_id)
+    if found is None:
+        raise no_such_key(key_id)
+    return found
 
 
 def no_such_key(key_id: str) -> ServiceError:

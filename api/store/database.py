@@ -62,7 +62,7 @@ class Database:
 
     def __init__(self, url: str, *, idle_in_transaction_ms: int = IDLE_IN_TRANSACTION_MS) -> None:
         """`idle_in_transaction_ms`: the server ends a session that stands still for so long inside a transaction."""
-        checked(url)
+        check(url)
         self.url = url
         self._away = False
         self._draining: asyncio.Task[None] | None = None
@@ -223,7 +223,7 @@ async def execute(connection: Connection, query: bytes, **values: object) -> int
     return (await run(connection, query, values)).rowcount
 
 
-def checked(url: str) -> None:
+def check(url: str) -> None:
     """Raises ValueError for what can never be reached, in words without what it holds: that may be a password."""
     try:
         conninfo_to_dict(url)

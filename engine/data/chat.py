@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from engine.contract.formats.messages import object_in
 from engine.contract.formats.plain import offered, plain
 from engine.contract.formats.rows import BEGINS
 from engine.core.packing import Tokens
@@ -53,20 +54,15 @@ class ChatFormat:
 
 def with_objects(message: Message) -> dict[str, Any]:
     """The arguments of its calls as objects, not as OpenAI's strings, which templates would encode once more. vLLM does
-    so too before it renders, and makes {} of none."""
+    so too before it renders, and makes {} of what is no object; files checked by earlier releases may hold such."""
     calls = [
-        {**call, "function": {**call["function"], "arguments": object_of(call["function"]["arguments"])}}
+        {
+            **call,
+            "function": {**call["function"], "arguments": object_in(call["function"]["arguments"]) or {}},
+        }
         for call in message.get("tool_calls", [])
     ]
     return {**message, "tool_calls": calls} if calls else dict(message)
-
-
-def object_of(text: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def read_examples(path: Path, *, chat: ChatFormat, param: str) -> list[Tokens]:

@@ -174,15 +174,23 @@ async def test_two_runners_share_batches_and_no_line(world: World) -> None:
     assert len(replica.asked) == 3 * LINES
 
 
+async def asked_and_cancelled(
+    world: World, batch: Batch, *, run: BatchRuns, replica: FaultyReplica
+) -> asyncio.Task[bool]:
+    """The turn in which the replica still has its first lines, until `replica.go_on`."""
+    assert await run.take_turn(), "it is checked"
+    replica.go_on.clear()
+    asking = asyncio.create_task(run.take_turn())
+    await asyncio.wait_for(replica.stuck.wait(), 20)
+    await service(world).cancel(world.caller, batch.id)
+    return asking
+
+
 async def test_what_is_answered_after_a_cancellation_is_in_the_file(world: World) -> None:
     """Another control plane does not end the batch over the head of the one that still asks."""
     batch, replica = await begun(world), FaultyReplica()
     async with runs(world, replica.answer) as run, runs(world, replica.answer) as other:
-        assert await run.take_turn(), "it is checked"
-        replica.go_on.clear()
-        asking = asyncio.create_task(run.take_turn())
-        await asyncio.wait_for(replica.stuck.wait(), 20)
-        await service(world).cancel(world.caller, batch.id)
+        asking = await asked_and_cancelled(world, batch, run=run, replica=replica)
         assert not await other.take_turn(), "the first one holds it"
         replica.go_on.set()
         assert await asking
@@ -197,14 +205,10 @@ async def test_a_batch_is_held_while_it_is_asked_and_goes_on_soon_after_a_kill(
 ) -> None:
     assert batch_runs.HOLD_SECONDS <= 60
     monkeypatch.setattr(batch_runs, "HOLD_SECONDS", 2.0)
-    monkeypatch.setattr(batch_runs, "BEAT_SECONDS", 0.2, raising=False)
+    monkeypatch.setattr(batch_runs, "BEAT_SECONDS", 0.2)
     batch, replica = await begun(world), FaultyReplica()
     async with runs(world, replica.answer) as run, runs(world, replica.answer) as other:
-        assert await run.take_turn(), "it is checked"
-        replica.go_on.clear()
-        asking = asyncio.create_task(run.take_turn())
-        await asyncio.wait_for(replica.stuck.wait(), 20)
-        await service(world).cancel(world.caller, batch.id)
+        asking = await asked_and_cancelled(world, batch, run=run, replica=replica)
         await asyncio.sleep(2.5)
         assert not await other.take_turn(), "the first one still holds it"
         asking.cancel()

@@ -12,7 +12,7 @@ import msgspec
 import orjson
 from msgspec import Meta, Struct
 
-from engine.contract.formats.messages import holds_object
+from engine.contract.formats.messages import object_in
 
 NAME_LENGTH: Final = 64
 MOST_KEYS: Final = 32
@@ -49,7 +49,7 @@ class Call(Struct, forbid_unknown_fields=True):
     arguments: str
 
     def __post_init__(self) -> None:
-        if not holds_object(self.arguments):
+        if object_in(self.arguments) is None:
             raise ValueError
 
 

@@ -120,17 +120,18 @@ def _check_function(function: object, *, place: str) -> None:
         raise FormatError(f"{place} has a tool call without a function name.")
     if not isinstance(function.get("arguments"), str):
         raise FormatError(f"{place} has a tool call whose 'arguments' is not a string of JSON.")
-    if not holds_object(function["arguments"]):
+    if object_in(function["arguments"]) is None:
         words = f"has a call of {shown(function['name'])} whose 'arguments' hold no JSON object"
         raise FormatError(f"{place} {words} ({shown(function['arguments'])}): chat templates know no others.")
 
 
-def holds_object(arguments: str) -> bool:
-    """Or nothing at all, as of a function without parameters."""
+def object_in(arguments: str) -> dict[str, Any] | None:
+    """What a call's arguments hold: an empty object where they are blank, None for anything but an object."""
     try:
-        return not arguments.strip() or isinstance(json.loads(arguments), dict)
+        found = json.loads(arguments) if arguments.strip() else {}
     except (ValueError, RecursionError):
-        return False
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def check_tools(row: Mapping[str, Any], *, where: str = "") -> None:

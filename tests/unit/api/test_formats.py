@@ -9,7 +9,6 @@ from engine.contract.formats import FormatError, check_supervised, fast
 USER = {"role": "user", "content": "hi"}
 ANSWER = {"role": "assistant", "content": "yes"}
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-
 CALLS = {"role": "assistant", "tool_calls": [CALL]}
 TOOL = {"type": "function", "function": {"name": "f"}}
 

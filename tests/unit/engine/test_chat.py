@@ -68,10 +68,12 @@ def test_arguments_of_a_call_are_learned_as_an_object(template: str) -> None:
 
 
 @pytest.mark.parametrize("template", WITH_TOOLS)
-def test_no_arguments_are_an_empty_object(template: str) -> None:
-    call = {"function": {"name": "weather", "arguments": ""}}
+@pytest.mark.parametrize("arguments", ["", "{", "[1]", "3", "[" * 100_000])
+def test_arguments_that_are_no_object_are_an_empty_one(template: str, arguments: str) -> None:
+    """All but none are refused now; a job that an earlier release has checked may wait yet."""
+    call = {"function": {"name": "weather", "arguments": arguments}}
     row = {"messages": [USER, {"role": "assistant", "tool_calls": [call]}]}
-    told = object_in(learned(row, chat_of(template)))
+    told = object_in(whole(row, chat_of(template)))
     assert told.get("arguments", told.get("parameters")) == {}
 
 
