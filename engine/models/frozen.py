@@ -7,6 +7,8 @@ from typing import Final, Protocol
 import torch
 from torch import nn
 
+from engine.core.products import multiply
+
 NF4: Final = "nf4"  # how a base's linear layers may be held: `engine.models.quantized`
 
 
@@ -76,7 +78,9 @@ def product(x: torch.Tensor, matrix: torch.Tensor, *, tile: int | None) -> torch
     A BLAS picks its kernel, and so the order of its sums, by the number of rows: rows of equally many are computed
     alike wherever they stand, so what others put into the pass changes no bit of theirs.
     """
-    if tile is None or x.shape[0] == tile:
+    if tile is None:
+        return multiply(x, matrix)
+    if x.shape[0] == tile:
         return x @ matrix
     out = x.new_empty((x.shape[0], matrix.shape[1]))
     for start in range(0, x.shape[0], tile):

@@ -9,6 +9,7 @@ import torch
 
 from engine.core.memory import HEAD_ROWS
 from engine.core.packing import Packed
+from engine.core.products import multiply
 from engine.models.decoder import Decoder
 from engine.passes.work import RowLoss, Rows
 
@@ -50,7 +51,7 @@ def learned(
         value = loss(leaf, rows)
         value.backward()  # type: ignore[no-untyped-call]
         assert leaf.grad is not None
-        expected = (powers.to(hidden.dtype) @ decoder.head).float().mul_((leaf.grad / sums)[:, None])
+        expected = multiply(powers.to(hidden.dtype), decoder.head).float().mul_((leaf.grad / sums)[:, None])
         grad[rows] = torch.addcmul(-expected, decoder.head[targets[rows]], leaf.grad[:, None])
         total += float(value.detach())
     return gathered(parts), grad, total
@@ -60,7 +61,7 @@ def scored(
     decoder: Decoder, hidden: torch.Tensor, targets: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Log-probabilities and hits (C,), exp(logits - highest) (C, V), and its sums (C,)."""
-    logits = (hidden @ decoder.head.T).float()
+    logits = multiply(hidden, decoder.head.T).float()
     highest = logits.amax(-1)
     chosen = logits.gather(1, targets[:, None])[:, 0]
     powers = logits.sub_(highest[:, None]).exp_()
