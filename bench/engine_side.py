@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 from bench.engine_data import Row
 from engine.contract.spec import LoraOptions
 from engine.core.packing import Packed, Tokens, pack
+from engine.core.products import multiply
 from engine.lora.adapter import Adapter
 from engine.models.decoder import Decoder, decoder_of
 from engine.passes.fused import BFLOAT16_ROWS, run_pass
@@ -163,7 +164,8 @@ def flops(decoder: Decoder, rows: Sequence[Row], *, adapter_weights: int) -> tup
     """Of one supervised step: by the formula of a plain LoRA step, and what our pass really multiplies.
 
     The formula (4 P + 4 c H + 6 P_l + 14 q L S/2 per token) counts work that our pass leaves out: the last layer's MLP
-    of tokens without a loss, the first layer's gradient of its input, and each sequence's last token.
+    of tokens without a loss, the first layer's gradient of its input, each sequence's last token, and what several
+    sequences begin with.
     """
     if "token_ids" not in rows[0]:
         return 0.0, 0.0
@@ -174,7 +176,7 @@ def flops(decoder: Decoder, rows: Sequence[Row], *, adapter_weights: int) -> tup
     attention = sum(14 * width * layers * len(row["token_ids"]) ** 2 / 2 for row in rows)
     head = 4 * counted * decoder.head.numel()
     formula = tokens * (4 * layers * sum(sizes.values()) + 6 * adapter_weights) + head + attention
-    inputs = tokens - len(rows)
+    inputs = packed(rows).tokens
     after = sum(size for name, size in sizes.items() if name != "qkv")
     base = 4 * (layers - 1) * inputs * sum(sizes.values()) + 4 * inputs * sizes["qkv"] + 4 * counted * after
     done = base - 2 * inputs * sizes["qkv"] + inputs * 6 * adapter_weights + head + attention
@@ -189,8 +191,8 @@ def peak(decoder: Decoder, *, tokens: int = 1024, times: int = 3) -> float:
     for _ in range(times):
         began = time.perf_counter()
         for x, grad, matrix in rows:
-            torch.mm(x, matrix.T)
-            torch.mm(grad, matrix)
+            multiply(x, matrix.T)
+            multiply(grad, matrix)
         seconds = time.perf_counter() - began
         best = max(best, sum(4 * tokens * matrix.numel() for _, _, matrix in rows) / seconds)
     return best

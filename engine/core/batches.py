@@ -21,19 +21,6 @@ def epoch_batches(*, examples: int, batch_size: int, seed: int, epoch: int) -> S
     return [order[start : start + batch_size] for start in range(0, examples, batch_size)]
 
 
-def micro_batches(sizes: Sequence[int], *, budget: int) -> list[list[int]]:
-    """Indices in order, cut so that each cut's sizes sum up to the budget at most. What is larger is alone."""
-    groups: list[list[int]] = []
-    room = 0
-    for index, size in enumerate(sizes):
-        if not groups or size > room:
-            groups.append([])
-            room = budget
-        groups[-1].append(index)
-        room -= size
-    return groups
-
-
 class Shares:
     """Pieces dealt out in their order, each to whoever has least so far."""
 

@@ -3,8 +3,8 @@
 Shapes: T tokens in the pass, R rows whose next token has a loss or is measured.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import takewhile
 
 SHORTEST_SHARED = 16  # a shared prefix of fewer tokens saves less than its bookkeeping costs
@@ -22,19 +22,24 @@ class Tokens:
         """Tokens before the first with a weight."""
         return sum(1 for _ in takewhile(lambda weight: not weight, self.weights))
 
+    @property
+    def common(self) -> int:
+        """How many tokens it may share: they have no loss. The last token is a target and nobody's context."""
+        return min(self.prompt_length, len(self.token_ids) - 1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """Tokens start..end of the pass attend to each other causally, and to all of the prefix's tokens if there is one."""
+    """Tokens start..end of the pass attend to each other causally, and to all that comes `before` them: other spans, in
+    the order of their positions."""
 
     start: int
     end: int
-    prefix_start: int = 0
-    prefix_end: int = 0
+    before: tuple[tuple[int, int], ...] = ()
 
     @property
     def prefix(self) -> int:
-        return self.prefix_end - self.prefix_start
+        return sum(end - start for start, end in self.before)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,59 +68,132 @@ class Packed:
         return max(span.prefix + span.end - span.start for span in self.spans)
 
 
+@dataclass(eq=False, kw_only=True)
+class Branch:
+    """Tokens that follow those of `parent`. The first `common` of them have no loss, so others may begin with them too.
+
+    `branches`: what goes on from its end, by the first tokens. `start`: where it lies in the pass.
+    """
+
+    token_ids: Sequence[int]
+    common: int
+    parent: "Branch | None"
+    branches: dict[tuple[int, ...], "Branch"] = field(default_factory=dict)
+    start: int = 0
+
+    @property
+    def key(self) -> tuple[int, ...] | None:
+        """None for what nobody can begin with."""
+        return tuple(self.token_ids[:SHORTEST_SHARED]) if self.common >= SHORTEST_SHARED else None
+
+    @property
+    def ancestors(self) -> list["Branch"]:
+        """Outermost first."""
+        return [] if self.parent is None else [*self.parent.ancestors, self.parent]
+
+
 class Packing:
-    """Collects groups of sequences into one flat pass."""
+    """Collects groups of sequences into one flat pass. What several of them begin with, a prompt or the system message of
+    all, is computed once: they are a tree, and each branch lies in the pass once.
+
+    Source: "Prefix Grouper" (arXiv 2506.05433) for the prompt of one group; here prefixes have prefixes.
+    """
 
     def __init__(self) -> None:
-        self._ids: list[int] = []
-        self._positions: list[int] = []
-        self._spans: list[Span] = []
-        self._rows: list[tuple[int, int, float, int]] = []
+        self._root = Branch(token_ids=(), common=0, parent=None)
+        self._branches: list[Branch] = []
+        self._sequences: list[tuple[Tokens, Branch]] = []
         self._bounds = [0]
-        self._sequences = 0
+        self.tokens = 0
 
     def add(self, group: Sequence[Tokens]) -> None:
-        """Sequences whose rows a loss sees together; what all of them begin with is computed once."""
-        shared = shared_prefix(group)
-        start = len(self._ids)
-        if shared:
-            self._append(group[0].token_ids[:shared], first=0)
+        """Sequences whose rows a loss sees together."""
         for sequence in group:
-            self._add_one(sequence, shared=shared, prefix_start=start)
-        self._bounds.append(len(self._rows))
+            self._sequences.append((sequence, self._grown(sequence)))
+        self._bounds.append(self._bounds[-1] + sum(1 for one in group for weight in one.weights if weight))
 
-    def _add_one(self, sequence: Tokens, *, shared: int, prefix_start: int) -> None:
-        start = len(self._ids)
-        inputs = sequence.token_ids[shared:-1]  # the last token is a target and nobody's context
-        self._append(inputs, first=shared, prefix=(prefix_start, prefix_start + shared))
-        for position, weight in enumerate(sequence.weights):
-            if weight:
-                before = position - 1
-                at = start + before - shared if before >= shared else prefix_start + before
-                self._rows.append((at, sequence.token_ids[position], weight, self._sequences))
-        self._sequences += 1
+    def _grown(self, sequence: Tokens) -> Branch:
+        """The sequence's own branch: what it shares with nobody yet."""
+        branch, at, common = self._root, 0, sequence.common
+        while found := branch.branches.get(tuple(sequence.token_ids[at : min(at + SHORTEST_SHARED, common)])):
+            shared = alike(found.token_ids[: found.common], sequence.token_ids[at:common])
+            branch = found if shared == len(found.token_ids) else self._cut(found, shared)
+            at += shared
+        own = Branch(token_ids=tuple(sequence.token_ids[at:-1]), common=max(0, common - at), parent=branch)
+        self._branches.append(own)
+        self.tokens += len(own.token_ids)
+        if own.key is not None:
+            branch.branches[own.key] = own
+        return own
 
-    def _append(self, ids: Sequence[int], *, first: int, prefix: tuple[int, int] = (0, 0)) -> None:
-        if not ids:
-            return
-        start = len(self._ids)
-        self._ids += ids
-        self._positions += range(first, first + len(ids))
-        begin, end = prefix if first else (0, 0)
-        self._spans.append(Span(start=start, end=len(self._ids), prefix_start=begin, prefix_end=end))
+    def _cut(self, branch: Branch, length: int) -> Branch:
+        """The first tokens of a branch as one of their own, which the rest follows."""
+        parent, key = branch.parent, branch.key
+        assert parent is not None and key is not None
+        upper = Branch(token_ids=branch.token_ids[:length], common=length, parent=parent)
+        self._branches.insert(self._branches.index(branch), upper)
+        parent.branches[key] = upper
+        branch.token_ids, branch.common, branch.parent = (
+            branch.token_ids[length:],
+            branch.common - length,
+            upper,
+        )
+        if branch.key is not None:
+            upper.branches[branch.key] = branch
+        return upper
 
     def packed(self, *, bound: bool) -> Packed:
-        rows, targets, weights, owners = zip(*self._rows, strict=True) if self._rows else ((),) * 4
+        ids: list[int] = []
+        positions: list[int] = []
+        spans = []
+        for branch in self._branches:  # parents before what follows them
+            branch.start = len(ids)
+            before = [one for one in branch.ancestors if one.token_ids]
+            first = sum(len(one.token_ids) for one in before)
+            ids += branch.token_ids
+            positions += range(first, first + len(branch.token_ids))
+            if branch.token_ids:
+                spans.append(
+                    Span(
+                        start=branch.start,
+                        end=len(ids),
+                        before=tuple((one.start, one.start + len(one.token_ids)) for one in before),
+                    )
+                )
+        rows = [row for owner, (one, own) in enumerate(self._sequences) for row in rows_of(one, own, owner)]
+        at, targets, weights, owners = zip(*rows, strict=True) if rows else ((),) * 4
         return Packed(
-            token_ids=tuple(self._ids),
-            positions=tuple(self._positions),
-            spans=tuple(self._spans),
-            rows=tuple(rows),
+            token_ids=tuple(ids),
+            positions=tuple(positions),
+            spans=tuple(spans),
+            rows=tuple(at),
             targets=tuple(targets),
             weights=tuple(weights),
             owners=tuple(owners),
             bounds=tuple(self._bounds) if bound else (),
         )
+
+
+def alike(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def rows_of(sequence: Tokens, own: Branch, owner: int) -> Iterator[tuple[int, int, float, int]]:
+    """(token of the pass, target, weight, owner) of each token with a weight. It follows from a token of the sequence's own
+    branch or, if it is the first there, from the last token of the branch before: what is shared has no loss."""
+    first = sum(len(one.token_ids) for one in own.ancestors)
+    for position, weight in enumerate(sequence.weights):
+        if weight and position > first:
+            yield own.start + position - 1 - first, sequence.token_ids[position], weight, owner
+        elif weight:
+            assert own.parent is not None
+            yield (
+                own.parent.start + len(own.parent.token_ids) - 1,
+                sequence.token_ids[position],
+                weight,
+                owner,
+            )
 
 
 def pack(groups: Sequence[Sequence[Tokens]], *, bound: bool) -> Packed:
@@ -126,18 +204,15 @@ def pack(groups: Sequence[Sequence[Tokens]], *, bound: bool) -> Packed:
     return packing.packed(bound=bound)
 
 
-def pass_tokens(group: Sequence[Tokens]) -> int:
-    """How many tokens the group takes in a pass."""
-    return sum(len(one.token_ids) - 1 for one in group) - shared_prefix(group) * (len(group) - 1)
-
-
-def shared_prefix(group: Sequence[Tokens]) -> int:
-    """How many tokens all sequences begin with, none of them with a loss; 0 where sharing is not worth it."""
-    if len(group) < 2:
-        return 0
-    most = min(min(one.prompt_length, len(one.token_ids) - 1) for one in group)
-    alike = takewhile(
-        lambda ids: len(set(ids)) == 1, zip(*(one.token_ids[:most] for one in group), strict=True)
-    )
-    length = sum(1 for _ in alike)
-    return length if length >= SHORTEST_SHARED else 0
+def cuts(groups: Sequence[Sequence[Tokens]], *, budget: int) -> list[list[int]]:
+    """Indices in order, cut so that each cut's pass has at most `budget` tokens. What is larger is alone."""
+    found: list[list[int]] = []
+    packing = Packing()
+    for index, group in enumerate(groups):
+        packing.add(group)
+        if not found or packing.tokens > budget:
+            packing = Packing()
+            packing.add(group)
+            found.append([])
+        found[-1].append(index)
+    return found

@@ -50,10 +50,10 @@ def by_owner(packed: Packed) -> Iterator[range]:
 
 
 def unpacked(packed: Packed, rows: range, starts: Sequence[int]) -> Unpacked:
-    """A sequence's last row lies in its own tokens or, if it has none, at the end of its prefix."""
+    """A sequence's last row lies in its own tokens or, if it has none, at the end of what comes before them."""
     last = packed.rows[rows[-1]]
     span = packed.spans[bisect_right(starts, last) - 1]
-    prefix = packed.token_ids[span.prefix_start : span.prefix_end]
+    prefix = [token for start, end in span.before for token in packed.token_ids[start:end]]
     return Unpacked(
         rows=rows,
         token_ids=(*prefix, *packed.token_ids[span.start : last + 1]),

@@ -8,8 +8,8 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from engine.core.batches import derived_seed, micro_batches
-from engine.core.packing import Packed, Tokens, pack, pass_tokens
+from engine.core.batches import derived_seed
+from engine.core.packing import Packed, Tokens, cuts, pack
 from engine.passes.work import Learn, Results, RowLoss, Rows, Works
 
 
@@ -62,8 +62,7 @@ def packs(
     groups: Sequence[Sequence[Tokens]], *, budget: int, bound: bool = False
 ) -> list[tuple[Packed, list[int]]]:
     """Micro-batches within the budget, and which groups each holds."""
-    cuts = micro_batches([pass_tokens(group) for group in groups], budget=budget)
-    return [(pack([groups[i] for i in cut], bound=bound), cut) for cut in cuts]
+    return [(pack([groups[i] for i in cut], bound=bound), cut) for cut in cuts(groups, budget=budget)]
 
 
 def lessons(packed: Sequence[Packed], losses: Sequence[RowLoss], *, seed: int) -> list[Learn]:

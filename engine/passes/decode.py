@@ -15,8 +15,9 @@ from engine.lora.adapter import Adapter
 from engine.lora.linear import Segment
 from engine.models.decoder import Decoder
 from engine.models.grammar import compiled
+from engine.passes.attention import attention
 from engine.passes.cache import Cache
-from engine.passes.forward import Batch, attention, batch_of, hidden_rows
+from engine.passes.forward import Batch, batch_of, hidden_rows
 from engine.passes.work import Answer, Sampling, Stepwise
 
 MAX_ROWS: Final = 64  # answers at a time, and

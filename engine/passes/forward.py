@@ -16,6 +16,7 @@ from engine.core.elementwise import rms_norm, rotate, swiglu
 from engine.core.packing import Packed, Span
 from engine.lora.linear import Place, Segment, lora_linear
 from engine.models.decoder import Decoder, Layer
+from engine.passes.attention import attention
 
 # Number of the layer, q (T, H, E), k and v (T, K, E) -> what the tokens gather, (T, H * E).
 Attend: TypeAlias = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -73,12 +74,8 @@ def batch_of(
 
 
 def moved(span: Span, by: int) -> Span:
-    return Span(
-        start=span.start + by,
-        end=span.end + by,
-        prefix_start=span.prefix_start + by,
-        prefix_end=span.prefix_end + by,
-    )
+    before = tuple((start + by, end + by) for start, end in span.before)
+    return Span(start=span.start + by, end=span.end + by, before=before)
 
 
 def keeping(layer: OneLayer, x: torch.Tensor) -> torch.Tensor:
@@ -168,42 +165,6 @@ def normed(x: torch.Tensor, weight: torch.Tensor, decoder: Decoder, *, tile: int
     if tile is None or x.shape[0] == tile:
         return rms_norm(x, weight, decoder.eps)
     return torch.cat([rms_norm(rows, weight, decoder.eps) for rows in torch.split(x, tile)])
-
-
-def attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Sequence[Span]
-) -> torch.Tensor:
-    """(T, H * E). Every span by itself: no sequence sees another, and none changes another's arithmetic."""
-    sizes = [span.end - span.start for span in spans]
-    filled = query.shape[0] - sum(sizes)
-    cuts = [*sizes, filled] if filled else sizes
-    pieces = [torch.split(tensor, cuts) for tensor in (query, key, value)]
-    at = {span.start: number for number, span in enumerate(spans)}
-    mixed = []
-    for number, span in enumerate(spans):
-        q, k, v = (piece[number] for piece in pieces)
-        if span.prefix:
-            before = at[span.prefix_start]
-            k, v = torch.cat([pieces[1][before], k]), torch.cat([pieces[2][before], v])
-        mixed.append(attended(q, k, v, prefix=span.prefix))
-    if filled:
-        mixed.append(torch.zeros_like(pieces[0][-1]))
-    return torch.cat(mixed).flatten(1)
-
-
-def attended(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, prefix: int) -> torch.Tensor:
-    """(S, H, E) from q (S, H, E) and k, v (prefix + S, K, E)."""
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16:
-        # There the backward of bfloat16 takes four times as long as float32's.
-        return attended(q.float(), k.float(), v.float(), prefix=prefix).to(q.dtype)
-    mask = None
-    if prefix:
-        mask = torch.ones((q.shape[0], k.shape[0]), dtype=torch.bool, device=q.device).tril(prefix)
-    q, k, v = (tensor.transpose(0, 1)[None] for tensor in (q, k, v))
-    out = F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, is_causal=not prefix, enable_gqa=q.shape[1] != k.shape[1]
-    )
-    return out[0].transpose(0, 1)
 
 
 def heads_of(

@@ -152,7 +152,22 @@ def middle() -> Packed:
     return pack([[Tokens(token_ids=prompt(77, 26), weights=weights)]], bound=False)
 
 
-PACKS = {"shared": shared, "free": free, "middle": middle}
+def tree() -> Packed:
+    """All begin with one system message, two of its groups with one question, and each group has a prompt."""
+    system, question = prompt(60, 21), prompt(61, 18)
+    starts = [
+        [*system, *question, *prompt(62, 17)],
+        [*system, *question, *prompt(63, 2)],
+        [*system, *prompt(64, 6)],
+    ]
+    groups = [
+        [sequence(10 * number + n, before=before, answer=answer) for n, answer in enumerate((4, 1, 11))]
+        for number, before in enumerate(starts)
+    ]
+    return pack(groups, bound=True)
+
+
+PACKS = {"shared": shared, "free": free, "middle": middle, "tree": tree}
 
 
 def lesson(packed: Packed, adapter: Any, **changes: Any) -> Lesson:

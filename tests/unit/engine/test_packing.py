@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.core.packing import SHORTEST_SHARED, Packed, Span, Tokens, pack, shared_prefix
+from engine.core.packing import SHORTEST_SHARED, Packed, Span, Tokens, cuts, pack
 
 
 @st.composite
@@ -21,7 +21,7 @@ def groups(draw: st.DrawFn) -> list[Tokens]:
 def seen_by(packed: Packed, row: int) -> list[tuple[int, int]]:
     """(position, token) of all that the row's query attends to, itself last."""
     span = next(span for span in packed.spans if span.start <= row < span.end)
-    at = [*range(span.prefix_start, span.prefix_end), *range(span.start, row + 1)]
+    at = [i for start, end in span.before for i in range(start, end)] + [*range(span.start, row + 1)]
     return [(packed.positions[i], packed.token_ids[i]) for i in at]
 
 
@@ -45,16 +45,24 @@ def test_every_row_sees_its_own_sequence_and_no_other(groups: list[list[Tokens]]
 
 
 @given(st.lists(groups(), min_size=1, max_size=4))
-def test_nothing_is_lost_and_nothing_is_twice(groups: list[list[Tokens]]) -> None:
+def test_nothing_is_lost_and_little_is_twice(groups: list[list[Tokens]]) -> None:
     packed = pack(groups, bound=False)
     covered = [i for span in packed.spans for i in range(span.start, span.end)]
     assert covered == list(range(packed.tokens)) == list(range(len(packed.positions)))
-    inputs = 0
-    for group in groups:
-        shared = shared_prefix(group)
-        inputs += shared + sum(len(one.token_ids) - 1 - shared for one in group)  # the last is no input
-    assert packed.tokens == inputs
-    assert packed.longest == max(len(one.token_ids) - 1 for group in groups for one in group)
+    inputs = [tuple(one.token_ids[:-1]) for group in groups for one in group]  # the last is no input
+    distinct = {ids[:end] for ids in inputs for end in range(1, len(ids) + 1)}
+    seen = [tuple(token for _, token in seen_by(packed, row)) for row in range(packed.tokens)]
+    assert {*seen} == distinct
+    assert packed.longest == max(map(len, inputs))
+
+
+@given(st.lists(groups(), min_size=1, max_size=4))
+def test_whoever_begins_alike_and_without_a_loss_is_computed_together(groups: list[list[Tokens]]) -> None:
+    packed = pack(groups, bound=False)
+    starts = [one.token_ids[: one.common] for group in groups for one in group]
+    seen = [tuple(token for _, token in seen_by(packed, row)) for row in range(packed.tokens)]
+    for start in (tuple(start[:SHORTEST_SHARED]) for start in starts):
+        assert len(start) < SHORTEST_SHARED or seen.count(start) == 1
 
 
 @given(st.lists(groups(), min_size=1, max_size=4))
@@ -66,15 +74,6 @@ def test_bounds_are_the_groups(groups: list[list[Tokens]]) -> None:
         first += len(group)
     assert packed.bounds[-1] == len(packed.rows)
     assert pack(groups, bound=False).bounds == ()
-
-
-@given(groups())
-def test_what_is_shared_is_common_and_without_loss(group: list[Tokens]) -> None:
-    shared = shared_prefix(group)
-    assert shared == 0 or shared >= SHORTEST_SHARED
-    for one in group:
-        assert one.token_ids[:shared] == group[0].token_ids[:shared]
-        assert not any(one.weights[:shared])
 
 
 def test_a_shared_prompt_lies_once_and_answers_of_one_token_need_no_span() -> None:
@@ -90,9 +89,38 @@ def test_answers_behind_a_shared_prompt_see_it() -> None:
     prompt = list(range(20))
     group = [Tokens(token_ids=[*prompt, 30, 31 + i], weights=[0.0] * 20 + [1.0, 1.0]) for i in range(2)]
     packed = pack([group], bound=True)
-    assert shared_prefix(group) == 20  # the answers' own first token is alike but learned
-    assert packed.spans[1:] == (
-        Span(start=20, end=21, prefix_start=0, prefix_end=20),
-        Span(start=21, end=22, prefix_start=0, prefix_end=20),
+    assert packed.spans[1:] == (  # the answers' own first token is alike but learned
+        Span(start=20, end=21, before=((0, 20),)),
+        Span(start=21, end=22, before=((0, 20),)),
     )
     assert packed.positions[20:] == (20, 20)
+
+
+def test_a_system_message_lies_once_for_all_and_each_prompt_once_for_its_answers() -> None:
+    system, prompts = list(range(30)), ([100 + i for i in range(20)], [200 + i for i in range(20)])
+    groups = [
+        [Tokens(token_ids=[*system, *prompt, 300 + i, 1], weights=[0.0] * 50 + [1.0, 1.0]) for i in range(2)]
+        for prompt in prompts
+    ]
+    packed = pack(groups, bound=True)
+    assert packed.tokens == 30 + 2 * (20 + 2 * 1)
+    answers = [span for span in packed.spans if span.end - span.start == 1]
+    assert [[end - start for start, end in span.before] for span in answers] == [[30, 20]] * 4
+    assert [row for row in packed.rows if row in {span.end - 1 for span in packed.spans if span.end - span.start == 20}] == [
+        49, 49, 71, 71,
+    ]  # fmt: skip
+    assert packed.bounds == (0, 4, 8)
+
+
+def test_cuts_keep_to_the_budget_of_what_is_computed() -> None:
+    def example(number: int, *, own: int, system: int = 0) -> list[Tokens]:
+        ids = [*range(1000, 1000 + system), *[number] * own, 7]
+        return [Tokens(token_ids=ids, weights=[0.0] * (len(ids) - 1) + [1.0])]
+
+    def lengths(sizes: list[int]) -> list[list[Tokens]]:
+        return [example(number, own=size) for number, size in enumerate(sizes)]
+
+    assert cuts(lengths([10, 90, 10, 80]), budget=100) == [[0, 1], [2, 3]]
+    assert cuts(lengths([10, 200, 10]), budget=100) == [[0], [1], [2]], "what is too large is alone"
+    alike = [example(number, own=10, system=50) for number in range(12)]
+    assert cuts(alike, budget=100) == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11]]

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from engine.contract.events import CheckpointReady, RunFailed, RunFinished, RunPrepared, StepDone, TrainEvent
 from engine.contract.spec import LoraOptions, RunSpec, Supervised
-from engine.core.batches import derived_seed, epoch_batches, micro_batches
+from engine.core.batches import derived_seed, epoch_batches
 from engine.data.chat import ChatFormat, encode
 from engine.lora.adapter import config_json
 from engine.lora.attached import lora_config
@@ -168,10 +168,8 @@ def test_an_unknown_module_is_named(model: Model, tmp_path: Path) -> None:
     assert "no module named wq; it has down_proj" in failed.message
 
 
-def test_batches_hold_every_example_once_and_keep_to_the_budget() -> None:
+def test_batches_hold_every_example_once() -> None:
     batches = epoch_batches(examples=11, batch_size=4, seed=1, epoch=0)
     assert sorted(i for batch in batches for i in batch) == list(range(11))
     assert batches != epoch_batches(examples=11, batch_size=4, seed=1, epoch=1)
-    assert micro_batches([10, 90, 10, 80], budget=100) == [[0, 1], [2, 3]]
-    assert micro_batches([10, 200, 10], budget=100) == [[0], [1], [2]], "what is too large is alone"
     assert derived_seed(1, "a") != derived_seed(1, "b")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from api.domain.scheduling import Share
 from api.scheduling.sharing import FORESEEN, MICRO_TOKENS, Shared, end_of, rounds_of_step
-from engine.core.batches import micro_batches
+from engine.core.packing import Tokens, cuts
 from engine.trainer.run import MICRO_TOKENS as ENGINE_MICRO_TOKENS
 
 MANY = settings(max_examples=150, deadline=None)
@@ -95,6 +95,14 @@ def test_rounds_of_a_step_are_the_engines(examples: int, mean: int) -> None:
     assert MICRO_TOKENS == ENGINE_MICRO_TOKENS
     lengths = [max(1, int(mean * (0.6 + 0.8 * (n * 7 % 11) / 10))) for n in range(40 * examples)]
     steps = [lengths[start : start + examples] for start in range(0, len(lengths), examples)]
-    true = sum(len(micro_batches(step, budget=MICRO_TOKENS)) for step in steps) / len(steps)
+    true = sum(len(cuts(groups_of(step), budget=MICRO_TOKENS)) for step in steps) / len(steps)
     found = rounds_of_step(tokens=sum(lengths) / len(steps), examples=examples)
     assert found == pytest.approx(true, rel=0.2)
+
+
+def groups_of(lengths: Sequence[int]) -> list[list[Tokens]]:
+    """Examples of so many inputs that begin with nothing in common."""
+    return [
+        [Tokens(token_ids=[number] * (length + 1), weights=[0.0] * length + [1.0])]
+        for number, length in enumerate(lengths)
+    ]
