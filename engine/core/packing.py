@@ -6,8 +6,9 @@ Shapes: T tokens in the pass, R rows whose next token has a loss or is measured.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
+from typing import Final
 
-SHORTEST_SHARED = 16  # a shared prefix of fewer tokens saves less than its bookkeeping costs
+SHORTEST_SHARED: Final = 16  # a shared prefix of fewer tokens saves less than its bookkeeping costs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +24,15 @@ class Tokens:
         return sum(1 for _ in takewhile(lambda weight: not weight, self.weights))
 
     @property
+    def inputs(self) -> int:
+        """How many tokens are anybody's context: those before the last with a weight, if there is one."""
+        weighted = (position for position, weight in enumerate(self.weights) if weight)
+        return max(weighted, default=len(self.token_ids) - 1)
+
+    @property
     def common(self) -> int:
-        """How many tokens it may share: they have no loss. The last token is a target and nobody's context."""
-        return min(self.prompt_length, len(self.token_ids) - 1)
+        """How many tokens it may share: they have no loss."""
+        return min(self.prompt_length, self.inputs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +79,14 @@ class Packed:
 class Branch:
     """Tokens that follow those of `parent`. The first `common` of them have no loss, so others may begin with them too.
 
-    `branches`: what goes on from its end, by the first tokens. `start`: where it lies in the pass.
+    `group`: whose it was first. `branches`: what goes on from its end, by the first tokens. `start`: where it lies in the
+    pass.
     """
 
     token_ids: Sequence[int]
     common: int
     parent: "Branch | None"
+    group: int
     branches: dict[tuple[int, ...], "Branch"] = field(default_factory=dict)
     start: int = 0
 
@@ -96,14 +105,18 @@ class Packing:
     """Collects groups of sequences into one flat pass. What several of them begin with, a prompt or the system message of
     all, is computed once: they are a tree, and each branch lies in the pass once.
 
+    `common`: that many tokens at least must be alike for different groups to share them; None: they share nothing.
+
     Source: "Prefix Grouper" (arXiv 2506.05433) for the prompt of one group; here prefixes have prefixes.
     """
 
-    def __init__(self) -> None:
-        self._root = Branch(token_ids=(), common=0, parent=None)
+    def __init__(self, *, common: int | None) -> None:
+        self._common = common
+        self._root = Branch(token_ids=(), common=0, parent=None, group=-1)
         self._branches: list[Branch] = []
         self._sequences: list[tuple[Tokens, Branch]] = []
         self._bounds = [0]
+        self._group = 0
         self.tokens = 0
 
     def add(self, group: Sequence[Tokens]) -> None:
@@ -111,15 +124,23 @@ class Packing:
         for sequence in group:
             self._sequences.append((sequence, self._grown(sequence)))
         self._bounds.append(self._bounds[-1] + sum(1 for one in group for weight in one.weights if weight))
+        self._group += 1
 
     def _grown(self, sequence: Tokens) -> Branch:
         """The sequence's own branch: what it shares with nobody yet."""
         branch, at, common = self._root, 0, sequence.common
         while found := branch.branches.get(tuple(sequence.token_ids[at : min(at + SHORTEST_SHARED, common)])):
             shared = alike(found.token_ids[: found.common], sequence.token_ids[at:common])
+            if found.group != self._group and (self._common is None or at + shared < self._common):
+                break
             branch = found if shared == len(found.token_ids) else self._cut(found, shared)
             at += shared
-        own = Branch(token_ids=tuple(sequence.token_ids[at:-1]), common=max(0, common - at), parent=branch)
+        own = Branch(
+            token_ids=tuple(sequence.token_ids[at : sequence.inputs]),
+            common=common - at,
+            parent=branch,
+            group=self._group,
+        )
         self._branches.append(own)
         self.tokens += len(own.token_ids)
         if own.key is not None:
@@ -130,7 +151,7 @@ class Packing:
         """The first tokens of a branch as one of their own, which the rest follows."""
         parent, key = branch.parent, branch.key
         assert parent is not None and key is not None
-        upper = Branch(token_ids=branch.token_ids[:length], common=length, parent=parent)
+        upper = Branch(token_ids=branch.token_ids[:length], common=length, parent=parent, group=branch.group)
         self._branches.insert(self._branches.index(branch), upper)
         parent.branches[key] = upper
         branch.token_ids, branch.common, branch.parent = (
@@ -196,22 +217,24 @@ def rows_of(sequence: Tokens, own: Branch, owner: int) -> Iterator[tuple[int, in
             )
 
 
-def pack(groups: Sequence[Sequence[Tokens]], *, bound: bool) -> Packed:
+def pack(groups: Sequence[Sequence[Tokens]], *, bound: bool, common: int | None = SHORTEST_SHARED) -> Packed:
     """`bound`: a loss must see each group's rows together."""
-    packing = Packing()
+    packing = Packing(common=common)
     for group in groups:
         packing.add(group)
     return packing.packed(bound=bound)
 
 
-def cuts(groups: Sequence[Sequence[Tokens]], *, budget: int) -> list[list[int]]:
+def cuts(
+    groups: Sequence[Sequence[Tokens]], *, budget: int, common: int | None = SHORTEST_SHARED
+) -> list[list[int]]:
     """Indices in order, cut so that each cut's pass has at most `budget` tokens. What is larger is alone."""
     found: list[list[int]] = []
-    packing = Packing()
+    packing = Packing(common=common)
     for index, group in enumerate(groups):
         packing.add(group)
         if not found or packing.tokens > budget:
-            packing = Packing()
+            packing = Packing(common=common)
             packing.add(group)
             found.append([])
         found[-1].append(index)

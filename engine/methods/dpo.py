@@ -9,7 +9,7 @@ from collections.abc import Generator, Sequence
 import torch
 
 from engine.contract.spec import Dpo
-from engine.core.packing import Packed, Tokens
+from engine.core.packing import Packed, Tokens, pack
 from engine.core.preferences import PreferenceLoss, needs_reference, reference_point
 from engine.data.pairs import Pair
 from engine.methods.objective import Score, Scoring, StepContext, lessons, packs
@@ -58,7 +58,7 @@ class DpoObjective:
             kl = yield from divergence(pairs, following, context)
         found: list[PairPack] = []
         groups = [(pair.preferred, pair.other) for pair in pairs]
-        for packed, cut in packs(groups, budget=context.budget, bound=True):
+        for packed, cut in packs(groups, context, bound=True):
             loss = PreferenceLoss(
                 owners=packed.owners,
                 references=tuple(one for i in cut for one in references[i]) if references else None,
@@ -73,7 +73,7 @@ class DpoObjective:
         """Each pair is asked once, and in a pass of its own: so it is the same number whatever batch the pair comes in,
         before and after a resume."""
         unknown = [pair for pair in pairs if id(pair) not in self._references]
-        packed = [packs([(pair.preferred, pair.other)], budget=0)[0][0] for pair in unknown]
+        packed = [pack([(pair.preferred, pair.other)], bound=False) for pair in unknown]
         results = yield [Measure(packed=one, weights=Weights.INITIAL) for one in packed]
         for pair, one, rows in zip(unknown, packed, results, strict=True):
             preferred, other = sequence_sums(one, rows).tolist()
@@ -93,7 +93,7 @@ def divergence(
         [moved(pair.preferred, answer) for answer in (other.preferred, other.other)]
         for pair, other in zip(pairs, others, strict=True)
     ]
-    packed = [one for one, _ in packs(crossed, budget=context.budget)]
+    packed = [one for one, _ in packs(crossed, context)]
     results = yield [
         Measure(packed=one, weights=weights) for weights in (Weights.OWN, Weights.INITIAL) for one in packed
     ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from engine.core.batches import derived_seed
-from engine.core.packing import Packed, Tokens, cuts, pack
+from engine.core.packing import SHORTEST_SHARED, Packed, Tokens, cuts, pack
 from engine.passes.work import Learn, Results, RowLoss, Rows, Works
 
 
@@ -27,11 +27,12 @@ class Score:
 @dataclass(frozen=True, kw_only=True)
 class StepContext:
     """Of one optimizer step. `step` counts from 0; `seed` is a function of the run's seed and the step; `budget`: tokens
-    of one micro-batch, a function of the run alone."""
+    of one micro-batch, a function of the run alone; `common`: see `engine.core.packing.Packing`."""
 
     step: int
     seed: int
     budget: int
+    common: int | None = SHORTEST_SHARED
 
 
 Scoring: TypeAlias = Generator[Works, Results, Score]
@@ -59,10 +60,12 @@ class Objective(Protocol):
 
 
 def packs(
-    groups: Sequence[Sequence[Tokens]], *, budget: int, bound: bool = False
+    groups: Sequence[Sequence[Tokens]], context: StepContext, *, bound: bool = False
 ) -> list[tuple[Packed, list[int]]]:
     """Micro-batches within the budget, and which groups each holds."""
-    return [(pack([groups[i] for i in cut], bound=bound), cut) for cut in cuts(groups, budget=budget)]
+    common = context.common
+    found = cuts(groups, budget=context.budget, common=common)
+    return [(pack([groups[i] for i in cut], bound=bound, common=common), cut) for cut in found]
 
 
 def lessons(packed: Sequence[Packed], losses: Sequence[RowLoss], *, seed: int) -> list[Learn]:

@@ -24,7 +24,7 @@ def mean_loss(packed: Sequence[Packed], results: Sequence[Rows], *, total: float
 
 def learn_weighted(groups: Sequence[Sequence[Tokens]], context: StepContext, *, total: float) -> Scoring:
     """Gradients of sum(weight * nats) / total. What a group's sequences begin with is computed once."""
-    packed = [one for one, _ in packs(groups, budget=context.budget)]
+    packed = [one for one, _ in packs(groups, context)]
     losses = [WeightedLoss(weights=one.weights, total=total) for one in packed]
     results = yield lessons(packed, losses, seed=context.seed)
     right, rows = hits(results)
@@ -50,7 +50,7 @@ class SupervisedObjective:
 
     def score(self, rows: Sequence[int], context: StepContext) -> Scoring:
         examples = [self._valid[i] for i in rows]
-        packed = [one for one, _ in packs([[example] for example in examples], budget=context.budget)]
+        packed = [one for one, _ in packs([[example] for example in examples], context)]
         results = yield [Measure(packed=one) for one in packed]
         right, count = hits(results)
         loss = mean_loss(packed, results, total=total_weight(examples))

@@ -8,6 +8,7 @@ import torch
 
 from engine.contract.spec import LoraOptions
 from engine.core.memory import Need, need_of, pass_bytes, recomputing_bytes
+from engine.core.packing import SHORTEST_SHARED
 from engine.lora.adapter import Adapter
 from engine.lora.layout import layout_of
 from engine.lora.linear import Segment
@@ -22,6 +23,9 @@ from engine.passes.model import Lesson, Outcome, Question, Trainable
 from engine.passes.work import Stepwise
 
 TILE: Final = 256
+# Of different examples on a GPU: attention to what comes before costs each of them some launches in every layer, which
+# take as long as the other arithmetic of so many tokens (reckoned for 8B on an H100, not measured).
+SHORTEST_COMMON: Final = 256
 # oneDNN compiles a CPU's bfloat16 product for every number of rows that it has not seen: three times the product's time.
 BFLOAT16_ROWS: Final = 32
 
@@ -52,6 +56,7 @@ class FusedModel:
             self.decoder, self.walk = sharded_decoder(base.causal_lm, device=base.device)
         else:
             self.decoder = decoder_of(base.causal_lm)
+        self.common: int | None = SHORTEST_SHARED if self.apart else SHORTEST_COMMON
         self.shape = replace(shape_of(base), scratch=scratch_of(self.decoder))
         free = room_for_runs(self.decoder.device) - (self.walk.moving_bytes if self.walk else 0)
         self.room = free if room is None else room

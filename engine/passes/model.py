@@ -46,11 +46,13 @@ class Question:
 
 class Model(Protocol):
     """`most_runs`: how many adapters may be live at once; `room`: bytes that they may use; `notice`: what owners of runs
-    should know of how this base is computed; `devices`: of that many passes each has a device of its own."""
+    should know of how this base is computed; `devices`: of that many passes each has a device of its own; `common`: how
+    many tokens examples must begin with alike for it to be worth computing these once; None: it never is."""
 
     base: ResidentModel
     most_runs: int
     devices: int
+    common: int | None
     room: int
     shape: ModelShape
     notice: str | None

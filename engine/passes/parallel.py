@@ -41,6 +41,7 @@ class ParallelModel:
     def __init__(self, own: FusedModel, team: Team) -> None:
         self.own, self.team = own, team
         self.base, self.most_runs, self.shape, self.devices = own.base, own.most_runs, own.shape, team.devices
+        self.common = own.common
         others = [orders.ready_of(member.reply()) for member in team.members]
         rooms = [own.room, *(one.room for one in others)]
         self.room = min(rooms) if own.device.type == "cuda" else own.room // self.devices

@@ -33,6 +33,7 @@ class PlainModel:
 
     most_runs = 1
     devices = 1
+    common: int | None = None
 
     def __init__(
         self, base: ResidentModel, *, token_budget: int, reason: str = "", room: int | None = None

@@ -302,7 +302,7 @@ class Run:
 
     def _context(self, step: int) -> StepContext:
         seed = derived_seed(self.spec.seed, "dropout", step)
-        return StepContext(step=step, seed=seed, budget=self._budget)
+        return StepContext(step=step, seed=seed, budget=self._budget, common=self.model.common)
 
     def _metrics(self, score: Score, *, step: int) -> Generator[TrainEvent | Works, Results, StepMetrics]:
         small = full = None

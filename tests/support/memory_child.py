@@ -66,10 +66,13 @@ def status(name: str) -> int:
 def short_of_memory(folder: str, spare: int) -> dict[str, Any]:
     """A run whose first passes are too large for what this process may have; then the same run with room enough."""
     model, work = model_of(folder), Path(folder)
-    row = {"messages": [{"role": role, "content": role[0] * 150} for role in ("user", "assistant")]}
+    rows = [  # nothing of them is computed together
+        {"messages": [{"role": role, "content": letter * 150} for role in ("user", "assistant")]}
+        for letter in "abcdefgh"
+    ]
     for name in ("short", "ample"):
         (work / name).mkdir()
-        (work / name / "train.jsonl").write_text((json.dumps(row) + "\n") * 8)
+        (work / name / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     resource.setrlimit(resource.RLIMIT_AS, (status("VmSize") + spare, resource.RLIM_INFINITY))
     short = run_in(work / "short", model)
     resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))

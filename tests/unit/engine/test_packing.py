@@ -49,7 +49,7 @@ def test_nothing_is_lost_and_little_is_twice(groups: list[list[Tokens]]) -> None
     packed = pack(groups, bound=False)
     covered = [i for span in packed.spans for i in range(span.start, span.end)]
     assert covered == list(range(packed.tokens)) == list(range(len(packed.positions)))
-    inputs = [tuple(one.token_ids[:-1]) for group in groups for one in group]  # the last is no input
+    inputs = [tuple(one.token_ids[: one.inputs]) for group in groups for one in group]
     distinct = {ids[:end] for ids in inputs for end in range(1, len(ids) + 1)}
     seen = [tuple(token for _, token in seen_by(packed, row)) for row in range(packed.tokens)]
     assert {*seen} == distinct
@@ -124,3 +124,21 @@ def test_cuts_keep_to_the_budget_of_what_is_computed() -> None:
     assert cuts(lengths([10, 200, 10]), budget=100) == [[0], [1], [2]], "what is too large is alone"
     alike = [example(number, own=10, system=50) for number in range(12)]
     assert cuts(alike, budget=100) == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11]]
+
+
+def test_what_follows_the_last_token_with_a_loss_is_left_out() -> None:
+    whole = Tokens(token_ids=[1, 2, 3, 4, 5, 6], weights=[0.0, 0.0, 1.0, 1.0, 0.0, 0.0])
+    assert pack([[whole]], bound=False).token_ids == (1, 2, 3)
+
+
+def test_different_groups_share_what_is_long_enough_for_them() -> None:
+    def group(number: int) -> list[Tokens]:
+        start = [*range(40), *range(100 * number, 100 * number + 20)]
+        return [Tokens(token_ids=[*start, 9, 9 + n], weights=[0.0] * 60 + [1.0, 1.0]) for n in range(2)]
+
+    sizes = {
+        common: pack([group(1), group(2)], bound=True, common=common).tokens for common in (16, 40, 41, None)
+    }
+    assert sizes == {16: 84, 40: 84, 41: 124, None: 124}, "prompts of one group are shared all the same"
+    budgets = {common: cuts([group(1), group(2)], budget=84, common=common) for common in (40, 41)}
+    assert budgets == {40: [[0, 1]], 41: [[0], [1]]}
