@@ -58,7 +58,7 @@ serve: install ## run the service in the foreground (state in ./.tuningfork, RES
 # Many processes share the cores: none waits in a loop.
 LANES ?= 1
 test: install $(SDK1)/installed $(NPM)/installed ## the whole suite: unit, store, contract, end to end
-	OMP_WAIT_POLICY=passive OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest $(if $(filter-out 1,$(LANES)),--numprocesses $(LANES) --no-loadscope-reorder)
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(if $(filter-out 1,$(LANES)),--numprocesses $(LANES) --no-loadscope-reorder)
 
 isolation: install ## runs that join and leave at random keep their bits: SCHEDULES=200 of them, with what was compared
 	$(BIN)/python -m tests.support.schedules --count $(SCHEDULES)
@@ -96,7 +96,7 @@ bench: install ## most of the README's figures in short forms, each as a ratio o
 	@$(BIN)/tuningfork models prepare
 	$(BIN)/python -m bench.training
 	$(BIN)/python -m bench.sampling
-	OMP_WAIT_POLICY=passive OPENBLAS_NUM_THREADS=1 $(BIN)/python -m bench.devices
+	OMP_WAIT_POLICY=passive $(BIN)/python -m bench.devices
 	$(BIN)/python -m bench.publishing
 	$(BIN)/python -m bench.validation
 	$(BIN)/python -m bench.validation --mib 1024 --turns 1 --only "supervised, mixed"
@@ -105,11 +105,11 @@ bench: install ## most of the README's figures in short forms, each as a ratio o
 
 bench-engine: install ## the engine next to tuned TRL + peft, on the same tokens in one run
 	@$(BIN)/tuningfork models prepare
-	OMP_WAIT_POLICY=passive OPENBLAS_NUM_THREADS=1 $(BIN)/python -m bench.engine  # threads that wait in a loop stand still on a shared machine
+	OMP_WAIT_POLICY=passive $(BIN)/python -m bench.engine  # threads that wait in a loop stand still on a shared machine
 
 bench-quantization: install ## a base in NF4 next to the same base as floats: memory, speed, losses
 	@$(BIN)/tuningfork models prepare --quantization nf4
-	OMP_WAIT_POLICY=passive OPENBLAS_NUM_THREADS=1 $(BIN)/python -m bench.quantization
+	OMP_WAIT_POLICY=passive $(BIN)/python -m bench.quantization
 
 EXTRAS := --extra api --extra integrations --extra engine --extra embedded --extra cli --extra dev
 simulate: install ## the scheduler on 100,000 made-up jobs and 500 engines, beside first come first served: docs/scheduling.md

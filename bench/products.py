@@ -1,6 +1,6 @@
 """The two BLAS that are at hand, side by side: torch's own and numpy's, on the products of a few models' layers.
 
-`OPENBLAS_NUM_THREADS=1 python -m bench.products`: seconds of torch's over seconds of ours, medians of turns in one run.
+`OMP_WAIT_POLICY=passive python -m bench.products`: seconds of torch's over seconds of ours, medians of turns in one run.
 """
 
 import argparse

@@ -81,12 +81,10 @@ def trainer_environment() -> Mapping[str, str]:
     """The worker's own, without its token: the trainer needs no secret.
 
     Its threads wait asleep: spinning ones hold the core that a server beside them needs, and on a machine with as many
-    busy processes as cores they wait for each other. OpenBLAS has one thread for each of theirs (`engine.core.products`).
-    cuBLAS repeats its bits with workspaces of one size alone.
+    busy processes as cores they wait for each other. cuBLAS repeats its bits with workspaces of one size alone.
     """
     own = {name: value for name, value in os.environ.items() if not name.startswith(SECRETS)}
-    still = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
-    return still | own
+    return {"OMP_WAIT_POLICY": "passive", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", **own}
 
 
 def meet_on_loopback() -> None:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 CPUINFO: Final = Path("/proc/cpuinfo")
 
@@ -48,9 +49,16 @@ def openblas_is_faster() -> bool:
     return "openblas" in blas and CPUINFO.exists() and "AuthenticAMD" in CPUINFO.read_text()
 
 
+@cache
+def bind_openblas() -> None:
+    """To one thread: it is ours that share a product. OpenBLAS's own are in the way of torch's, and where it has several
+    it ends the process when memory is short."""
+    threadpool_limits(limits=1, user_api="blas")
+
+
 def multiply_by_openblas(left: Any, right: Any, out: Any) -> None:
-    """Into `out`, by as many threads as torch has. They are our own, as OpenBLAS's would be in the way of torch's: it is
-    told to use one (`OPENBLAS_NUM_THREADS`)."""
+    """Into `out`, by as many threads as torch has."""
+    bind_openblas()
     first, *others = pieces(left, right, out, count=torch.get_num_threads())
     if not others:
         np.matmul(left, right, out=out)
