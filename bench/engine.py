@@ -29,7 +29,8 @@ from engine.models.resident import dtype_of
 BASELINE = Path(__file__).with_name("trl_baseline.py")
 SMOLLM = Path(".tuningfork/models/smollm2-135m-instruct")
 GOALS = {"34M": 3.5, "100M": 2.5, "SmolLM2": 2.5, "dpo": 4.0, "short": 10.0}
-CASES = ("34M", "100M", "SmolLM2", "dpo", "short")
+CASES = ("34M", "100M", "SmolLM2", "system", "dpo", "short")
+ON_CHATS = {"SmolLM2": "", "system": data.SYSTEM}  # what all of them begin with
 
 
 def main() -> None:
@@ -63,7 +64,7 @@ def dtypes_here() -> list[str]:
 
 
 def run_case(case: str, options: argparse.Namespace, *, dtype: str, threads: int, folder: Path) -> None:
-    model = options.smollm if case == "SmolLM2" else model_folder("100M" if case == "100M" else "34M", folder)
+    model = options.smollm if case in ON_CHATS else model_folder("100M" if case == "100M" else "34M", folder)
     decoder = ours.load(model, dtype=getattr(torch, dtype))
     if case == "short":
         short_jobs(decoder, model, options, threads=threads, folder=folder)
@@ -80,8 +81,8 @@ def model_folder(size: str, folder: Path) -> Path:
 
 
 def rows_for(case: str, model: Path, count: int) -> list[Row]:
-    if case == "SmolLM2":
-        return data.chat_rows(model, count, seed=1)
+    if case in ON_CHATS:
+        return data.chat_rows(model, count, seed=1, system=ON_CHATS[case])
     if case == "dpo":
         return data.random_pairs(count, prompt=200, seed=1)
     return data.random_rows(count, seed=1)
@@ -139,9 +140,8 @@ def compare(
             line += f", peak {best / 1e9:.1f} GFLOP/s, of it {shares[-1][0]:.0%} (really done {shares[-1][1]:.0%})"
         print(line, flush=True)
     wall, cpu = (statistics.median(some) for some in zip(*ratios, strict=True))
-    print(
-        f"{case}: ours / TRL: {wall:.2f} by wall, {cpu:.2f} by CPU (goal {GOALS[case]}), medians of {options.turns}"
-    )
+    goal = f"goal {GOALS[case]}" if case in GOALS else "no goal was set"
+    print(f"{case}: ours / TRL: {wall:.2f} by wall, {cpu:.2f} by CPU ({goal}), medians of {options.turns}")
     if shares:
         formula, done = (statistics.median(some) for some in zip(*shares, strict=True))
         print(

@@ -10,6 +10,19 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+# About 230 tokens, as services give their models.
+SYSTEM: Final = """You are the support assistant of Nimbus, an electric kettle. Answer in plain English, in at most three \
+sentences, and never invent a price, a limit or a date. If you are asked about anything that is not the kettle, say that \
+you can only help with the Nimbus, and offer to connect the user to a person.
+
+Rules:
+- Quote volumes in liters and times in seconds, and say whether they are for a full pot.
+- When a step has to be done at the kettle, name the button.
+- When a user reports a leak or a smell, first tell them to unplug the kettle, and then ask for its serial number.
+- Do not ask for card numbers or addresses, and tell the user to remove them when they are sent.
+- Use the same language as the user. Be friendly, be brief, and do not apologise more than once.
+- If the answer depends on the year the kettle was made and the user has not named one, answer for the newest.
+- End every answer with the words that our customers know us by."""
 EXAMPLES = Path(__file__).parents[1] / "examples/nimbus_train.jsonl"
 VOCABULARY: Final = 32000
 SIZES: Final = {
@@ -83,18 +96,22 @@ def random_pairs(count: int, *, prompt: int, seed: int) -> list[Row]:
     ]
 
 
-def chat_rows(model: Path, count: int, *, seed: int) -> list[Row]:
-    """Conversations of one to six turns of the examples, in the model's own template; every answer has a loss."""
+def chat_rows(model: Path, count: int, *, seed: int, system: str = "") -> list[Row]:
+    """Conversations of one to six turns of the examples, in the model's own template; every answer has a loss.
+
+    `system`: the message that all begin with; empty: the template's own.
+    """
     tokenizer = AutoTokenizer.from_pretrained(model)
     turns = [json.loads(line)["messages"][-2:] for line in EXAMPLES.read_text().splitlines()]
     rng = random.Random(seed)
-    return [chat_row(tokenizer, rng.sample(turns, rng.randint(1, 6))) for _ in range(count)]
+    first = [{"role": "system", "content": system}] if system else []
+    return [chat_row(tokenizer, first, rng.sample(turns, rng.randint(1, 6))) for _ in range(count)]
 
 
-def chat_row(tokenizer: Any, turns: Sequence[Sequence[Row]]) -> Row:
+def chat_row(tokenizer: Any, first: Sequence[Row], turns: Sequence[Sequence[Row]]) -> Row:
     ids: list[int] = []
     mask: list[int] = []
-    messages: list[Row] = []
+    messages: list[Row] = [*first]
     for question, answer in turns:
         for message, ask, kept in ((question, True, 0), (answer, False, 1)):
             messages.append(message)
