@@ -18,12 +18,13 @@ import torch
 from threadpoolctl import threadpool_limits
 
 CPUINFO: Final = Path("/proc/cpuinfo")
+MOST_THREADS: Final = 8  # measured with one and two; the thinner the pieces, the more is read again for each
 
 
 def multiply(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """(M, K) @ (K, N), as a constant: no gradient goes back through it."""
     left, right = left.detach(), right.detach()
-    if not (suits_openblas(left, right) and openblas_is_faster()):
+    if not (suits_openblas(left, right) and torch.get_num_threads() <= MOST_THREADS and openblas_is_faster()):
         return left @ right
     out = left.new_empty((left.shape[0], right.shape[1]))
     multiply_by_openblas(left.numpy(), right.numpy(), out.numpy())
