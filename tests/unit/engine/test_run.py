@@ -1,6 +1,7 @@
 """A run on a tiny model: right gradients, right weights, right bits, right export."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from engine.lora.adapter import config_json
 from engine.lora.attached import lora_config
 from engine.models.resident import load
 from engine.passes.choose import model_of
-from engine.passes.model import Model
+from engine.passes.model import Lesson, Model, Outcome
 from engine.trainer.objectives import chat_of
 from tests.support.training import live_run, story
 
@@ -173,3 +174,31 @@ def test_batches_hold_every_example_once() -> None:
     assert sorted(i for batch in batches for i in batch) == list(range(11))
     assert batches != epoch_batches(examples=11, batch_size=4, seed=1, epoch=1)
     assert derived_seed(1, "a") != derived_seed(1, "b")
+
+
+def test_a_system_message_of_all_is_computed_once_and_changes_no_loss(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = {"role": "system", "content": "be brief, be kind, and say yes as often as you are asked to"}
+    rows = [{"messages": [begin, *row["messages"]]} for row in ROWS]
+    run = spec(lora=LoraOptions(rank=4, alpha=8), validation_file="valid.jsonl")
+    passes: list[int] = []
+    whole = model.run_pass
+
+    def counted(lessons: Sequence[Lesson]) -> list[Outcome]:
+        passes.extend(lesson.packed.tokens for lesson in lessons)
+        return whole(lessons)
+
+    monkeypatch.setattr(model, "run_pass", counted)
+    found = {}
+    for common in (model.common, None):
+        monkeypatch.setattr(model, "common", common)
+        passes.clear()
+        folder = prepared(tmp_path / str(common), rows)
+        told = story(live_run(run, folder=folder, model=model), model=model)
+        metrics = [event.metrics for event in told if isinstance(event, StepDone)]
+        losses = [one.train_loss for one in metrics] + [one.valid_loss for one in metrics]
+        found[common] = (losses, sum(passes))
+    (shared, few), (apart, many) = found.values()
+    assert shared == pytest.approx(apart, rel=1e-4)
+    assert few < many / 2
