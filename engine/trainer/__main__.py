@@ -99,6 +99,8 @@ def prepare(options: argparse.Namespace, *, devices: int) -> None:
             raise SystemExit(f"--devices {devices}: this machine has {torch.cuda.device_count()} GPUs.")
         torch.cuda.set_device(options.rank)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # Else every new tensor is filled with NaN first. Nobody reads one before it is written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def lead(options: argparse.Namespace, *, devices: int, reports: BinaryIO) -> None:
