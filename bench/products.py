@@ -5,8 +5,7 @@
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable
+from timeit import timeit
 from typing import Final
 
 import torch
@@ -56,15 +55,9 @@ def medians(left: torch.Tensor, right: torch.Tensor, *, turns: int) -> tuple[flo
     """Seconds of torch's product and of ours, in turns."""
     torch_s, ours_s = [], []
     for _ in range(turns + 1):
-        torch_s.append(seconds(lambda: torch.mm(left, right)))
-        ours_s.append(seconds(lambda: multiply(left, right)))
+        torch_s.append(timeit(lambda: torch.mm(left, right), number=1))
+        ours_s.append(timeit(lambda: multiply(left, right), number=1))
     return statistics.median(torch_s[1:]), statistics.median(ours_s[1:])
-
-
-def seconds(run: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

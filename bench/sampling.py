@@ -8,9 +8,9 @@ is noisy for both.
 import argparse
 import json
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from timeit import timeit
 from typing import Any
 
 import torch
@@ -60,7 +60,9 @@ def main() -> None:
         generate(plain, prompts, count=options.count, tokens=options.tokens)
 
     tokens = options.prompts * options.count * options.tokens
-    rates = [(tokens / seconds(ours), tokens / seconds(theirs)) for _ in range(options.turns + 1)][1:]
+    rates = [
+        (tokens / timeit(ours, number=1), tokens / timeit(theirs, number=1)) for _ in range(options.turns + 1)
+    ][1:]
     for turn, (our, their) in enumerate(rates):
         print(f"turn {turn + 1}: ours {our:6.0f} tokens/s   transformers + peft {their:6.0f} tokens/s")
     our, their = (statistics.median(side) for side in zip(*rates, strict=True))
@@ -119,12 +121,6 @@ def generate(plain: Any, prompts: Sequence[Sequence[int]], *, count: int, tokens
             max_new_tokens=tokens,
             pad_token_id=0,
         )
-
-
-def seconds(work: Callable[[], None]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

@@ -178,9 +178,8 @@ def test_dropout_is_pefts_with_the_same_mask(name: str) -> None:
     decoder = decoder_of(model)
     options = LoraOptions(rank=4, alpha=16.0, dropout=0.2, target_modules=ALL_LINEAR)
     adapter = adapter_for(decoder, options, seed=3)
-    sequences = [
-        replace(one, weights=[*one.weights[:-1], 1.0]) for one, *_ in groups_of(0)
-    ]  # none is cut off
+    # With a loss at the end, so that nothing is cut off.
+    sequences = [replace(one, weights=[*one.weights[:-1], 1.0]) for one, *_ in groups_of(0)]
     packed = pack([[one] for one in sequences], bound=False)
     lesson = Lesson(packed=packed, adapter=adapter, loss=weighted(packed), dropout_seed=11)
     (outcome,) = run_pass(decoder, [lesson], tile=None)
